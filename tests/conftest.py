@@ -1,0 +1,19 @@
+"""What every test runs under: no network, one thread, a fixed seed, reproducible property tests."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("stable", derandomize=True, deadline=None, max_examples=25, database=None)
+settings.load_profile("stable")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
