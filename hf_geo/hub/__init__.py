@@ -1,0 +1,1 @@
+"""The Hub: export, model cards, push."""

@@ -1,0 +1,113 @@
+"""Model cards: Jinja templates filled strictly, values that cannot break out of Markdown, HTML or YAML."""
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+import hf_geo
+
+VERSIONED = ("hf_geo", "torch", "transformers", "accelerate", "datasets", "evaluate", "timm", "huggingface_hub")
+
+
+def template_folder() -> Path:
+    """Where the card templates are: inside the installed package, or beside it in a source checkout.
+
+    Raises:
+        RuntimeError: Neither place has them: the installation is broken.
+    """
+    package = Path(hf_geo.__file__).parent
+    for folder in (package / "model_card_templates", package.parent / "model_card_templates"):
+        if (folder / "base.md.jinja").is_file():
+            return folder
+    raise RuntimeError(f"The model card templates are missing beside {package.name}: install the package again.")
+
+
+def plain_text(value: Any) -> str:
+    """One line in which Markdown and HTML mean nothing."""
+    line = " ".join(str(value).split())
+    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", line).replace("&", "&amp;").replace(r"\<", "&lt;").replace(r"\>", "&gt;")
+
+
+def inline_code(value: Any) -> str:
+    """A code span of one line, safe in a table too; backticks inside are replaced by quotes."""
+    return "`" + " ".join(str(value).split()).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def render_card(template: str, metadata: ModelCardData, fields: Mapping[str, Any]) -> str:
+    """Fills a template of `model_card_templates/`.
+
+    Args:
+        template: File name, such as "vision.md.jinja".
+        metadata: The card's YAML front matter.
+        fields: What the template names; a name it uses and this lacks is an error.
+
+    Returns:
+        The card's whole text.
+
+    Raises:
+        jinja2.UndefinedError: The template uses a name that `fields` lacks.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template_folder()),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML: values go through the filters below instead
+    )
+    environment.filters |= {"text": plain_text, "code": inline_code}
+    versions = {package: version(package) for package in VERSIONED}
+    return environment.get_template(template).render(metadata=metadata.to_yaml(), versions=versions, **fields)
+
+
+def card_metadata(
+    *,
+    name: str,
+    task: str,
+    tags: list[str],
+    dataset_name: str,
+    dataset_id: str | None,
+    split: str,
+    results: Mapping[str, float],
+    library: str,
+    base_model: str | None = None,
+) -> ModelCardData:
+    """The front matter of a card, with the measured results as its `model-index`.
+
+    Args:
+        name: The model's name.
+        task: The Hub's task, such as "image-classification".
+        tags: Further tags.
+        dataset_name: The data set as people call it.
+        dataset_id: Its Hub id; None where it has none.
+        split: The split the results were measured on.
+        results: Metric name -> value; values become plain floats.
+        library: What opens the model first: "timm" or "transformers".
+        base_model: Hub id of the pretrained weights, if any.
+    """
+    measured = [
+        EvalResult(
+            task_type=task,
+            dataset_type=dataset_id or dataset_name,
+            dataset_name=dataset_name,
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=metric,
+            metric_value=float(value),
+        )
+        for metric, value in results.items()
+    ]
+    return ModelCardData(
+        model_name=name,
+        eval_results=measured,
+        license="apache-2.0",
+        library_name=library,
+        pipeline_tag=task,
+        tags=["hf_geo", *tags],
+        datasets=[dataset_id] if dataset_id else None,
+        base_model=base_model,
+        metrics=list(results),
+    )

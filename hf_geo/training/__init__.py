@@ -1,0 +1,1 @@
+"""Training: typed arguments, a thin Trainer, and what scripts share."""

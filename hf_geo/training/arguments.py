@@ -1,0 +1,100 @@
+"""`GeoTrainingArguments`: transformers' arguments, with the geometry-aware optimizers among the choices."""
+
+import difflib
+import logging
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from hf_geo.optim import get_method, list_optimizers
+
+from .optim_args import parse_optim_args
+
+logger = logging.getLogger(__name__)
+
+DEFAULTS = {f.name: f.default for f in TrainingArguments.__dataclass_fields__.values()}
+STAND_IN = "adamw_torch"  # what transformers' own checks see in place of a name they do not know
+
+
+@dataclass
+class GeoTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` whose `optim` also accepts `hf_geo.optim.list_optimizers()`.
+
+    Differs from transformers in three defaults, which depend on the optimizer: `learning_rate` is the method's own (5e-5
+    for transformers' optimizers), `max_grad_norm` is what the method needs (1.0 for transformers' optimizers), and weight
+    decay never reaches norm layers and biases. `optim_args` are typed and checked at once, and may name one parameter
+    group: "p_bound=2.0,betas=0.9:0.99,geometry.lr=0.2".
+
+    Raises:
+        ValueError: An unknown optimizer, or `optim_args` its class does not take.
+    """
+
+    optim: str = field(
+        default=DEFAULTS["optim"],
+        metadata={"help": f"The optimizer: {', '.join(list_optimizers())}, or any of transformers' own names."},
+    )
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "The initial learning rate; the optimizer's own default when not given."},
+    )
+    max_grad_norm: float | None = field(
+        default=None,
+        metadata={"help": "Largest gradient norm, 0 for no clipping; what the optimizer needs when not given."},
+    )
+    optim_args: str | None = field(
+        default=None,
+        metadata={"help": "Optimizer settings, such as 'p_bound=2.0' or, for one parameter group, 'geometry.lr=0.2'."},
+    )
+
+    def __post_init__(self) -> None:
+        name = getattr(self.optim, "value", self.optim)
+        self._check_name(name)
+        ours = name in list_optimizers()
+        if self.learning_rate is None:
+            self.learning_rate = get_method(name).lr if ours else DEFAULTS["learning_rate"]
+        if ours:
+            parse_optim_args(get_method(name), self.optim_args)
+        self._set_clipping(name if ours else None)
+        self.optim = STAND_IN if ours else name
+        super().__post_init__()
+        if ours:
+            self.optim = name
+
+    @staticmethod
+    def _check_name(name: str) -> None:
+        theirs = [n.value for n in OptimizerNames]
+        if name not in theirs and name not in list_optimizers():
+            near = difflib.get_close_matches(str(name), [*list_optimizers(), *theirs], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(list_optimizers())}. From transformers: {', '.join(theirs)}."
+            )
+
+    def _set_clipping(self, name: str | None) -> None:
+        """Resolves `max_grad_norm` by the method's policy, and says so where the user's value works against it."""
+        policy = get_method(name).clipping if name else "allowed"
+        if self.max_grad_norm is None:
+            self.max_grad_norm = DEFAULTS["max_grad_norm"] if policy == "allowed" else 0.0
+        elif self.max_grad_norm > 0 and policy != "allowed":
+            effect = {
+                "harmful": "the step grows by the factor the gradient shrinks by, beyond the method's own",
+                "irrelevant": "the method does not see the gradient's scale, so clipping changes nothing",
+                "own": "the method clips each group by itself (grad_clip), after this",
+            }[policy]
+            log = logger.warning if policy == "harmful" else logger.info
+            log("max_grad_norm=%s with %s: %s; --max_grad_norm 0 turns it off.", self.max_grad_norm, name, effect)
+
+    def set_optimizer(self, name: str = STAND_IN, learning_rate: float | None = None, **kwargs) -> "GeoTrainingArguments":
+        """As in transformers, for all optimizer names; without `learning_rate` the optimizer's own default."""
+        name = getattr(name, "value", name)
+        self._check_name(name)
+        ours = name in list_optimizers()
+        if learning_rate is None:
+            learning_rate = get_method(name).lr if ours else DEFAULTS["learning_rate"]
+        if ours:
+            parse_optim_args(get_method(name), kwargs.get("args"))
+        super().set_optimizer(STAND_IN if ours else name, learning_rate=learning_rate, **kwargs)
+        if ours:
+            self.optim = name
+        return self

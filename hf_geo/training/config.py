@@ -1,0 +1,187 @@
+"""Command lines and recipes: one parser for all fields, with a YAML file's values as its defaults."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+# --smoke: enough of a run to see that everything fits together.
+SMOKE = {
+    "max_steps": 3,
+    "max_train_samples": 64,
+    "max_eval_samples": 32,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "warmup_steps": 0,
+}
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each option once, by its underscore name, with a default only where there is one."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=120)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, "") else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        names = [s for s in action.option_strings if "-" not in s.lstrip("-")]
+        return ", ".join(names) + ("" if action.nargs == 0 else f" {action.metavar}")
+
+
+def _set_placeholder(action: argparse.Action) -> None:
+    """Gives an option a short placeholder, and names its choices in the help text."""
+    if action.choices:
+        action.help = f"{action.help or ''} One of: {', '.join(map(str, action.choices))}."
+    name = "TEXT" if action.choices else getattr(action.type, "__name__", "str")
+    action.metavar = {"int": "N", "float": "X", "string_to_bool": "BOOL"}.get(name, "TEXT")
+
+
+def make_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
+    """A parser of all fields of `dataclass_types`, with `TrainingArguments` grouped under transformers' own headings.
+
+    `allow_abbrev` is off: a mistyped option is an error, never another option's prefix.
+    """
+    parser = HfArgumentParser(dataclass_types, formatter_class=_HelpFormatter, allow_abbrev=False, **kwargs)
+    for action in parser._actions:
+        if action.option_strings[0].startswith("--no_"):
+            action.help = argparse.SUPPRESS  # --x false says the same
+        elif action.nargs != 0:
+            _set_placeholder(action)
+    headings = _transformers_headings()
+    by_heading: dict[str, argparse._ArgumentGroup] = {}
+    options = next(group for group in parser._action_groups if group.title == "options")
+    for action in [a for a in options._group_actions if a.dest in headings]:
+        title = headings[action.dest]
+        group = by_heading.get(title) or by_heading.setdefault(title, parser.add_argument_group(title))
+        options._group_actions.remove(action)
+        group._group_actions.append(action)
+    return parser
+
+
+def _transformers_headings() -> dict[str, str]:
+    """Field name -> heading, read from the docstring of `TrainingArguments` ("> Heading", then "name (`type`...):")."""
+    found, heading = {}, "Training"
+    for line in (TrainingArguments.__doc__ or "").splitlines():
+        if match := re.match(r" {8}> ([^.]+)$", line):
+            heading = match[1].strip()
+        elif match := re.match(r"\s{4,8}(\w+) ?\(`", line):
+            found[match[1]] = heading
+    names = {f.name for f in dataclasses.fields(TrainingArguments)}
+    return {name: found.get(name, "Other training options") for name in names}
+
+
+def read_recipe(path: str | Path, variant: str | None = None) -> dict[str, Any]:
+    """The values of a recipe file: those of its `base:` file, then its own, then those of the chosen variant.
+
+    Args:
+        path: A YAML mapping of option names to values. `base:` names another file, relative to this one; `variants:`
+            maps names to further values.
+        variant: Which of the variants to apply.
+
+    Raises:
+        ValueError: The file is missing, not YAML or not a mapping; its bases form a cycle; the variant is unknown.
+    """
+    values, variants = _read_with_bases(Path(path), ())
+    if variant is None:
+        return values
+    if variant not in variants:
+        known = f"it has {', '.join(map(str, variants))}" if variants else "it has no variants"
+        raise ValueError(f"{path} has no variant {variant!r}: {known}.")
+    return {**values, **variants[variant]}
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    if path.resolve() in seen:
+        chain = " -> ".join(p.name for p in (*seen, path))
+        raise ValueError(f"The config files base themselves on each other: {chain}.")
+    values = _read_mapping(path)
+    base, variants = values.pop("base", None), values.pop("variants", None) or {}
+    for name, overrides in variants.items() if isinstance(variants, dict) else [("variants", variants)]:
+        if not isinstance(overrides, dict):
+            raise ValueError(f"{path}: the variant {name!r} is not a mapping of option names to values.")
+    if base is None:
+        return values, variants
+    base_values, base_variants = _read_with_bases(path.parent / str(base), (*seen, path.resolve()))
+    return {**base_values, **values}, {**base_variants, **variants}
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"The config file {str(path)!r} cannot be read: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"The config file {str(path)!r} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"The config file {str(path)!r} holds no mapping of option names to values (such as `model: resnet18`).")
+    return values
+
+
+def _as_arguments(values: dict[str, Any], parser: argparse.ArgumentParser, source: str) -> list[str]:
+    """A recipe's values as command-line words, so that argparse converts and checks them like any other."""
+    known = {action.dest: action for action in parser._actions if action.option_strings}
+    words = []
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ValueError(f"{source}: unknown option {key!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+        if value is None:
+            continue
+        if isinstance(value, list):
+            words += [f"--{key}", *map(str, value)]
+        else:
+            words.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
+    return words
+
+
+def parse_command_line(dataclass_types: Sequence[type], argv: Sequence[str] | None = None, **kwargs: Any) -> tuple[Any, ...]:
+    """Parses `[--config FILE [--variant NAME]] [--smoke]` and every field of `dataclass_types`.
+
+    The recipe's values are defaults, `--smoke` shortens the run, and what stands on the command line wins.
+
+    Returns:
+        One instance of each dataclass, then the namespace of `config`, `variant` and `smoke`.
+
+    Raises:
+        ValueError: A recipe that cannot be used.
+        SystemExit: With status 2 for an unknown option or an unreadable value, as argparse does.
+    """
+    parser = make_parser(dataclass_types, **kwargs)
+    recipe = parser.add_argument_group("Recipe")
+    recipe.add_argument("--config", metavar="FILE", help="YAML file whose values are defaults for all options; the command line wins.")
+    recipe.add_argument("--variant", metavar="NAME", help="Named variant inside the config file.")
+    recipe.add_argument("--smoke", action="store_true", help="A few steps on a small slice, to see that everything fits.")
+    parser._action_groups.insert(1, parser._action_groups.pop())
+
+    argv = list(argv) if argv is not None else None
+    chosen, _ = parser.parse_known_args(argv)
+    if chosen.variant and not chosen.config:
+        parser.error("--variant chooses inside a config file: give --config too")
+    words: list[str] = []
+    if chosen.config:
+        words += _as_arguments(read_recipe(chosen.config, chosen.variant), parser, chosen.config)
+    if chosen.smoke:
+        words += _as_arguments({k: v for k, v in SMOKE.items()}, parser, "--smoke")
+    command_line = sys.argv[1:] if argv is None else argv
+    namespace, unknown = parser.parse_known_args(words + command_line)
+    if unknown:
+        options = [s for action in parser._actions for s in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
+        parser.error(f"unknown option {unknown[0]}" + (f": did you mean {near[0]}?" if near else " (see --help)"))
+    found = []
+    for kind in dataclass_types:
+        names = {f.name for f in dataclasses.fields(kind) if f.init}
+        found.append(kind(**{k: v for k, v in vars(namespace).items() if k in names}))
+    return (*found, argparse.Namespace(config=chosen.config, variant=chosen.variant, smoke=chosen.smoke))

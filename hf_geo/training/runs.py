@@ -1,0 +1,96 @@
+"""A run's folder: may it be written, where does it resume, what of its settings may be shown to others."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+# What a finished run leaves besides its checkpoints; `overwrite` removes these and nothing else.
+RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
+           "training_args.json", "figures")  # fmt: skip
+# Settings about this machine or this account, which say nothing about the model.
+PRIVATE = {"output_dir", "run_name", "hub_token", "hub_model_id", "resume_from_checkpoint", "logging_dir", "local_rank"}
+
+
+def prepare_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | None) -> str | None:
+    """Makes the folder of a run, and says which checkpoint to resume from.
+
+    Args:
+        output_dir: The run's folder.
+        overwrite: Remove an earlier run's checkpoints and results.
+        resume: None for a new run, "true" for the newest checkpoint in `output_dir`, or a checkpoint's folder.
+
+    Returns:
+        The checkpoint's folder, or None for a new run.
+
+    Raises:
+        ValueError: The folder holds a run already; there is nothing to resume from; the folder cannot be written.
+    """
+    folder = Path(output_dir)
+    if overwrite and resume:
+        raise ValueError("--overwrite and --resume_from_checkpoint contradict each other: give one of them.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"The output folder {str(folder)!r} cannot be made: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"The output folder {str(folder)!r} cannot be written: choose another --output_dir.")
+    newest = get_last_checkpoint(str(folder))
+    if resume:
+        return _checkpoint_to_resume(resume, newest, folder)
+    finished = (folder / "model.safetensors").exists()
+    if not overwrite and (finished or newest):
+        state = "a finished run" if finished else "an unfinished run"
+        raise ValueError(
+            f"The output folder {str(folder)!r} holds {state}: choose another --output_dir, go on with --resume_from_checkpoint true, "
+            "or replace it with --overwrite true."
+        )
+    if overwrite and int(os.environ.get("RANK", "0")) == 0:
+        for path in [*folder.glob("checkpoint-*"), *(folder / name for name in RESULTS)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    return None
+
+
+def _checkpoint_to_resume(resume: str, newest: str | None, folder: Path) -> str | None:
+    if resume.lower() in ("false", "no", "0"):
+        return None
+    if resume.lower() in ("true", "yes", "1"):
+        if newest is None:
+            raise ValueError(f"There is no checkpoint in {str(folder)!r} to resume from: start without --resume_from_checkpoint.")
+        return newest
+    if not (Path(resume) / "trainer_state.json").is_file():
+        raise ValueError(f"{resume!r} is not a checkpoint folder (it has no trainer_state.json): name one, or say true for the newest.")
+    return resume
+
+
+def public_settings(*instances: Any, changed_only: bool = False) -> dict[str, Any]:
+    """The settings of dataclass instances without secrets or local paths: what a card and `training_args.json` may show.
+
+    Args:
+        *instances: `TrainingArguments` (its own `to_dict` is used) or other dataclasses.
+        changed_only: Leave out those at their default.
+    """
+    found = {}
+    for instance in instances:
+        values = instance.to_dict() if hasattr(instance, "to_dict") else dataclasses.asdict(instance)
+        for field in dataclasses.fields(instance):
+            value = values.get(field.name)
+            private = field.name in PRIVATE or field.name.endswith("_token")
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            if not field.init or private or (changed_only and (value is None or value in (default, str(default)))):
+                continue
+            found[field.name] = _without_local_path(value)
+    return found
+
+
+def _without_local_path(value: Any) -> Any:
+    """A path on this machine becomes its last part; everything else stays."""
+    if isinstance(value, str) and (os.path.isabs(value) or value.startswith((".", "~")) or ("/" in value and os.path.exists(value))):
+        return Path(value).name
+    return value
