@@ -4,12 +4,12 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from hf_geo.optim import create_optimizer, get_method, list_optimizers
+from hf_geo.optim import list_optimizers
 from hf_geo.optim.param_groups import undecayed_parameters
 
 from .arguments import GeoTrainingArguments
 from .loss import hand_over_loss
-from .optim_args import parse_optim_args
+from .optimizers import make_optimizer
 
 
 class GeoTrainer(Trainer):
@@ -24,15 +24,7 @@ class GeoTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
         if self.optimizer is None and self.args.optim in list_optimizers():
-            settings, group_settings = parse_optim_args(get_method(self.args.optim), self.args.optim_args)
-            self.optimizer = create_optimizer(
-                self.args.optim,
-                self.model if model is None else model,
-                lr=self.args.learning_rate,
-                weight_decay=self.args.weight_decay,
-                group_settings=group_settings,
-                **settings,
-            )
+            self.optimizer = make_optimizer(self.args, self.model if model is None else model)
         return super().create_optimizer(model)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:

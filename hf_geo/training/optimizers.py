@@ -1,0 +1,63 @@
+"""From training arguments to the optimizer of a registered method, for our Trainer and for anybody's."""
+
+import os
+
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_geo.optim import create_optimizer, get_method
+
+from .optim_args import parse_optim_args
+
+
+def make_optimizer(args: TrainingArguments, model: nn.Module, **grouping) -> torch.optim.Optimizer:
+    """The optimizer that `args.optim` names, with its parameter groups.
+
+    Args:
+        args: `optim` is a registered name; `learning_rate`, `weight_decay` and `optim_args` are used.
+        model: The network, before any engine wraps it.
+        **grouping: What else `create_optimizer` takes to find the weights with a geometry.
+
+    Raises:
+        ValueError: A setting the method does not take, or an engine under which the method would be wrong.
+    """
+    refuse_engine(args)
+    method = get_method(args.optim)
+    settings, group_settings = parse_optim_args(method, args.optim_args)
+    return create_optimizer(
+        method.name,
+        model,
+        lr=args.learning_rate,
+        weight_decay=args.weight_decay,
+        group_settings=group_settings,
+        **settings,
+        **grouping,
+    )
+
+
+def refuse_engine(args: TrainingArguments) -> None:
+    """Refuses engines that hide whole weights or single gradients from the optimizer.
+
+    Raises:
+        ValueError: DeepSpeed, FSDP with flattened parameters, or `nn.DataParallel` on several GPUs.
+    """
+    name = getattr(args.optim, "value", args.optim)
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs are visible but one process was started, which would put the model into nn.DataParallel; "
+            f"start one process a GPU: accelerate launch --num_processes {args.n_gpu} SCRIPT ... (or show one GPU in CUDA_VISIBLE_DEVICES)."
+        )
+    kind = PartialState().distributed_type
+    if kind == DistributedType.DEEPSPEED:
+        raise ValueError(
+            f"{name} needs whole weights, which DeepSpeed's ZeRO flattens and splits: use DDP or FSDP2 (configs/accelerate/fsdp2.yaml)."
+        )
+    if kind == DistributedType.FSDP or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        plugin = getattr(AcceleratorState(), "fsdp_plugin", None)
+        if getattr(plugin, "fsdp_version", 1) == 1:
+            raise ValueError(
+                f"{name} needs whole weights, which FSDP version 1 flattens: set fsdp_version: 2 (configs/accelerate/fsdp2.yaml)."
+            )
