@@ -47,7 +47,7 @@ class _SphericalAdam(GeometricOptimizer):
                         x.addcmul_(m, a, value=-1)
                         return
                     xx, xm, mm = rows.sq_norm(x), rows.dot(x, m), rows.sq_norm(m)
-                    yy = xx - 2 * a * xm + a * a * mm
+                    yy = xx - 2 * a * xm + a * a * mm + eps
                     xy = xx - a * xm
                     my = xm - a * mm
                     x.addcmul_(m, a, value=-1)

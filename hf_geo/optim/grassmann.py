@@ -47,7 +47,7 @@ class _Grassmann(GeometricOptimizer):
                         state["momentum_buffer"] = torch.zeros_like(p, dtype=wide_dtype(p))
                 w = x.to(wide_dtype(x))
                 g = g.to(w.dtype)
-                y = w / rows.sq_norm(w).sqrt()
+                y = w / (rows.sq_norm(w).sqrt() + 1e-8)
                 if group["omega"]:
                     flat = y.flatten(1)
                     gram = flat @ flat.T
@@ -63,7 +63,7 @@ class _Grassmann(GeometricOptimizer):
                     m.lerp_(h, 1 - mu)
                     v.mul_(group["beta2"]).add_(rows.sq_norm(h), alpha=1 - group["beta2"])
                     ((c1, c2),) = bias_corrections([state["step"]], mu, group["beta2"])
-                    a = -(lr / c1) / (v / c2 + group["epsilon"]).sqrt()
+                    a = -(lr / c1) / ((v + group["epsilon"])/c2).sqrt()
                     a = a.to(m.dtype)
                     d = a * m
                 else:
@@ -72,12 +72,15 @@ class _Grassmann(GeometricOptimizer):
                     a = 1.0
                     d = m.clone()
                 t = rows.sq_norm(d).sqrt()
-                c, s = t.cos(), torch.sinc(t / torch.pi)
-                w.copy_(y * c + d * s)
-                # m = d / a, so its transport is that of d over a
+                c, s = t.cos(), t.sin()
+                u = d / (t + 1e-8)
+                w.copy_(y * c + u * s)
                 mn = rows.sq_norm(m).sqrt()
-                sign = -1.0 if self.adam else 1.0
-                m.mul_(c).sub_(y * (mn * t.sin() * sign))
+                if self.adam:
+                    um = rows.dot(u, m)
+                    m.sub_(um * ((1 - c) * u + s * y))
+                else:
+                    m.copy_((u * c - y * s) * t)
                 if w is not x:
                     x.copy_(w)
 

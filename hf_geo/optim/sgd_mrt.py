@@ -56,7 +56,7 @@ class SGDMRT(GeometricOptimizer):
                 def update(rows, x, g, b, *, lr=lr, mu=mu, damp=damp, wd=wd, first=first):
                     if wd:
                         g = g.add(x, alpha=wd)
-                    b.mul_(mu).add_(g, alpha=1 if first else 1 - damp)
+                    b.mul_(mu).add_(g, alpha=1 - damp)
                     if rows is None:
                         x.sub_(b * lr)
                         return
