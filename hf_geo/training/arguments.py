@@ -46,6 +46,10 @@ class GeoTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Optimizer settings, such as 'p_bound=2.0' or, for one parameter group, 'geometry.lr=0.2'."},
     )
+    log_geometry: bool = field(
+        default=False,
+        metadata={"help": "Log what the optimizer does to each layer: norms, relative updates, step sizes, angles."},
+    )
 
     def __post_init__(self) -> None:
         name = getattr(self.optim, "value", self.optim)
@@ -60,6 +64,8 @@ class GeoTrainingArguments(TrainingArguments):
         super().__post_init__()
         if ours:
             self.optim = name
+        if self.log_geometry and self.logging_strategy != "steps":
+            raise ValueError(f"--log_geometry measures at logging steps: it needs --logging_strategy steps, not {self.logging_strategy}.")
 
     @staticmethod
     def _check_name(name: str) -> None:
