@@ -1,0 +1,156 @@
+"""How one tensor of a module becomes a combination of control points: `torch.nn.utils.parametrize`."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+def combine(points: Sequence[Tensor], coefficients: Tensor) -> Tensor:
+    """Sum of coefficient times point, one pass over memory for each point.
+
+    Args:
+        points: `num_points` tensors of one shape.
+        coefficients: (num_points,), on the points' device.
+    """
+    weights = coefficients.unbind()
+    combined = points[0] * weights[0]
+    for point, weight in zip(points[1:], weights[1:], strict=True):
+        combined = torch.addcmul(combined, point, weight)
+    return combined
+
+
+class Combination(nn.Module):
+    """The parametrization of a spanned tensor: its value at the current coefficients.
+
+    `coefficients` is a plain attribute and no buffer: a buffer would be broadcast from rank 0 by DDP, cast by
+    `model.half()` and saved. It is a new tensor for every position, so that a graph built at an earlier position still
+    gets its own in backward, and a tensor rather than numbers, so that `torch.compile` does not specialise on it.
+    """
+
+    def __init__(self, points: Sequence[Tensor], row: int) -> None:
+        super().__init__()
+        self._initial = tuple(points)
+        self.row = row
+        self.coefficients = torch.zeros(len(points), dtype=torch.float64)
+
+    def right_inverse(self, value: Tensor) -> tuple[Tensor, ...]:
+        if not self._initial:
+            raise RuntimeError(
+                "A weight in a subspace has no single value that could be assigned: set its control points "
+                "(parametrizations.<name>.original0, ...), or change the model before Subspace.attach."
+            )
+        points, self._initial = self._initial, ()
+        return points
+
+    def forward(self, *points: Tensor) -> Tensor:
+        # The model may have moved since the position was set.
+        return combine(points, self.coefficients.to(points[0].device))
+
+
+class Tied(nn.Module):
+    """The parametrization of a tensor that is another module's spanned tensor.
+
+    It holds no parameters of its own, so the tie cannot come apart when the model is moved, sharded or loaded, and the
+    state dict names the control points once.
+    """
+
+    def __init__(self, module: nn.Module, tensor_name: str) -> None:
+        super().__init__()
+        # In a tuple the owner is no submodule, and deepcopy still maps it to the copy's.
+        self._owner = (module, tensor_name)
+
+    def right_inverse(self, value: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+    def forward(self) -> Tensor:
+        module, tensor_name = self._owner
+        return getattr(module, tensor_name)
+
+
+class Span:
+    """One spanned tensor: where its control points live, and the plain model's names for it."""
+
+    def __init__(self, module: nn.Module, tensor_name: str, names: list[str]) -> None:
+        self.module = module
+        self.tensor_name = tensor_name
+        self.names = names
+
+    @property
+    def combination(self) -> Combination:
+        return self._list[0]
+
+    @property
+    def points(self) -> list[nn.Parameter]:
+        # Looked up each time: FSDP2 and `load_state_dict(assign=True)` replace the parameters.
+        held = self._list
+        return [getattr(held, f"original{i}") for i in range(held.ntensors)]
+
+    @property
+    def _list(self) -> parametrize.ParametrizationList:
+        return self.module.parametrizations[self.tensor_name]
+
+    @property
+    def point_names(self) -> list[str]:
+        """The attached model's names of the control points, under every name of the tensor."""
+        found = []
+        for name in self.names:
+            prefix, _, tensor_name = name.rpartition(".")
+            path = f"{prefix}.parametrizations" if prefix else "parametrizations"
+            found += [f"{path}.{tensor_name}.original{i}" for i in range(self._list.ntensors)]
+        return found
+
+
+def find_spans(model: nn.Module) -> list[Span]:
+    """The spanned tensors of an attached model, in order of their layers; a tied one comes once, with all its names."""
+    spans: dict[tuple[int, str], Span] = {}
+    ties: list[tuple[str, Tied]] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        for tensor_name, held in getattr(module, "parametrizations", {}).items():
+            name = f"{path}.{tensor_name}".lstrip(".")
+            if isinstance(held[0], Combination):
+                spans.setdefault((id(module), tensor_name), Span(module, tensor_name, [])).names.append(name)
+            elif isinstance(held[0], Tied):
+                ties.append((name, held[0]))
+    for name, tied in ties:
+        module, tensor_name = tied._owner
+        spans[id(module), tensor_name].names.append(name)
+    return list(spans.values())
+
+
+def check_plain(model: nn.Module) -> None:
+    """Raises `ValueError` if the model is attached to a subspace."""
+    if any(isinstance(module, Combination) for module in model.modules()):
+        raise ValueError("The model has a subspace already: attach one to a fresh copy of the plain model.")
+
+
+class Holders:
+    """Where a plain model holds one parameter: its names and the (module, attribute) places, the owner's first."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.places: list[tuple[nn.Module, str]] = []
+
+
+def find_holders(model: nn.Module) -> dict[nn.Parameter, Holders]:
+    """The parameters of a plain model, in order; a tied one appears once."""
+    found: dict[nn.Parameter, Holders] = {}
+    for path, module in model.named_modules():
+        for tensor_name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            holders = found.setdefault(parameter, Holders())
+            holders.names.append(f"{path}.{tensor_name}".lstrip("."))
+            holders.places.append((module, tensor_name))
+    return found
+
+
+def add_points(holders: list[Holders], points: list[dict[str, Tensor]]) -> None:
+    """Replaces every parameter of `holders` by its combination of `points` (dicts by the parameter's first name)."""
+    rows: dict[int, int] = {}
+    for held in holders:
+        (module, tensor_name), *ties = held.places
+        row = rows.setdefault(id(module), len(rows))
+        combination = Combination([point[held.names[0]] for point in points], row)
+        parametrize.register_parametrization(module, tensor_name, combination)
+        for other, other_name in ties:
+            parametrize.register_parametrization(other, other_name, Tied(module, tensor_name))

@@ -1,0 +1,53 @@
+"""Where the randomness of training comes from, and how a batch is shared between positions."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def draw_generator(*key: int) -> torch.Generator:
+    """A CPU generator that depends on `key` alone, such as (seed, global step, rank, micro-step).
+
+    A resumed run draws what an unbroken one would have drawn, and nothing has to be saved for it.
+    """
+    digest = hashlib.blake2b(repr(tuple(int(k) for k in key)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def split_batch(batch: Any, num_chunks: int) -> list[Any]:
+    """Splits a batch along its first axis, one chunk a position.
+
+    Args:
+        batch: A tensor, or tensors in (nested) mappings, tuples and lists; whatever has no first axis is repeated.
+        num_chunks: At most this many chunks, of sizes that differ by at most one.
+
+    Raises:
+        ValueError: The tensors disagree about the batch size, or there is none.
+    """
+    sizes = {tensor.shape[0] for tensor in _tensors(batch) if tensor.ndim}
+    if len(sizes) != 1:
+        raise ValueError(f"A batch is split along the first axis its tensors share; they have sizes {sorted(sizes)}.")
+    return _split(batch, min(num_chunks, sizes.pop()))
+
+
+def _split(value: Any, num_chunks: int) -> list[Any]:
+    if isinstance(value, Tensor) and value.ndim:
+        return list(value.tensor_split(num_chunks))
+    if isinstance(value, Mapping):
+        parts = [_split(v, num_chunks) for v in value.values()]
+        return [dict(zip(value, chunk, strict=True)) for chunk in zip(*parts, strict=True)]
+    if isinstance(value, tuple | list):
+        return [type(value)(chunk) for chunk in zip(*(_split(v, num_chunks) for v in value), strict=True)]
+    return [value] * num_chunks
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (t for v in value.values() for t in _tensors(v))
+    elif isinstance(value, tuple | list):
+        yield from (t for v in value for t in _tensors(v))

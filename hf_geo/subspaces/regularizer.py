@@ -1,0 +1,86 @@
+"""The squared cosine between two control points, which keeps them apart."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def squared_cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Squared cosine of two points, each a list of tensors taken as one long vector (0 where one of them is zero).
+
+    Right for DTensors (every process gets the value of the whole point). Half precision is summed in float32.
+
+    Args:
+        first: Tensors of one point.
+        second: Tensors of the other, of the same shapes.
+
+    Returns:
+        A tensor without axes.
+    """
+    products = [part for part in (_plain_products(first, second), _sharded_products(first, second)) if part is not None]
+    dot, norm_first, norm_second = torch.stack(products).sum(0).unbind()
+    floor = torch.finfo(dot.dtype).tiny
+    return dot.square() / (norm_first * norm_second).clamp_min(floor)
+
+
+def _plain_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor | None:
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if not hasattr(a, "full_tensor")]
+    if not pairs:
+        return None
+    return _Products.apply(len(pairs), *(a for a, _ in pairs), *(b for _, b in pairs))
+
+
+def _sharded_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor | None:
+    pairs = [(_wide(a), _wide(b)) for a, b in zip(first, second, strict=True) if hasattr(a, "full_tensor")]
+    if not pairs:
+        return None
+    # Sums of the shards stay partial until full_tensor(), so three numbers cross the network and no weight does.
+    sums = [sum(p[i].mul(p[j]).sum() for p in pairs) for i, j in ((0, 1), (0, 0), (1, 1))]
+    return torch.stack([s.full_tensor() for s in sums])
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+class _Products(torch.autograd.Function):
+    """<a, b>, <a, a> and <b, b> over lists of tensors.
+
+    Written out because autograd would keep a product the size of the network for each of them: here no temporary is
+    larger than the gradient it becomes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
+        ctx.count = count
+        ctx.save_for_backward(*tensors)
+        first, second = tensors[:count], tensors[count:]
+        return torch.stack([_dot(first, second), _dot(first, first), _dot(second, second)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        dot, norm_first, norm_second = grad.unbind()
+        first, second = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        needed = ctx.needs_input_grad[1:]
+        grads = [
+            _linear(dot, other, 2 * norm, own) if need else None
+            for own, other, norm, need in (
+                *((a, b, norm_first, n) for a, b, n in zip(first, second, needed[: ctx.count], strict=True)),
+                *((b, a, norm_second, n) for a, b, n in zip(first, second, needed[ctx.count :], strict=True)),
+            )
+        ]
+        return None, *grads
+
+
+def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    dots = [torch.dot(_wide(a).flatten(), _wide(b).flatten()) for a, b in zip(first, second, strict=True)]
+    return torch.stack([d.to(dots[0].device) for d in dots]).sum()
+
+
+def _linear(alpha: Tensor, a: Tensor, beta: Tensor, b: Tensor) -> Tensor:
+    """alpha * a + beta * b in the dtype and on the device of a."""
+    return (a * alpha.to(a.device)).addcmul_(b, beta.to(b.device))
