@@ -30,7 +30,12 @@ def template_folder() -> Path:
 def plain_text(value: Any) -> str:
     """One line in which Markdown and HTML mean nothing."""
     line = " ".join(str(value).split())
-    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", line).replace("&", "&amp;").replace(r"\<", "&lt;").replace(r"\>", "&gt;")
+    return (
+        re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", line)
+        .replace("&", "&amp;")
+        .replace(r"\<", "&lt;")
+        .replace(r"\>", "&gt;")
+    )
 
 
 def inline_code(value: Any) -> str:

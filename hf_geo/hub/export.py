@@ -39,14 +39,20 @@ def export_model(
             processor.save_pretrained(folder)
 
 
-def _export_timm(model: TimmWrapperForImageClassification, folder: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
+def _export_timm(
+    model: TimmWrapperForImageClassification, folder: Path, state_dict: Mapping[str, torch.Tensor]
+) -> None:
     # timm wants the keys without the wrapper's prefix, `pretrained_cfg`, and `model_args` as a mapping; transformers
     # reads such keys too, but fails on a `num_classes` inside `model_args`.
-    weights = {name.removeprefix(_TIMM_PREFIX): tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    weights = {
+        name.removeprefix(_TIMM_PREFIX): tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()
+    }
     config = model.config.to_dict()
     config["architectures"] = [type(model).__name__]
     config["num_classes"] = model.config.num_labels
     config["model_args"] = {k: v for k, v in (config.get("model_args") or {}).items() if k != "num_classes"}
-    config["pretrained_cfg"] = {k: v for k, v in config["pretrained_cfg"].items() if k not in ("num_classes", "label_names")}
+    config["pretrained_cfg"] = {
+        k: v for k, v in config["pretrained_cfg"].items() if k not in ("num_classes", "label_names")
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

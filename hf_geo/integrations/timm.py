@@ -43,7 +43,12 @@ def _constructor(method: Method) -> Callable[..., torch.optim.Optimizer]:
             # timm's scripts always give weight decay, so refusing it would shut the method out of them.
             decay = max([weight_decay, *(group.pop("weight_decay", 0.0) for group in groups)])
             if decay:
-                logger.warning("%s has no weight decay: %s is ignored; %s bounds the weights.", method.name, decay, method.instead_of_decay)
+                logger.warning(
+                    "%s has no weight decay: %s is ignored; %s bounds the weights.",
+                    method.name,
+                    decay,
+                    method.instead_of_decay,
+                )
         if method.geometry and not any(group.get("name") == "geometry" for group in groups):
             logger.warning(
                 "%s treats all weights plainly here, since timm hands it no model: give param_group_fn=lambda model: "

@@ -79,5 +79,7 @@ def _use_own_defaults(args: TrainingArguments) -> None:
         wanted["max_grad_norm"] = 0.0
     for name, value in wanted.items():
         if getattr(args, name) == defaults[name]:
-            logger.warning("%s=%s is the script's default; with %s it becomes %s.", name, defaults[name], method.name, value)
+            logger.warning(
+                "%s=%s is the script's default; with %s it becomes %s.", name, defaults[name], method.name, value
+            )
             setattr(args, name, value)

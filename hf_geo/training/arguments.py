@@ -65,7 +65,9 @@ class GeoTrainingArguments(TrainingArguments):
         if ours:
             self.optim = name
         if self.log_geometry and self.logging_strategy != "steps":
-            raise ValueError(f"--log_geometry measures at logging steps: it needs --logging_strategy steps, not {self.logging_strategy}.")
+            raise ValueError(
+                f"--log_geometry measures at logging steps: it needs --logging_strategy steps, not {self.logging_strategy}."
+            )
 
     @staticmethod
     def _check_name(name: str) -> None:
@@ -91,7 +93,9 @@ class GeoTrainingArguments(TrainingArguments):
             log = logger.warning if policy == "harmful" else logger.info
             log("max_grad_norm=%s with %s: %s; --max_grad_norm 0 turns it off.", self.max_grad_norm, name, effect)
 
-    def set_optimizer(self, name: str = STAND_IN, learning_rate: float | None = None, **kwargs) -> "GeoTrainingArguments":
+    def set_optimizer(
+        self, name: str = STAND_IN, learning_rate: float | None = None, **kwargs
+    ) -> "GeoTrainingArguments":
         """As in transformers, for all optimizer names; without `learning_rate` the optimizer's own default."""
         name = getattr(name, "value", name)
         self._check_name(name)

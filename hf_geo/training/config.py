@@ -125,7 +125,9 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"The config file {str(path)!r} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
-        raise ValueError(f"The config file {str(path)!r} holds no mapping of option names to values (such as `model: resnet18`).")
+        raise ValueError(
+            f"The config file {str(path)!r} holds no mapping of option names to values (such as `model: resnet18`)."
+        )
     return values
 
 
@@ -146,7 +148,9 @@ def _as_arguments(values: dict[str, Any], parser: argparse.ArgumentParser, sourc
     return words
 
 
-def parse_command_line(dataclass_types: Sequence[type], argv: Sequence[str] | None = None, **kwargs: Any) -> tuple[Any, ...]:
+def parse_command_line(
+    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, **kwargs: Any
+) -> tuple[Any, ...]:
     """Parses `[--config FILE [--variant NAME]] [--smoke]` and every field of `dataclass_types`.
 
     The recipe's values are defaults, `--smoke` shortens the run, and what stands on the command line wins.
@@ -160,9 +164,13 @@ def parse_command_line(dataclass_types: Sequence[type], argv: Sequence[str] | No
     """
     parser = make_parser(dataclass_types, **kwargs)
     recipe = parser.add_argument_group("Recipe")
-    recipe.add_argument("--config", metavar="FILE", help="YAML file whose values are defaults for all options; the command line wins.")
+    recipe.add_argument(
+        "--config", metavar="FILE", help="YAML file whose values are defaults for all options; the command line wins."
+    )
     recipe.add_argument("--variant", metavar="NAME", help="Named variant inside the config file.")
-    recipe.add_argument("--smoke", action="store_true", help="A few steps on a small slice, to see that everything fits.")
+    recipe.add_argument(
+        "--smoke", action="store_true", help="A few steps on a small slice, to see that everything fits."
+    )
     parser._action_groups.insert(1, parser._action_groups.pop())
 
     argv = list(argv) if argv is not None else None

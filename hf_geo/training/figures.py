@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 
-def draw_training_curves(log_history: Sequence[Mapping[str, Any]], metric: str, path: str | Path, title: str = "") -> None:
+def draw_training_curves(
+    log_history: Sequence[Mapping[str, Any]], metric: str, path: str | Path, title: str = ""
+) -> None:
     """Draws the losses, and beside them the evaluation metric, against the update.
 
     Args:
@@ -20,7 +22,9 @@ def draw_training_curves(log_history: Sequence[Mapping[str, Any]], metric: str, 
     panels = [("loss", {"training": "loss", "evaluation": "eval_loss"}), (metric, {"evaluation": f"eval_{metric}"})]
     panels = [(label, keys) for label, keys in panels if any(k in row for row in log_history for k in keys.values())]
     figure = Figure(figsize=(4.6 * max(len(panels), 1), 3.2), layout="constrained")
-    for axes, (label, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0] if panels else [], panels, strict=True):
+    for axes, (label, keys) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0] if panels else [], panels, strict=True
+    ):
         for name, key in keys.items():
             points = [(row["step"], row[key]) for row in log_history if key in row]
             if points:

@@ -23,7 +23,9 @@ def parse_value(text: str) -> Any:
             return kind(text)
         except ValueError:
             continue
-    raise ValueError(f"cannot read {text!r}: use a number, true, false, none, or numbers joined by ':' such as 0.9:0.99")
+    raise ValueError(
+        f"cannot read {text!r}: use a number, true, false, none, or numbers joined by ':' such as 0.9:0.99"
+    )
 
 
 def parse_optim_args(method: Method, text: str | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -49,7 +51,9 @@ def parse_optim_args(method: Method, text: str | None) -> tuple[dict[str, Any], 
         method.check_settings([name])
         if name in ("lr", "weight_decay") and not group:
             flag = {"lr": "learning_rate", "weight_decay": "weight_decay"}[name]
-            raise ValueError(f"optim_args sets {pair.strip()!r}: give it as --{flag} {value}, or for one group as GROUP.{key}.")
+            raise ValueError(
+                f"optim_args sets {pair.strip()!r}: give it as --{flag} {value}, or for one group as GROUP.{key}."
+            )
         target = group_settings.setdefault(group, {}) if group else settings
         if name in target:
             raise ValueError(f"optim_args sets {key!r} twice.")

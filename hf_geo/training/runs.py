@@ -62,10 +62,14 @@ def _checkpoint_to_resume(resume: str, newest: str | None, folder: Path) -> str 
         return None
     if resume.lower() in ("true", "yes", "1"):
         if newest is None:
-            raise ValueError(f"There is no checkpoint in {str(folder)!r} to resume from: start without --resume_from_checkpoint.")
+            raise ValueError(
+                f"There is no checkpoint in {str(folder)!r} to resume from: start without --resume_from_checkpoint."
+            )
         return newest
     if not (Path(resume) / "trainer_state.json").is_file():
-        raise ValueError(f"{resume!r} is not a checkpoint folder (it has no trainer_state.json): name one, or say true for the newest.")
+        raise ValueError(
+            f"{resume!r} is not a checkpoint folder (it has no trainer_state.json): name one, or say true for the newest."
+        )
     return resume
 
 
@@ -91,6 +95,8 @@ def public_settings(*instances: Any, changed_only: bool = False) -> dict[str, An
 
 def _without_local_path(value: Any) -> Any:
     """A path on this machine becomes its last part; everything else stays."""
-    if isinstance(value, str) and (os.path.isabs(value) or value.startswith((".", "~")) or ("/" in value and os.path.exists(value))):
+    if isinstance(value, str) and (
+        os.path.isabs(value) or value.startswith((".", "~")) or ("/" in value and os.path.exists(value))
+    ):
         return Path(value).name
     return value

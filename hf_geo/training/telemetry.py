@@ -63,7 +63,9 @@ class GeometryTelemetry(TrainerCallback):
         return measured
 
 
-def measure(before: torch.Tensor, after: torch.Tensor, grad: torch.Tensor, group: dict[str, Any]) -> dict[str, torch.Tensor]:
+def measure(
+    before: torch.Tensor, after: torch.Tensor, grad: torch.Tensor, group: dict[str, Any]
+) -> dict[str, torch.Tensor]:
     """The measures of one weight's step, as 0-dim tensors; sharded weights are gathered first."""
     before, after, grad = (t.full_tensor() if isinstance(t, DTensor) else t for t in (before, after.detach(), grad))
     dtype = torch.promote_types(before.dtype, torch.float32)

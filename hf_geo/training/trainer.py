@@ -40,7 +40,9 @@ class GeoTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be of this model."""
-        checkpoint = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        checkpoint = (
+            get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        )
         if checkpoint:
             check_same_model(self.model, checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)

@@ -30,7 +30,7 @@ def one_sentence_errors(prog: str) -> Iterator[None]:
         if os.environ.get("HF_GEO_TRACEBACK") == "1":
             raise
         # Every machine of a launch has a terminal of its own, so each says why it stopped.
-        if os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) in ("0", "-1"):
+        if os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) == "0":
             sentence = " ".join(str(error).split()) or type(error).__name__
             print(f"{prog}: error: {sentence}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

@@ -1,0 +1,82 @@
+"""A run that was resumed ends bit-identical to one that was never broken; a checkpoint that does not fit is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo.optim import list_optimizers
+from tests.training.launching import launch_or_fail
+from tests.training.problems import Classifier, make_problem
+
+SCRIPT = Path(__file__).with_name("run_resumes.py")
+
+
+@pytest.fixture(scope="module", params=(1, 2), ids=("1 process", "2 processes"))
+def resumed(request, tmp_path_factory) -> dict[str, torch.Tensor]:
+    folder = tmp_path_factory.mktemp("resumes")
+    launch_or_fail(SCRIPT, folder / "weights.safetensors", folder / "runs", processes=request.param)
+    return load_file(folder / "weights.safetensors")
+
+
+@pytest.mark.parametrize("accumulation", (1, 4))
+@pytest.mark.parametrize("name", list_optimizers())
+def test_bit_identical(resumed, name: str, accumulation: int) -> None:
+    unbroken = resumed[f"{name}/{accumulation}/unbroken"]
+    broken = {key: weights for key, weights in resumed.items() if key.startswith(f"{name}/{accumulation}/")}
+    assert len(broken) == 4
+    assert [key for key, weights in broken.items() if not torch.equal(weights, unbroken)] == []
+
+
+def train(folder: Path, model: torch.nn.Module | None = None, checkpoint: str | None = None, **settings) -> None:
+    original, data = make_problem("points")
+    settings = {"optim": "fromage", "optim_args": "p_bound=2.0"} | settings
+    args = GeoTrainingArguments(
+        output_dir=str(folder), max_steps=4, save_steps=2, logging_strategy="no", disable_tqdm=True, **settings
+    )
+    GeoTrainer(model or original, args, train_dataset=data).train(resume_from_checkpoint=checkpoint)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("run")
+    train(folder)
+    return str(folder / "checkpoint-2")
+
+
+def wider() -> torch.nn.Module:
+    model = Classifier().double()
+    model.outer = torch.nn.Linear(16, 4).double()
+    return model
+
+
+def deeper() -> torch.nn.Module:
+    model = Classifier().double()
+    model.extra = torch.nn.Linear(2, 2).double()
+    return model
+
+
+UNFIT = [
+    ({"optim": "sgd", "optim_args": None}, "2 parameter groups|1 parameter groups"),
+    ({"optim": "alig", "optim_args": None}, "another optimizer than this run's AliG.*p_bound.*max_norm"),
+    ({"optim_args": "p_bound=3.0"}, r"p_bound=2.0 .* this run asks for p_bound=3.0"),
+    ({"model": wider}, r"'outer.bias' has shape \(3,\) there and \(4,\) in this run"),
+    ({"model": deeper}, "'extra.bias' is not in the checkpoint"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), UNFIT, ids=[next(iter(change)) + str(i) for i, (change, _) in enumerate(UNFIT)]
+)
+def test_unfit_checkpoint_is_refused(checkpoint, tmp_path, change: dict, message: str) -> None:
+    change = {key: value() if callable(value) else value for key, value in change.items()}
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path / "new", checkpoint=checkpoint, **change)
+    assert not list(tmp_path.glob("new/*"))
+
+
+def test_fit_checkpoint_is_taken(checkpoint, tmp_path) -> None:
+    train(tmp_path / "new", checkpoint=checkpoint)
+    assert (tmp_path / "new" / "checkpoint-4").is_dir()
