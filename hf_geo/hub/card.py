@@ -29,13 +29,8 @@ def template_folder() -> Path:
 
 def plain_text(value: Any) -> str:
     """One line in which Markdown and HTML mean nothing."""
-    line = " ".join(str(value).split())
-    return (
-        re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", line)
-        .replace("&", "&amp;")
-        .replace(r"\<", "&lt;")
-        .replace(r"\>", "&gt;")
-    )
+    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", line)
 
 
 def inline_code(value: Any) -> str:

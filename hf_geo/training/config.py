@@ -181,7 +181,7 @@ def parse_command_line(
     if chosen.config:
         words += _as_arguments(read_recipe(chosen.config, chosen.variant), parser, chosen.config)
     if chosen.smoke:
-        words += _as_arguments({k: v for k, v in SMOKE.items()}, parser, "--smoke")
+        words += _as_arguments(SMOKE, parser, "--smoke")
     command_line = sys.argv[1:] if argv is None else argv
     namespace, unknown = parser.parse_known_args(words + command_line)
     if unknown:
