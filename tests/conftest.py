@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+pytest_plugins = ["tests.local_hub.fixtures"]
+
 settings.register_profile("stable", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("stable")
 torch.set_num_threads(1)

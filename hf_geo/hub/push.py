@@ -1,0 +1,157 @@
+"""Pushing a finished run to the Hub, or saying in one sentence why not and how to do it later."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, get_token
+
+# `HTTPError`, for no answer at all, is taken from here because the package it comes from changes with the version.
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+
+import hf_geo
+
+# What stays at home (in the Hub's patterns `*` crosses slashes): checkpoints, what a stopped writer has left behind,
+# hidden files such as `.env`, and the pickled training arguments, which hold the token they were given.
+NOT_PUSHED = ("checkpoint-[0-9]*/*", "_*", "tmp-*", "*.tmp", "*.incomplete", ".*", "*/.*", "*training_args.bin")
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+_LARGEST_TEXT = 10 * 2**20  # bytes: what is larger holds weights, and is not searched for tokens
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload the trained model",
+) -> str:
+    """Makes the repository if needed and pushes everything in `folder` but what `NOT_PUSHED` names.
+
+    Nothing in the folder is changed, and files of the same content are not sent again.
+
+    Args:
+        folder: The output folder of a finished run.
+        repo_id: `NAMESPACE/NAME`; a bare `NAME` goes to the account that the token belongs to.
+        private: Whether a new repository is private; None leaves it to the account's default.
+        token: Access token. Defaults to the one of `HF_TOKEN` or of `hf auth login`.
+        commit_message: Title of the commit.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        ValueError: `folder` is no finished run or holds an access token; `repo_id` is malformed.
+        RuntimeError: No token; no permission; the Hub cannot be reached or refuses. The message gives the command that
+            pushes the folder later.
+    """
+    folder = Path(folder)
+    read_config(folder)
+    check_destination(repo_id, folder=folder, private=private, token=token)
+    _refuse_secrets(folder, token or get_token())
+    api = HfApi(token=token, library_name="hf_geo", library_version=hf_geo.__version__)
+    try:
+        repository = api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.model_info(repository.repo_id).private:
+            raise ValueError(f"{repository.repo_id} is there already and public (make it private on its page)")
+        api.upload_folder(
+            repo_id=repository.repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            ignore_patterns=list(NOT_PUSHED),
+        )
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise RuntimeError(
+            f"Could not push {folder} to {repo_id}: {_reason(error, repo_id)}; the folder is unchanged, "
+            f"push it later with `{_command(folder, repo_id, private)}`."
+        ) from error
+    return str(repository)
+
+
+def check_destination(
+    repo_id: str, *, folder: str | Path = "FOLDER", private: bool | None = None, token: str | None = None
+) -> None:
+    """Finds, without any network, the mistakes that would keep a run from being pushed: worth doing before training.
+
+    Args:
+        repo_id: Where the run shall go.
+        folder: The run's folder, for the message.
+        private: Whether a new repository is private, for the message.
+        token: Access token. Defaults to the one of `HF_TOKEN` or of `hf auth login`.
+
+    Raises:
+        ValueError: `repo_id` cannot be a repository's name.
+        RuntimeError: There is no token.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"{repo_id!r} cannot be a repository's name (NAMESPACE/NAME, of letters, digits, '-', '_' and '.'): "
+            f"push the run with `{_command(folder, 'NAMESPACE/NAME', private)}`."
+        ) from error
+    if not (token or get_token()):
+        raise RuntimeError(
+            f"There is no token to push to {repo_id} with: log in with `hf auth login` or set HF_TOKEN, "
+            f"then run `{_command(folder, repo_id, private)}`."
+        )
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The `config.json` of a finished run.
+
+    Raises:
+        ValueError: The folder is missing or holds no finished run.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {str(folder)!r}: give the output folder of a finished run.")
+    for name in ("model.safetensors", "config.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{str(folder)!r} is not the folder of a finished run: it holds no {name}.")
+    try:
+        return json.loads((folder / "config.json").read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(folder / 'config.json')!r} is not JSON ({error}): export the run again.") from error
+
+
+def _refuse_secrets(folder: Path, token: str) -> None:
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    for name in filter_repo_objects(names, ignore_patterns=list(NOT_PUSHED)):
+        path = folder / name
+        if path.stat().st_size <= _LARGEST_TEXT:
+            content = path.read_bytes()
+            if token.encode() in content or _TOKEN.search(content):
+                raise ValueError(f"{str(path)!r} holds a Hub access token: remove it there before you push the folder.")
+
+
+def _command(folder: str | Path, repo_id: str, private: bool | None) -> str:
+    return shlex.join(["python", "scripts/push.py", str(folder), repo_id, *(["--private"] if private else [])])
+
+
+def _reason(error: BaseException, repo_id: str) -> str:
+    """What went wrong, as part of a sentence."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__  # an upload in a thread wraps the Hub's answer
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids to contact the Hub (unset it)"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status == 401:
+            return "the Hub does not accept the token (log in again with `hf auth login`)"
+        # A large file's storage is another host, which knows nothing of tokens.
+        if status in (403, 404) and str(error.response.url).startswith(constants.ENDPOINT):
+            return f"the token may not write to {repo_id} (log in with one that may: `hf auth login`)"
+        return f"the Hub answered with error {status} ({_line(error.server_message or error)})"
+    if isinstance(error, HTTPError):
+        return f"the Hub at {constants.ENDPOINT} cannot be reached ({_line(error) or type(error).__name__})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{constants.ENDPOINT} does not answer as a Hub does"
+    return _line(error)
+
+
+def _line(message: object) -> str:
+    return " ".join(str(message).split()).rstrip(".")

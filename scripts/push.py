@@ -1,0 +1,51 @@
+"""Pushes a finished run to the Hugging Face Hub: for runs made offline, or whose own push failed.
+
+    python scripts/push.py runs/digits ada/digits-fromage
+    python scripts/push.py runs/digits ada/digits-fromage --private
+
+Log in first with `hf auth login`, or set HF_TOKEN to a token with write permission.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_geo.hub.push import push_folder, read_config
+from hf_geo.training.user_errors import one_sentence_errors
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="push.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run")
+    parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument("--commit_message", default="Upload the trained model", help="title of the commit")
+    arguments = parser.parse_args(argv)
+    with one_sentence_errors(parser.prog):
+        url = push_folder(
+            arguments.folder, arguments.repo_id, private=arguments.private, commit_message=arguments.commit_message
+        )
+    print(f"Pushed {arguments.folder} to {url}")
+    print("Its card says how to open it, in short:")
+    for line in how_to_open(arguments.folder, repo_id="/".join(url.split("/")[-2:])):
+        print(f"    {line}")
+    return 0
+
+
+def how_to_open(folder: Path, repo_id: str) -> list[str]:
+    """Python that loads the pushed model, by what its card and its `config.json` say it is."""
+    config, card = read_config(folder), folder / "README.md"
+    task = (config.get("architectures") or [""])[0].partition("For")[2]
+    lines = [f'transformers.AutoModel{"For" + task if task else ""}.from_pretrained("{repo_id}")']
+    if "pretrained_cfg" in config:
+        lines.insert(0, f'timm.create_model("hf-hub:{repo_id}", pretrained=True)')
+    if card.is_file() and "import hf_geo.models" in card.read_text("utf-8"):
+        lines.insert(0, "import hf_geo.models  # has the architecture")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What travels between the socket and the API: a request, a response, and a refusal."""
+
+import json
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+
+@dataclass
+class Request:
+    """One request, kept in `LocalHub.requests` with what became of it (`status`, `sent` body bytes)."""
+
+    origin: str  # "hub" or "cdn"
+    method: str
+    path: str  # still percent-encoded: a branch name may hold a slash
+    query: str
+    headers: Message
+    body: bytes
+    status: int = 0
+    sent: int = 0
+
+    @property
+    def parameters(self) -> dict[str, list[str]]:
+        return parse_qs(self.query)
+
+    @property
+    def token(self) -> str | None:
+        kind, _, value = self.headers.get("Authorization", "").partition(" ")
+        return value if kind == "Bearer" else None
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __str__(self) -> str:
+        return f"{self.origin} {self.method} {self.path}{'?' + self.query if self.query else ''} -> {self.status}"
+
+
+@dataclass
+class Response:
+    """A status, headers and a body: bytes, or `length` bytes of a file from `start`."""
+
+    status: int = 200
+    body: bytes | Path = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    start: int = 0
+    length: int | None = None
+
+    @property
+    def size(self) -> int:
+        if self.length is not None:
+            return self.length
+        return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
+
+    @classmethod
+    def of(cls, value: Any, status: int = 200, **headers: str) -> "Response":
+        """`value` as JSON; header names are given with underscores for dashes."""
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return cls(status, json.dumps(value).encode(), {"Content-Type": "application/json", **named})
+
+
+class Refused(Exception):
+    """Raised by the API to answer with an error as the Hub words it: a message, and a code that clients act on."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
+        super().__init__(message)
+        headers["X_Error_Message"] = message
+        if code is not None:
+            headers["X_Error_Code"] = code
+        self.response = Response.of({"error": message}, status, **headers)

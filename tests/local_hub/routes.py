@@ -1,0 +1,67 @@
+"""Which function answers which address."""
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from tests.local_hub import downloads, repositories, uploads
+from tests.local_hub.messages import Refused, Request, Response
+
+if TYPE_CHECKING:
+    from tests.local_hub.hub import LocalHub
+
+# A name without an organisation ("gpt2") is a legal address of a repository that this Hub does not have.
+REPO = r"(?P<repo_id>[\w.-]+(?:/[\w.-]+)??)"
+API = rf"/api/(?P<kind>model|dataset|space)s/{REPO}"
+PAGE = rf"/(?:(?P<kind>dataset|space)s/)?{REPO}"
+REVISION = r"(?P<revision>[^/]+)"
+OID = r"(?P<oid>[0-9a-f]{64})"
+
+
+def _nothing(hub: "LocalHub", request: Request) -> Response:
+    return Response.of({})
+
+
+def _no_export(hub: "LocalHub", request: Request) -> Response:
+    """The dataset viewer, of a data set that it has not processed: clients then read the repository itself."""
+    raise Refused(404, "The response is not found.", "ResponseNotFound")
+
+
+_TABLE = [
+    ("hub GET", r"/api/whoami-v2", repositories.whoami),
+    ("hub POST", r"/api/repos/create", repositories.create),
+    ("hub POST", r"/api/validate-yaml", repositories.validate_card),
+    ("hub HEAD GET", r"/api/telemetry/.*", _nothing),
+    ("hub GET", r"/(?:parquet|info)", _no_export),
+    ("hub POST", r"/api/complete_multipart", uploads.complete_multipart),
+    ("hub GET", rf"{API}/revision/{REVISION}", repositories.information),
+    ("hub GET", rf"{API}/refs", repositories.references),
+    ("hub GET", rf"{API}/commits/{REVISION}", repositories.history),
+    ("hub GET", rf"{API}/auth-check(?P<write>/write)?", repositories.permission),
+    ("hub GET", rf"{API}/tree/{REVISION}(?:/(?P<path>.+))?", repositories.tree),
+    ("hub POST", rf"{API}/paths-info/{REVISION}", repositories.paths),
+    ("hub POST", rf"{API}/preupload/{REVISION}", uploads.preupload),
+    ("hub POST", rf"{API}/commit/{REVISION}", uploads.commit),
+    ("hub GET", API, repositories.information),
+    ("hub POST", rf"{PAGE}\.git/info/lfs/objects/batch", uploads.lfs_batch),
+    ("hub POST", rf"{PAGE}\.git/info/lfs/objects/verify", uploads.lfs_verify),
+    ("hub HEAD GET", rf"{PAGE}/resolve/{REVISION}/(?P<path>.+)", downloads.resolve),
+    ("cdn HEAD GET", rf"/blob/{OID}", downloads.cdn_get),
+    ("cdn PUT", rf"/upload/{OID}(?:/(?P<part>\d+))?", uploads.cdn_put),
+]
+ROUTES = [(methods.split(), re.compile(pattern), answer) for methods, pattern, answer in _TABLE]
+
+
+def answer(hub: "LocalHub", request: Request) -> Response:
+    """The API's response to a request; an unknown address is a 404, as on the real Hub."""
+    for (origin, *methods), pattern, function in ROUTES:
+        found = pattern.fullmatch(request.path)
+        if found and origin == request.origin and request.method in methods:
+            named = {name: unquote(text) if text else None for name, text in found.groupdict().items()}
+            if "kind" in named:
+                named["kind"] = named["kind"] or "model"
+            try:
+                return function(hub, request, **named)
+            except Refused as refusal:
+                return refusal.response
+    return Refused(404, "Sorry, we can't find the page you are looking for.").response
