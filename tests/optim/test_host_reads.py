@@ -1,0 +1,45 @@
+"""A step never reads a tensor's value on the host: on an accelerator each such read waits for the device."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.cases import CASES, Case, make_gradient, make_loss, make_params
+
+READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "unique")
+
+
+class HostReads(TorchDispatchMode):
+    """Collects the operations whose result, or its shape, is needed on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name().removeprefix("aten::").startswith(READS):
+            self.found.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("read", [torch.Tensor.item, bool, float, torch.nonzero, lambda x: x[x > 0]])
+def test_reads_are_seen(read):
+    with HostReads() as reads:
+        read(torch.ones(1))
+    assert reads.found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("tensor_lr", [False, True])
+def test_a_step_reads_nothing(case: Case, tensor_lr: bool):
+    params = make_params()
+    optimizer = case.make(params)
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"]) if tensor_lr and case.bounded else group["lr"]
+    for number in range(3):
+        for index, param in enumerate(params):
+            param.grad = make_gradient(param, index, number)
+        loss = torch.tensor(make_loss(number))
+        with HostReads() as reads:
+            case.step(optimizer, loss)
+        assert reads.found == []

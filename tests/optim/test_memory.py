@@ -1,0 +1,47 @@
+"""One second moment a group of weights, not one a weight."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from hf_geo.optim import AdamSRT, create_optimizer
+from tests.cases import CASES, Case, drive, make_params
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    assert all(isinstance(value, torch.Tensor) for value in values)
+    return sum(value.untyped_storage().nbytes() for value in values)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.second_moment], ids=str)
+def test_one_second_moment_a_group(case: Case):
+    params = make_params()
+    optimizer = case.make(params)
+    drive(case, optimizer, params, 2)
+    for param in params[:2]:
+        moment = optimizer.state[param][case.second_moment]
+        assert moment.numel() == case.rows(param).shape[0]
+        assert moment.untyped_storage().nbytes() == moment.numel() * moment.element_size()
+
+
+def by_groups(model: nn.Module) -> torch.optim.Optimizer:
+    return create_optimizer("adamsrt", model, lr=1e-3)
+
+
+def channel_wise(model: nn.Module) -> torch.optim.Optimizer:
+    return AdamSRT(model.parameters(), channel_wise=True)
+
+
+# A classifier of 1000 classes is 4 % of the weights and feeds no normalization: as a plain Adam group it has a second
+# moment a weight, so the bound holds of the groups of a ten-class network, and of rows everywhere with any classifier.
+@pytest.mark.parametrize(("make", "classes"), [(by_groups, 10), (channel_wise, 1000)])
+def test_adamsrt_keeps_little_more_than_a_momentum(make, classes: int):
+    model = timm.create_model("resnet18", num_classes=classes)
+    optimizer = make(model)
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    parameters = sum(p.numel() * p.element_size() for p in model.parameters())
+    assert parameters <= state_bytes(optimizer) <= 1.02 * parameters

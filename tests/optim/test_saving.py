@@ -1,0 +1,72 @@
+"""State dicts, files, copies and pickles continue bit for bit, with the settings."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+from tests.cases import CASES, Case, assert_same, clones, drive, make_params
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def through_file(state: dict) -> dict:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def through_pickle(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+def settings_of(optimizer: torch.optim.Optimizer) -> list[dict]:
+    return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("way", [copy.deepcopy, through_file])
+def test_continues_exactly_from_a_state_dict(case: Case, dtype: torch.dtype, way):
+    params = make_params(dtype=dtype)
+    optimizer = case.make(params)
+    drive(case, optimizer, params, 3)
+    resumed_params = clones(params)
+    resumed = case.make(resumed_params)
+    resumed.load_state_dict(way(optimizer.state_dict()))
+    with torch.no_grad():
+        for param, resumed_param in zip(params, resumed_params, strict=True):
+            resumed_param.copy_(param)
+
+    drive(case, optimizer, params, 4, start=3)
+    drive(case, resumed, resumed_params, 4, start=3)
+    assert_same(resumed_params, params)
+
+
+@each_case
+def test_settings_are_saved(case: Case):
+    optimizer = case.make(make_params())
+    for group in optimizer.param_groups:
+        functions = {name for name in case.method.arguments if name.endswith("_fn")}
+        assert set(case.method.arguments) - functions <= set(group)
+    others = case.method.cls([{"params": g["params"]} for g in case.groups(make_params())], lr=0.5)
+    others.load_state_dict(through_file(optimizer.state_dict()))
+    assert settings_of(others) == settings_of(optimizer)
+
+
+@each_case
+@pytest.mark.parametrize("way", [copy.deepcopy, through_pickle])
+def test_copies_continue_alike(case: Case, way):
+    params = make_params()
+    optimizer = case.make(params)
+    drive(case, optimizer, params, 2)
+    twin = way(optimizer)
+    twin_params = [p for group in twin.param_groups for p in group["params"]]
+    assert not {id(p) for p in twin_params} & {id(p) for p in params}
+
+    drive(case, optimizer, params, 2, start=2)
+    drive(case, twin, twin_params, 2, start=2)
+    assert_same(twin_params, params)

@@ -1,0 +1,120 @@
+"""Every learning-rate scheduler of torch drives every optimizer that has a learning rate."""
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from tests.cases import CASES, Case, assert_same, clones, drive, make_params
+
+STEPS = 6
+
+
+def cycles_momentum(optimizer: torch.optim.Optimizer) -> bool:
+    """The cyclic schedules drive `momentum` or `betas` as well, where a method has them."""
+    return "momentum" in optimizer.defaults or "betas" in optimizer.defaults
+
+
+def by_steps(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
+
+
+def by_line(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.LinearLR(optimizer, start_factor=0.2, total_iters=3)
+
+
+SCHEDULERS = {
+    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.8**epoch),
+    "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda epoch: 0.9),
+    "StepLR": by_steps,
+    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [1, 3]),
+    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o, factor=0.5, total_iters=2),
+    "LinearLR": by_line,
+    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(o, [by_line(o), by_steps(o)], milestones=[2]),
+    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=STEPS),
+    "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler([by_line(o), by_steps(o)]),
+    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.001, 0.02, step_size_up=2, cycle_momentum=cycles_momentum(o)),
+    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=3),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.02, total_steps=STEPS + 2, cycle_momentum=cycles_momentum(o)),
+    "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, total_iters=STEPS),
+}
+each_scheduler = pytest.mark.parametrize("name", SCHEDULERS)
+
+
+def advance(scheduler: lr_scheduler.LRScheduler) -> None:
+    arguments = (1.0,) if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else ()
+    scheduler.step(*arguments)
+
+
+def test_every_scheduler_is_tried():
+    assert set(SCHEDULERS) == set(lr_scheduler.__all__) - {"LRScheduler"}
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step", "ignore:Detected call of")
+@pytest.mark.parametrize("case", [c for c in CASES if c.bounded], ids=str)
+@each_scheduler
+def test_the_step_follows_the_schedule(case: Case, name: str):
+    """The same steps as with the scheduled values set by hand."""
+    params, expected = make_params(), make_params()
+    optimizer, reference = case.make(params), case.make(expected)
+    scheduler = SCHEDULERS[name](optimizer)
+    rates = set()
+    for number in range(STEPS):
+        for group, scheduled in zip(reference.param_groups, optimizer.param_groups, strict=True):
+            group.update({key: scheduled[key] for key in ("lr", "momentum", "betas") if key in scheduled})
+        rates.add(optimizer.param_groups[0]["lr"])
+        drive(case, optimizer, params, 1, start=number)
+        drive(case, reference, expected, 1, start=number)
+        advance(scheduler)
+    assert len(rates) > 1
+    assert_same(params, expected)
+    assert all(torch.isfinite(p).all() for p in params)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.bounded], ids=str)
+def test_schedule_and_optimizer_resume_together(case: Case):
+    params = make_params()
+    optimizer = case.make(params)
+    scheduler = SCHEDULERS["OneCycleLR"](optimizer)
+    for number in range(STEPS):
+        if number == 3:
+            resumed_params = clones(params)
+            resumed = case.make(resumed_params)
+            resumed_scheduler = SCHEDULERS["OneCycleLR"](resumed)
+            resumed.load_state_dict(optimizer.state_dict())
+            resumed_scheduler.load_state_dict(scheduler.state_dict())
+        drive(case, optimizer, params, 1, start=number)
+        scheduler.step()
+    for number in range(3, STEPS):
+        drive(case, resumed, resumed_params, 1, start=number)
+        resumed_scheduler.step()
+    assert_same(resumed_params, params)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.bounded], ids=str)
+def test_a_scheduler_changes_a_tensor_learning_rate_in_place(case: Case):
+    params = make_params()
+    optimizer = case.make(params)
+    rates = [torch.tensor(group["lr"]) for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler = by_steps(optimizer)
+    before = [rate.item() for rate in rates]
+    drive(case, optimizer, params, 1)
+    scheduler.step()
+    assert all(group["lr"] is rate for group, rate in zip(optimizer.param_groups, rates, strict=True))
+    assert [rate.item() for rate in rates] == pytest.approx([0.7 * value for value in before])
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.bounded], ids=str)
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step", "ignore:Detected call of")
+@each_scheduler
+def test_an_unbounded_step_refuses_a_scheduler(case: Case, name: str):
+    params = make_params()
+    optimizer = case.make(params)
+    with pytest.raises((ValueError, RuntimeError), match="unbounded"):
+        scheduler = SCHEDULERS[name](optimizer)
+        for number in range(STEPS):
+            drive(case, optimizer, params, 1, start=number)
+            advance(scheduler)
