@@ -1,0 +1,96 @@
+"""What a user says about the data."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class DataArguments:
+    """Which data to train and evaluate on, and how it is read."""
+
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "A Hub id (uoft-cs/cifar10), a folder in the same layout or with one folder of images a class, "
+            "or digits: 1,797 real 8x8 digits that need no network."
+        },
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Which of the data set's configurations."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Split to evaluate on during training. Default: validation, val, valid or dev where there is one, "
+            "else 10 % held out from the training split, the same in every run."
+        },
+    )
+    test_split: str | None = field(
+        default=None, metadata={"help": "Split for the final figures. Default: test, where there is one with labels."}
+    )
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images. Default: found."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the classes. Default: found."})
+    text_column: str | None = field(default=None, metadata={"help": "Column of the texts. Default: found."})
+    text_layout: Literal["auto", "stream", "blocks"] = field(
+        default="auto",
+        metadata={
+            "help": "stream: the text in columns, read in order in windows of --bptt words, as the word-level models of the "
+            "literature; blocks: pieces of --block_size tokens, as usual for pretrained models. auto: by the tokenizer."
+        },
+    )
+    columns: int | None = field(
+        default=None,
+        metadata={
+            "help": "Columns of the training stream, shared by all processes and accumulation steps. Default: as many as "
+            "--per_device_train_batch_size gives each."
+        },
+    )
+    eval_columns: int = field(default=10, metadata={"help": "Columns of the stream in evaluation."})
+    bptt: int = field(default=35, metadata={"help": "Words of a window of the stream."})
+    block_size: int | None = field(
+        default=None, metadata={"help": "Tokens of a block. Default: the tokenizer's longest text, 1,024 at most."}
+    )
+    min_frequency: int = field(
+        default=1, metadata={"help": "Words that occur less often in the training split are <unk> to a word-level model."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read from the Hub while training instead of downloading first; needs --max_steps."},
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on so many samples, drawn once for all."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate and test on so many samples each, drawn once for all."}
+    )
+    label_noise: float = field(
+        default=0.0,
+        metadata={
+            "help": "Give this share of the training samples a label drawn from all classes alike, fixed by the seed."
+        },
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Height and width the network sees, in pixels. Default: that of pretrained weights; from scratch that "
+            "of small images (at least 32), or else the architecture's."
+        },
+    )
+    augmentation: Literal["auto", "none", "crop", "crop-flip", "timm"] = field(
+        default="auto",
+        metadata={
+            "help": "Random changes to training images. crop: shifted by up to an eighth of the size; crop-flip: and "
+            "mirrored; timm: timm's random resized crop, flip and colours. auto: crop-flip up to 64 pixels, timm above, "
+            "and no flip for digits."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_train_samples", "max_eval_samples", "image_size",
+            "columns", "eval_columns", "bptt", "block_size", "min_frequency",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, not {value}.")
+        if not 0.0 <= self.label_noise <= 1.0:
+            raise ValueError(f"--label_noise is a share between 0 and 1, not {self.label_noise}.")

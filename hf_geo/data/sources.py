@@ -1,0 +1,88 @@
+"""Where a data set's name points: the embedded digits, a folder, or the Hub."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import PIL.Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+Rows = datasets.Dataset | datasets.IterableDataset
+DIGITS = "digits"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened data set.
+
+    Args:
+        name: How to call it; of a folder the last part only.
+        hub_id: Its id on the Hub, if it came from there.
+        splits: Rows by split.
+    """
+
+    name: str
+    hub_id: str | None
+    splits: Mapping[str, Rows]
+
+
+def open_source(name: str | None, config: str | None = None, streaming: bool = False) -> Source:
+    """Opens a data set; nothing is decoded yet.
+
+    Args:
+        name: "digits", a folder, or a Hub id.
+        config: One of the data set's configurations.
+        streaming: Read while iterating instead of downloading first.
+
+    Raises:
+        ValueError: There is no such data set, configuration or folder, or the Hub cannot be reached.
+    """
+    if not name:
+        raise ValueError("No data set is named: give a Hub id, a folder or digits, as in --dataset uoft-cs/cifar10.")
+    if name == DIGITS:
+        if streaming or config:
+            raise ValueError(
+                "The embedded digits have no configurations and nothing to stream: leave these options out."
+            )
+        return Source(DIGITS, None, _digits())
+    is_folder = os.path.isdir(name)
+    if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ValueError(f"There is no folder {name!r} to read a data set from.")
+    try:
+        splits = datasets.load_dataset(name, config, streaming=streaming)
+    except (ConnectionError, datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
+        raise ValueError(_explain(name, is_folder, error)) from error
+    return Source(Path(name).resolve().name if is_folder else name, None if is_folder else name, splits)
+
+
+def _explain(name: str, is_folder: bool, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if is_folder:
+        return f"The folder {name!r} cannot be read as a data set: {said}"
+    if isinstance(error, ConnectionError):
+        return (
+            f"{name!r} is no folder here, and the Hub cannot be reached to look for it there ({said}): check the network, "
+            "or give the folder of a copy with --dataset."
+        )
+    return f"The Hub gives no data set {name!r}: {said}"
+
+
+def _digits() -> dict[str, datasets.Dataset]:
+    """scikit-learn's handwritten digits (Alpaydin and Kaynak 1998), a fixed fifth of each class held out as the test split."""
+    data = load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=[str(n) for n in data.target_names])}
+    )
+    train, test = train_test_split(np.arange(len(images)), test_size=0.2, stratify=data.target, random_state=0)
+    return {
+        split: datasets.Dataset.from_dict(
+            {"image": [PIL.Image.fromarray(images[i]) for i in indices], "label": data.target[indices]},
+            features=features,
+        )
+        for split, indices in (("train", np.sort(train)), ("test", np.sort(test)))
+    }

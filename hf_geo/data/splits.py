@@ -1,0 +1,63 @@
+"""Which samples are trained on, evaluated and tested on, and which get a wrong label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+# Held-out parts and subsets are the same in every run, whatever its seed, so that runs can be compared and a trained
+# model is never evaluated on what it was trained on.
+_SEED = 0
+_EVAL_NAMES = ("validation", "val", "valid", "dev")
+
+
+@dataclass(frozen=True)
+class SplitNames:
+    """Names of the data set's splits; `eval` is None where it has to be cut from `train`, `test` where there is none."""
+
+    train: str
+    eval: str | None
+    test: str | None
+
+
+def choose_splits(there: Sequence[str], train: str, evaluation: str | None, test: str | None) -> SplitNames:
+    """Picks the splits by name, the usual ones where none is named.
+
+    Raises:
+        ValueError: A named split is not there.
+    """
+    for option, name in (("train_split", train), ("eval_split", evaluation), ("test_split", test)):
+        if name is not None and name not in there:
+            raise ValueError(f"The data set has no split {name!r} (--{option}): it has {', '.join(there)}.")
+    evaluation = evaluation or next((name for name in _EVAL_NAMES if name in there and name != train), None)
+    return SplitNames(train, evaluation, test or ("test" if "test" in there and train != "test" else None))
+
+
+def hold_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (sorted) of the nine tenths to train on and of the tenth to evaluate on, each class in proportion."""
+    counts = np.bincount(labels)
+    proportional = counts[counts > 0].min() >= 2 and len(labels) >= 10 * np.count_nonzero(counts)
+    kept, held = train_test_split(
+        np.arange(len(labels)), test_size=0.1, stratify=labels if proportional else None, random_state=_SEED
+    )
+    return np.sort(kept), np.sort(held)
+
+
+def subset(length: int, size: int | None) -> np.ndarray:
+    """Indices (sorted) of `size` samples out of `length`; of all where there are no more, or `size` is None."""
+    if size is None or size >= length:
+        return np.arange(length)
+    return np.sort(np.random.default_rng(_SEED).permutation(length)[:size])
+
+
+def add_label_noise(labels: np.ndarray, share: float, num_classes: int, seed: int) -> np.ndarray:
+    """Gives `share` of the samples a label drawn uniformly from all classes: one in `num_classes` of them stays right.
+
+    The rule of Wortsman et al. 2021 (arXiv 2102.10472).
+    """
+    rng = np.random.default_rng(seed)
+    noisy = labels.copy()
+    chosen = rng.permutation(len(labels))[: round(share * len(labels))]
+    noisy[chosen] = rng.integers(num_classes, size=len(chosen))
+    return noisy

@@ -1,0 +1,53 @@
+"""What a user says about the model."""
+
+import ast
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class ModelArguments:
+    """Which network to train, and how it is built."""
+
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "A timm architecture (resnet18, cifar_resnet20), or a Hub id or folder whose weights are loaded "
+            "(hf-hub:timm/resnet18.a1_in1k, google/vit-base-patch16-224, runs/digits)."
+        },
+    )
+    pretrained: bool = field(
+        default=False, metadata={"help": "Load timm's pretrained weights; a Hub id or a folder always brings its own."}
+    )
+    model_args: str | None = field(
+        default=None,
+        metadata={"help": "Further arguments of the architecture, as in 'drop_path_rate=0.1,global_pool=avg'."},
+    )
+
+    @property
+    def parsed_model_args(self) -> dict[str, Any]:
+        return parse_model_args(self.model_args)
+
+
+def parse_model_args(text: str | None) -> dict[str, Any]:
+    """`"drop_rate=0.1,img_size=(32,32),global_pool=avg"` -> typed values; a bare word is a string, `true` a bool.
+
+    Raises:
+        ValueError: The text is no list of `key=value`.
+    """
+    try:
+        call = ast.parse(f"f({text or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise SyntaxError
+        return {k.arg: _value(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"--model_args {text!r} cannot be read: write key=value,key=value with numbers, words, (tuples) "
+            "or quoted strings as values."
+        ) from error
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
+    return ast.literal_eval(node)
