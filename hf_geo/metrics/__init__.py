@@ -1,5 +1,5 @@
 """Metrics that need no network."""
 
-from .classification import Accuracy, CrossEntropy, compute_metrics
+from .classification import Accuracy, CrossEntropy, image_classification_metrics
 
-__all__ = ["Accuracy", "CrossEntropy", "compute_metrics"]
+__all__ = ["Accuracy", "CrossEntropy", "image_classification_metrics"]

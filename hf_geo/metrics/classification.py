@@ -55,7 +55,7 @@ class CrossEntropy(evaluate.Metric):
         return {"loss": -float(np.mean(predictions))}
 
 
-def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+def image_classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy and mean cross-entropy of a classifier, for `Trainer(compute_metrics=...)`.
 
     The loss is the exact mean over samples: samples that were repeated to fill the last batch of several processes do
