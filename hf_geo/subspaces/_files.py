@@ -84,7 +84,7 @@ def load(cls: type["Subspace"], folder: str | PathLike, model: nn.Module) -> "Su
 
 
 def _check_architecture(folder: str | PathLike, saved: dict[str, list[int]], own: dict[str, list[int]]) -> None:
-    for name in {**saved, **own}:
+    for name in {**own, **saved}:
         if saved.get(name) != own.get(name):
             was, has = (f"shape {shapes[name]}" if name in shapes else "no such tensor" for shapes in (saved, own))
             raise ValueError(

@@ -18,7 +18,7 @@ def combine(points: Sequence[Tensor], coefficients: Tensor) -> Tensor:
     combined = points[0] * weights[0]
     for point, weight in zip(points[1:], weights[1:], strict=True):
         combined = torch.addcmul(combined, point, weight)
-    return combined
+    return combined.to(points[0].dtype)  # a parameter without axes takes the coefficients' dtype
 
 
 class Combination(nn.Module):
@@ -146,6 +146,10 @@ def find_holders(model: nn.Module) -> dict[nn.Parameter, Holders]:
 
 def add_points(holders: list[Holders], points: list[dict[str, Tensor]]) -> None:
     """Replaces every parameter of `holders` by its combination of `points` (dicts by the parameter's first name)."""
+    for module in {module for held in holders for module, _ in held.places}:
+        if parametrize.is_parametrized(module):
+            # Its class, which gets a property below, may be shared with deep copies of the module.
+            module.__class__ = type(type(module).__name__, (type(module),), {})
     rows: dict[int, int] = {}
     for held in holders:
         (module, tensor_name), *ties = held.places

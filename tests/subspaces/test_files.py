@@ -1,0 +1,147 @@
+"""What is saved comes back bit for bit, and what is not a saved subspace is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hf_geo.subspaces import Subspace, SubspaceConfig
+from tests.subspaces.cases import CASES, NETWORKS, Case, GoldenNetwork, Network, TiedLanguageModel
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_round_trip_is_bit_exact(case: Case, network: Network, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = network.make()
+    config = case.config(layerwise=True, beta=0.5)
+    subspace = Subspace.attach(model, config, model_init=network.make)
+    model.train()(network.inputs())  # moves the running statistics
+    subspace.save(tmp_path / "out")
+    fresh = network.make()
+    fresh.load_state_dict({n: p for n, p in model.state_dict().items() if n in network.frozen}, strict=False)
+    loaded = Subspace.load(tmp_path / "out", fresh)
+    assert loaded.config == config
+    assert loaded.layer_names == subspace.layer_names
+    for index in range(case.num_points):
+        expected, found = subspace.point_state_dict(index), loaded.point_state_dict(index)
+        assert set(found) == set(expected)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert len(list(fresh.parameters())) == len(list(model.parameters()))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["subspace.safetensors", "subspace_config.json"]
+
+
+def test_what_was_spanned_is_spanned_again_even_if_frozen_now(tmp_path: Path) -> None:
+    model = TiedLanguageModel()
+    Subspace.attach(model, SubspaceConfig(parameters="^norm|^decoder")).save(tmp_path)
+    fresh = TiedLanguageModel().requires_grad_(False)
+    loaded = Subspace.load(tmp_path, fresh)
+    assert loaded.layer_names == ["embedding", "norm", "decoder"]
+    assert not any(p.requires_grad for p in fresh.parameters())
+
+
+def test_fixed_ends_stay_fixed(tmp_path: Path) -> None:
+    Subspace.attach(GoldenNetwork(), SubspaceConfig("curve", fixed_ends=True)).save(tmp_path)
+    fresh = GoldenNetwork()
+    Subspace.load(tmp_path, fresh)
+    assert {name[-1] for name, p in fresh.named_parameters() if p.requires_grad} == {"1"}
+
+
+def test_values_take_the_models_dtype(tmp_path: Path) -> None:
+    saved = Subspace.attach(GoldenNetwork(), SubspaceConfig())
+    saved.save(tmp_path)
+    loaded = Subspace.load(tmp_path, GoldenNetwork().bfloat16())
+    expected = saved.point_state_dict(1)["conv1.weight"].bfloat16()
+    assert torch.equal(loaded.point_state_dict(1)["conv1.weight"], expected)
+
+
+def test_a_hub_id_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Subspace.attach(GoldenNetwork(), SubspaceConfig())
+    saved.save(tmp_path / "cached")
+    asked = []
+
+    def download(repo_id: str, filename: str) -> str:
+        asked.append((repo_id, filename))
+        return str(tmp_path / "cached" / filename)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.chdir(tmp_path)
+    loaded = Subspace.load("someone/line", GoldenNetwork())
+    assert asked == [("someone/line", "subspace_config.json"), ("someone/line", "subspace.safetensors")]
+    assert torch.equal(loaded.point_state_dict(1)["fc.weight"], saved.point_state_dict(1)["fc.weight"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Subspace.attach(GoldenNetwork(), SubspaceConfig()).save(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def _cut(folder: Path, keep: float) -> None:
+    path = folder / "subspace.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    path = folder / "subspace_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: _cut(f, 0.9), "subspace.safetensors is damaged or cut short"),
+        (lambda f: _cut(f, 0.0), "subspace.safetensors is damaged or cut short"),
+        (lambda f: (f / "subspace.safetensors").unlink(), "has no subspace.safetensors"),
+        (lambda f: (f / "subspace_config.json").unlink(), "has no subspace_config.json"),
+        (lambda f: (f / "subspace_config.json").write_text('{"kind": "li'), "no complete description"),
+        (lambda f: (f / "subspace_config.json").write_text("[]"), "no complete description"),
+        (lambda f: _edit(f, kind="circle"), "there is no kind 'circle'"),
+        (lambda f: _edit(f, kind="curve", num_points=3), "damaged or cut short .*point2"),
+        (lambda f: shutil.rmtree(f), "is no folder, and no subspace_config.json came from a Hub repository"),
+    ],
+    ids=["cut", "empty", "no_weights", "no_config", "cut_config", "other_json", "kind", "points", "nothing"],
+)
+def test_a_damaged_folder_is_refused(folder: Path, spoil: object, message: str) -> None:
+    spoil(folder)
+    model = GoldenNetwork()
+    with pytest.raises(ValueError, match=message):
+        Subspace.load(folder, model)
+    assert not any("parametrizations" in name for name, _ in model.named_modules()), "the model was changed"
+
+
+def _without_fc() -> nn.Module:
+    model = GoldenNetwork()
+    del model.fc
+    return model
+
+
+def _with_more() -> nn.Module:
+    model = GoldenNetwork()
+    model.head = nn.Linear(2, 2)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GoldenNetwork(channels=3), r"'conv1.weight' it has shape \[4, 3, 3, 3\], the model shape \[3, 3, 3, 3\]"),
+        (_without_fc, r"'fc.weight' it has shape \[5, 8, 1, 1\], the model no such tensor"),
+        (_with_more, r"'head.weight' it has no such tensor, the model shape \[2, 2\]"),
+    ],
+    ids=["shape", "missing", "more"],
+)
+def test_another_architecture_is_refused_by_its_first_mismatch(folder: Path, make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"another architecture: for {message}"):
+        Subspace.load(folder, make())
+
+
+def test_loading_into_an_attached_model_is_refused(folder: Path) -> None:
+    model = GoldenNetwork()
+    Subspace.attach(model, SubspaceConfig())
+    with pytest.raises(ValueError, match="has a subspace already"):
+        Subspace.load(folder, model)
