@@ -1,7 +1,20 @@
-"""Models: importing this package adds its architectures to timm's registry."""
+"""Models: importing this package adds its architectures to timm's registry and to transformers' Auto classes."""
 
 from . import cifar as cifar
 from .build import build_image_classifier, input_config
 from .config import ModelArguments, parse_model_args
+from .language import build_language_model, check_vocabulary, generate_text
+from .word_transformer import WordTransformerForCausalLM
+from .word_transformer_config import WordTransformerConfig
 
-__all__ = ["ModelArguments", "build_image_classifier", "input_config", "parse_model_args"]
+__all__ = [
+    "ModelArguments",
+    "WordTransformerConfig",
+    "WordTransformerForCausalLM",
+    "build_image_classifier",
+    "build_language_model",
+    "check_vocabulary",
+    "generate_text",
+    "input_config",
+    "parse_model_args",
+]

@@ -1,0 +1,173 @@
+"""From a data set's name to the rows of text a language model is trained on."""
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from datasets import Value
+from transformers import PreTrainedTokenizerBase
+
+from .config import DataArguments
+from .docs import load_docs
+from .sources import Rows, Source, open_source
+from .splits import choose_splits
+from .tokenizer import build_word_tokenizer, is_word_level
+
+DOCS = "docs"
+_BATCH = 1000  # rows encoded at a time
+
+
+@dataclass(frozen=True)
+class TextData:
+    """A text data set, opened.
+
+    Args:
+        name: How to call it.
+        hub_id: Its id on the Hub, if it came from there.
+        splits: Rows by "train", "eval" and, where there is one, "test"; their only column is "text".
+        description: Where the splits come from, in words.
+    """
+
+    name: str
+    hub_id: str | None
+    splits: Mapping[str, Rows]
+    description: str
+
+    def word_tokenizer(self, min_frequency: int = 1) -> PreTrainedTokenizerBase:
+        """A word-level tokenizer over the training split, see `build_word_tokenizer`."""
+        rows = self.splits["train"]
+        return build_word_tokenizer((row for batch in _batches(rows) for row in batch), min_frequency=min_frequency)
+
+    def encoded(self, split: str, tokenizer: PreTrainedTokenizerBase) -> "EncodedRows":
+        """The rows of a split as lists of ids.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        if split not in self.splits:
+            raise ValueError(f"{self.name} has no {split!r} split to use: it has {', '.join(self.splits)}.")
+        return EncodedRows(self.splits[split], tokenizer)
+
+    def tokens(self, split: str, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+        """All tokens of a split in order, shape (length,), int32.
+
+        Raises:
+            ValueError: There is no such split, or no text in it.
+        """
+        ids = array("i")
+        for row in self.encoded(split, tokenizer):
+            ids.extend(row)
+        if not ids:
+            raise ValueError(f"The {split!r} split of {self.name} is empty: there is no text in it.")
+        return torch.from_numpy(np.frombuffer(ids, dtype=np.int32).copy())
+
+
+class EncodedRows:
+    """Rows of text as lists of ids; can be iterated again and again.
+
+    With a word-level tokenizer every line ends in `<eos>`; the text of others is taken as it is.
+    """
+
+    def __init__(self, rows: Rows, tokenizer: PreTrainedTokenizerBase):
+        self.rows, self.tokenizer = rows, tokenizer
+        self.line_end = [tokenizer.eos_token_id] if is_word_level(tokenizer) else None
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in _batches(self.rows):
+            if self.line_end is None:
+                yield from self._encode(batch)
+            else:
+                lines = [line for row in batch for line in row.removesuffix("\n").split("\n")]
+                for line in self._encode(lines):
+                    yield line + self.line_end
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def load_text_data(args: DataArguments) -> TextData:
+    """Opens the data set `args` name: "docs", a Hub id or a folder.
+
+    Where there is no validation split, the last tenth of the training rows (as many as `max_eval_samples`, if given) is
+    held out; of a stream, the first ones.
+
+    Raises:
+        ValueError: The data set cannot be opened, has no text, or lacks a split.
+    """
+    source = _open(args)
+    names = choose_splits(list(source.splits), args.train_split, args.eval_split, args.test_split)
+    column = find_text_column(source.splits[names.train], args.text_column)
+    chosen = {"train": names.train, "eval": names.eval, "test": names.test}
+    notes = {role: f"split {name!r}" for role, name in chosen.items() if name is not None}
+    rows = {role: _text_only(source.splits[chosen[role]], column) for role in notes}
+    if "eval" not in rows:
+        rows["train"], rows["eval"], notes["eval"] = _hold_out(rows["train"], args.max_eval_samples)
+    for role in rows:
+        limit = args.max_train_samples if role == "train" else args.max_eval_samples
+        if limit is not None:
+            rows[role] = rows[role].take(limit)
+            notes[role] += f", its first {limit:,} rows"
+    description = "; ".join(f"{role}: {note}" for role, note in notes.items()) + "."
+    return TextData(source.name, source.hub_id, rows, description)
+
+
+def find_text_column(rows: Rows, named: str | None = None) -> str:
+    """The column of the texts: the one named, else "text", else the only one that holds strings.
+
+    Raises:
+        ValueError: The named column is not there or holds no text, or there is none or more than one to choose from.
+    """
+    features = rows.features or {
+        k: Value("string") if isinstance(v, str) else v for k, v in next(iter(rows), {}).items()
+    }
+    strings = [name for name, feature in features.items() if _is_text(feature)]
+    there = f"Its columns are {', '.join(features)}." if features else "It has no columns."
+    if named is not None:
+        if named not in strings:
+            problem = "holds no text" if named in features else "is not in the data set"
+            raise ValueError(f"The column {named!r} (--text_column) {problem}. {there}")
+        return named
+    if "text" in strings or len(strings) == 1:
+        return "text" if "text" in strings else strings[0]
+    problem = "More than one column of the data set holds text" if strings else "The data set has no text"
+    raise ValueError(f"{problem}. {there}" + (" Name one with --text_column." if strings else ""))
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def _open(args: DataArguments) -> Source:
+    if args.dataset != DOCS:
+        return open_source(args.dataset, args.dataset_config, args.streaming)
+    if args.streaming or args.dataset_config:
+        raise ValueError("The embedded docs have no configurations and nothing to stream: leave these options out.")
+    return Source(DOCS, None, load_docs())
+
+
+def _text_only(rows: Rows, column: str) -> Rows:
+    rows = rows.select_columns([column])
+    return rows if column == "text" else rows.rename_column(column, "text")
+
+
+def _hold_out(rows: Rows, size: int | None) -> tuple[Rows, Rows, str]:
+    if not isinstance(rows, datasets.IterableDataset):
+        cut = len(rows) - (size or max(1, len(rows) // 10))
+        return rows.take(cut), rows.skip(cut), f"the last {len(rows) - cut:,} rows of the training split, held out"
+    if size is None:
+        raise ValueError(
+            "The data set has no split to evaluate on: name one with --eval_split, or hold out the first N training rows "
+            "with --max_eval_samples N."
+        )
+    return rows.skip(size), rows.take(size), "of the training split, held out"
+
+
+def _batches(rows: Rows) -> Iterator[list[str]]:
+    """Texts of up to 1,000 rows at a time; a stream is shared out between a loader's workers."""
+    batches = rows.batch(_BATCH) if isinstance(rows, datasets.IterableDataset) else rows.iter(_BATCH)
+    for batch in batches:
+        yield [text or "" for text in batch["text"]]

@@ -1,0 +1,49 @@
+"""Word-level tokenizers, saved as fast ones that `AutoTokenizer` opens."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
+
+
+def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are the words of `texts`, as whitespace separates them.
+
+    The ids are 0 for `<unk>`, 1 for `<eos>`, then the words from the most frequent to the least. `<eos>` ends lines, and
+    so also begins and pads texts; it is put after a line by whoever lays out a corpus, not after every prompt.
+
+    Args:
+        texts: The training split.
+        min_frequency: Words that occur less often become `<unk>`.
+
+    Raises:
+        ValueError: There is no word in the texts.
+    """
+    counts = Counter(word for text in texts for word in text.split())
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    words = [word for word, count in ranked if count >= min_frequency and word not in (UNKNOWN, END_OF_LINE)]
+    if not words:
+        raise ValueError(f"The text to build a vocabulary from has no word that occurs {min_frequency} times or more.")
+    vocabulary = {word: i for i, word in enumerate((UNKNOWN, END_OF_LINE, *words))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNKNOWN,
+        eos_token=END_OF_LINE,
+        bos_token=END_OF_LINE,
+        pad_token=END_OF_LINE,
+        padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def is_word_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokens are whole words, and lines therefore end in a word of their own."""
+    return tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordLevel)

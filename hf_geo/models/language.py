@@ -1,0 +1,102 @@
+"""Language models by name, and their names in transformers' Auto classes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from .word_transformer import WordTransformerForCausalLM
+from .word_transformer_config import WordTransformerConfig
+
+AutoConfig.register(WordTransformerConfig.model_type, WordTransformerConfig)
+AutoModelForCausalLM.register(WordTransformerConfig, WordTransformerForCausalLM)
+# What makes `save_pretrained` put the code beside the weights, for whoever opens them without this package.
+WordTransformerConfig.register_for_auto_class()
+WordTransformerForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+
+
+def build_language_model(
+    name: str | None, tokenizer: PreTrainedTokenizerBase, *, model_args: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """Builds a causal language model for a tokenizer.
+
+    Args:
+        name: "word_transformer", made from scratch; or a folder or Hub id, opened with its weights.
+        tokenizer: Gives the size of the vocabulary and the ids that start, end and pad a text.
+        model_args: For "word_transformer", fields of its configuration (`d_model=400,tie_word_embeddings=true`).
+
+    Raises:
+        ValueError: An unknown model or argument, or a vocabulary of another size than the tokenizer's.
+    """
+    args = dict(model_args or {})
+    if name != WordTransformerConfig.model_type:
+        if args:
+            raise ValueError(
+                f"--model_args are for {WordTransformerConfig.model_type!r}: {name!r} brings its own configuration."
+            )
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"transformers opens no language model from {name!r}: {' '.join(str(error).split())}"
+            ) from error
+        check_vocabulary(model, tokenizer)
+        return model
+
+    known = {k for k in WordTransformerConfig.__annotations__ if not k.endswith("token_id")}
+    unknown = sorted(set(args) - known)
+    if unknown:
+        raise ValueError(f"{name} has no argument {unknown[0]!r}: it takes {', '.join(sorted(known))}.")
+    special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model = WordTransformerForCausalLM(WordTransformerConfig(**{"vocab_size": len(tokenizer), **special, **args}))
+    check_vocabulary(model, tokenizer)
+    return model
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `ValueError` if the tokenizer's ids are not the model's words.
+
+    A model may have room for more ids than its tokenizer uses, as many are padded; a word-level one has none to spare.
+    """
+    words, size = len(tokenizer), model.config.get_text_config().vocab_size
+    if words > size or (words != size and model.config.model_type == WordTransformerConfig.model_type):
+        raise ValueError(
+            f"The tokenizer has {words:,} tokens and the model {size:,}: they do not belong together. "
+            "Use the tokenizer saved with the model, or train a model for this one."
+        )
+
+
+@torch.no_grad()
+def generate_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_new_tokens: int = 60, seed: int = 0
+) -> str:
+    """Continues a prompt by words drawn from the model's distribution, the same ones for the same seed.
+
+    Args:
+        model: A causal language model.
+        tokenizer: The model's.
+        prompt: At least one word the tokenizer knows.
+        max_new_tokens: Words (tokens) to add at most; a line may end before.
+        seed: Of the draws. The state of torch's generators is left as it was.
+
+    Returns:
+        The prompt and what follows it.
+
+    Raises:
+        ValueError: The prompt has no word, or none that the vocabulary knows.
+    """
+    encoded = tokenizer(prompt, return_tensors="pt").to(model.device)
+    ids = encoded["input_ids"]
+    if ids.numel() == 0 or (tokenizer.unk_token_id is not None and bool((ids == tokenizer.unk_token_id).all())):
+        raise ValueError(
+            f"The prompt {prompt!r} has no word that is among the {len(tokenizer):,} of the vocabulary: "
+            "use words of the training text."
+        )
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        longer = model.generate(**encoded, max_new_tokens=max_new_tokens, do_sample=True)
+    model.train(was_training)
+    return tokenizer.decode(longer[0], skip_special_tokens=False).removesuffix(tokenizer.eos_token or "").strip()
