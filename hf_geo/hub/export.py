@@ -48,6 +48,7 @@ def _export_timm(
         name.removeprefix(_TIMM_PREFIX): tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()
     }
     config = model.config.to_dict()
+    config.pop("_name_or_path", None)  # where the model came from may be a folder of this machine
     config["architectures"] = [type(model).__name__]
     config["num_classes"] = model.config.num_labels
     config["model_args"] = {k: v for k, v in (config.get("model_args") or {}).items() if k != "num_classes"}

@@ -108,3 +108,17 @@ class GeoTrainingArguments(TrainingArguments):
         if ours:
             self.optim = name
         return self
+
+
+@dataclass
+class RunArguments:
+    """The run as a whole."""
+
+    _argument_group_name = "Run"
+
+    task: str | None = field(
+        default=None, metadata={"help": "image-classification or causal-lm. Default: told from the data set."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace what an earlier run left in --output_dir, its checkpoints included."}
+    )

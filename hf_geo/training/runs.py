@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 # What a finished run leaves besides its checkpoints; `overwrite` removes these and nothing else.
@@ -82,15 +84,16 @@ def public_settings(*instances: Any, changed_only: bool = False) -> dict[str, An
     """
     found = {}
     for instance in instances:
-        values = instance.to_dict() if hasattr(instance, "to_dict") else dataclasses.asdict(instance)
+        values, defaults = _as_dict(instance), _as_dict(type(instance)()) if changed_only else {}
         for field in dataclasses.fields(instance):
-            value = values.get(field.name)
             private = field.name in PRIVATE or field.name.endswith("_token")
-            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            if not field.init or private or (changed_only and (value is None or value in (default, str(default)))):
-                continue
-            found[field.name] = _without_local_path(value)
+            if field.init and not private and (field.name not in defaults or values[field.name] != defaults[field.name]):
+                found[field.name] = _without_local_path(values[field.name])
     return found
+
+
+def _as_dict(instance: Any) -> dict[str, Any]:
+    return instance.to_dict() if hasattr(instance, "to_dict") else dataclasses.asdict(instance)
 
 
 def _without_local_path(value: Any) -> Any:
@@ -100,3 +103,27 @@ def _without_local_path(value: Any) -> Any:
     ):
         return Path(value).name
     return value
+
+
+def default_output_dir(given: str | None, *names: str | None) -> str:
+    """The folder the user gave, or one under `outputs/` named after what is trained on what with what."""
+    if given and given != TrainingArguments.output_dir:
+        return given
+    parts = (Path(str(name)).name.replace(":", "-") for name in names if name)
+    return str(Path("outputs") / "-".join(parts))
+
+
+def portable_state(state: TrainerState) -> dict[str, Any]:
+    """The Trainer's state as plain data, without paths of this machine."""
+    values = dataclasses.asdict(state)
+    if values.get("best_model_checkpoint"):
+        values["best_model_checkpoint"] = Path(values["best_model_checkpoint"]).name
+    return values
+
+
+def hardware(num_processes: int) -> str:
+    """What a run trains on, in words."""
+    if torch.cuda.is_available():
+        return f"{num_processes} x {torch.cuda.get_device_name()}"
+    cores = f"{os.cpu_count()} CPU cores"
+    return cores if num_processes == 1 else f"{cores} ({num_processes} processes)"

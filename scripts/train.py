@@ -1,0 +1,140 @@
+"""Trains a model on a data set, evaluates it, and leaves a folder with its card that timm and transformers open.
+
+    accelerate launch scripts/train.py --config configs/quickstart.yaml
+    accelerate launch scripts/train.py --model resnet18 --dataset uoft-cs/cifar10 --optim fromage --num_train_epochs 30
+
+Options come from a recipe (--config), from the command line, which wins, or keep their defaults.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from hf_geo.data.config import DataArguments
+from hf_geo.hub.export import export_model
+from hf_geo.hub.push import check_destination, push_folder
+from hf_geo.hub.report import RunReport, write_card, write_results
+from hf_geo.models.config import ModelArguments
+from hf_geo.optim import get_method, list_optimizers
+from hf_geo.tasks import Job, image_classification
+from hf_geo.training.arguments import GeoTrainingArguments, RunArguments
+from hf_geo.training.config import parse_command_line
+from hf_geo.training.figures import draw_training_curves
+from hf_geo.training.runs import default_output_dir, hardware, portable_state, prepare_output_dir, public_settings
+from hf_geo.training.trainer import GeoTrainer
+from hf_geo.training.user_errors import one_sentence_errors
+
+
+FIGURE = ("figures", "training.png")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script; returns its exit status."""
+    with one_sentence_errors("train.py"):
+        model_args, data_args, run_args, args, _ = parse_command_line(
+            (ModelArguments, DataArguments, RunArguments, GeoTrainingArguments),
+            argv,
+            prog="train.py",
+            usage="train.py [--config FILE [--variant NAME]] [--smoke] [--OPTION VALUE ...]",
+            description=__doc__,
+        )
+        logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, format="%(message)s")
+        args.output_dir = default_output_dir(args.output_dir, model_args.model, data_args.dataset, args.optim)
+        checkpoint = prepare_output_dir(
+            args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint
+        )
+        # The finished folder is pushed as a whole; transformers would push from inside the training loop.
+        hub_id, args.push_to_hub = (args.hub_model_id or args.output_dir) if args.push_to_hub else None, False
+        if hub_id:
+            check_destination(hub_id, folder=args.output_dir, private=args.hub_private_repo, token=args.hub_token)
+        set_seed(args.seed)
+        job = image_classification(model_args, data_args, args.seed)
+        args.remove_unused_columns = False  # the data sets hold what the model takes and nothing else
+        trainer = GeoTrainer(
+            job.model,
+            args,
+            train_dataset=job.datasets["train"],
+            eval_dataset=job.datasets["eval"],
+            compute_metrics=job.compute_metrics,
+            processing_class=job.processor,
+        )
+        trainer.create_optimizer()  # its settings are checked before any work is done
+
+    trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    evaluated = [split for split in job.datasets if split != "train"]
+    measured = {split: trainer.evaluate(job.datasets[split], metric_key_prefix=split) for split in evaluated}
+    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers shards, so on every process
+    if not trainer.is_world_process_zero():
+        return 0
+
+    settings = (model_args, data_args, args)
+    report = make_report(trainer, job, trained, measured, public_settings(*settings, changed_only=True), hub_id)
+    export_model(job.model, args.output_dir, processor=job.processor, state_dict=state_dict)
+    write_results(
+        args.output_dir,
+        train_results=trained,
+        eval_results={key: value for values in measured.values() for key, value in values.items()},
+        training_args=public_settings(*settings),
+        trainer_state=portable_state(trainer.state),
+    )
+    draw_training_curves(trainer.state.log_history, job.metric, Path(args.output_dir, *FIGURE), job.dataset_name)
+    name = (hub_id or Path(args.output_dir).resolve().name).rsplit("/", 1)[-1]
+    write_card(args.output_dir, report, template=job.template, name=name, fields=job.card)
+    print_summary(report, job, args.output_dir)
+    if hub_id:
+        with one_sentence_errors("train.py"):
+            url = push_folder(args.output_dir, hub_id, private=args.hub_private_repo, token=args.hub_token)
+        print(f"  on the Hub:  {url}")
+    return 0
+
+
+def make_report(
+    trainer: GeoTrainer,
+    job: Job,
+    trained: dict[str, float],
+    measured: dict[str, dict[str, float]],
+    settings: dict[str, Any],
+    hub_id: str | None,
+) -> RunReport:
+    """The finished run as plain data."""
+    results = {
+        split: {name: values[f"{split}_{name}"] for name in (job.metric, "loss")} for split, values in measured.items()
+    }
+    optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
+    return RunReport(
+        task=job.task,
+        optimizer=optimizer,
+        paper=get_method(optimizer).paper if optimizer in list_optimizers() else None,
+        dataset_name=job.dataset_name,
+        dataset_id=job.dataset_id,
+        results=results,
+        samples={split: len(data) if hasattr(data, "__len__") else None for split, data in job.datasets.items()},
+        settings=settings,
+        figures={"/".join(FIGURE): "Loss and accuracy during training"},
+        steps=trainer.state.global_step,
+        epochs=trainer.state.epoch or 0.0,
+        seconds=trained["train_runtime"],
+        hardware=hardware(trainer.accelerator.num_processes),
+        parameters=job.model.num_parameters(),
+        hub_id=hub_id,
+        base_model=job.base_model,
+    )
+
+
+def print_summary(report: RunReport, job: Job, folder: str) -> None:
+    """Says what came out, where it is, and what can be done with it."""
+    print(f"\n{job.metric} {report.shown(job.metric)} on {report.evaluated_on}, after {report.seconds:.0f} s of training")
+    print(f"  weights:     {folder}/model.safetensors with config.json: opens in timm and transformers")
+    print(f"  model card:  {folder}/README.md, with {folder}/{'/'.join(FIGURE)}")
+    print(f"  figures:     {folder}/eval_results.json, train_results.json, trainer_state.json")
+    print(f"  load it:     {job.how_to_load.format(folder=folder)}")
+    if not report.hub_id:
+        print(f"  push it:     python scripts/push.py {folder} NAMESPACE/NAME")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
