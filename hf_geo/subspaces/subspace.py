@@ -174,7 +174,8 @@ class Subspace:
 
         Args:
             pair: Numbers of two control points; drawn when not given (a curve's are its ends).
-            generator: For that draw.
+            generator: For that draw. Where parameters are sharded it has to be in the same state in every process, so
+                key it without the rank.
 
         Returns:
             A tensor without axes, to be added to the loss with the factor `config.beta`.
@@ -248,6 +249,9 @@ class Subspace:
         return coefficients.unbind() if coefficients.ndim == 2 else (coefficients,)
 
     def _move(self, coefficients: Tensor) -> None:
+        if self.config.layerwise:
+            # A tensor for each layer even where all are equal: compiled code relies on which are the same.
+            coefficients = coefficients.expand(len(self.layer_names), -1)
         # Normal tensors even inside inference mode: training may go on at this position.
         with torch.inference_mode(False):
             placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
@@ -255,7 +259,7 @@ class Subspace:
                 point, held = span.points[0], span.combination
                 where = (point.device, _dtype(point))
                 if where not in placed:
-                    placed[where] = self._rows(coefficients.detach().clone().to(*where))
+                    placed[where] = self._rows(coefficients.detach().to(*where, copy=True))
                 rows = placed[where]
                 held.coefficients = rows[held.row if len(rows) > 1 else 0]
 

@@ -44,7 +44,12 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     [
         torch.arange(10.0).view(5, 2),
         (torch.arange(5), torch.arange(10.0).view(5, 2)),
-        {"pixels": torch.arange(10.0).view(5, 2), "labels": torch.arange(5), "scale": 2.0, "temperature": torch.tensor(3)},
+        {
+            "pixels": torch.arange(10.0).view(5, 2),
+            "labels": torch.arange(5),
+            "scale": 2.0,
+            "temperature": torch.tensor(3),
+        },
         {"nested": {"ids": [torch.arange(5), torch.arange(5)]}},
     ],
     ids=["tensor", "tuple", "dict", "nested"],

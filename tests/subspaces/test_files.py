@@ -129,7 +129,10 @@ def _with_more() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GoldenNetwork(channels=3), r"'conv1.weight' it has shape \[4, 3, 3, 3\], the model shape \[3, 3, 3, 3\]"),
+        (
+            lambda: GoldenNetwork(channels=3),
+            r"'conv1.weight' it has shape \[4, 3, 3, 3\], the model shape \[3, 3, 3, 3\]",
+        ),
         (_without_fc, r"'fc.weight' it has shape \[5, 8, 1, 1\], the model no such tensor"),
         (_with_more, r"'head.weight' it has no such tensor, the model shape \[2, 2\]"),
     ],

@@ -111,7 +111,9 @@ def test_frozen_parameters_buffers_and_class_stay(network: Network) -> None:
 @case_rows
 def test_layerwise_rows_move_one_layer_each_weight_and_bias_together(case: Case) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    subspace = Subspace.attach(model, case.config(layerwise=True), model_init=lambda: copy.deepcopy(model).apply(_redraw))
+    subspace = Subspace.attach(
+        model, case.config(layerwise=True), model_init=lambda: copy.deepcopy(model).apply(_redraw)
+    )
     assert subspace.layer_names == ["0", "1", "2"]
     a, b, c = (case.coefficients(t) for t in (0.2, 0.6, 0.9))
     subspace.set_position([a[0], b[0], c[0]])

@@ -81,9 +81,9 @@ def test_a_curve_between_two_trained_networks_starts_as_their_segment_and_trains
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0).step()
     for index, network in ((0, start), (2, end)):
         subspace.set_position(index / 2)
-        assert all(
-            torch.equal(subspace.folded_state_dict()[name], p) for name, p in network.named_parameters()
-        ), "the ends moved"
+        assert all(torch.equal(subspace.folded_state_dict()[name], p) for name, p in network.named_parameters()), (
+            "the ends moved"
+        )
     assert not torch.equal(subspace.point_state_dict(1)["fc.weight"], halfway["fc.weight"])
 
 
@@ -138,4 +138,7 @@ def test_trainable_spans_an_adapter_and_nothing_of_its_base() -> None:
     loss = model(torch.randn(4, 6)).square().sum() + subspace.regularizer()
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in trained)
-    assert {n for n in subspace.point_state_dict(1) if "lora" in n} == {"lora_A.default.weight", "lora_B.default.weight"}
+    assert {n for n in subspace.point_state_dict(1) if "lora" in n} == {
+        "lora_A.default.weight",
+        "lora_B.default.weight",
+    }

@@ -14,7 +14,9 @@ def _vectors(dtype: torch.dtype = torch.float64) -> tuple[list[torch.Tensor], li
     return tuple([torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes] for _ in range(2))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 1e-6)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 1e-6)]
+)
 def test_value_is_numpys(dtype: torch.dtype, tolerance: float) -> None:
     first, second = _vectors(dtype)
     a, b = (np.concatenate([t.detach().double().numpy().ravel() for t in point]) for point in (first, second))

@@ -1,0 +1,115 @@
+"""What each of two processes does for test_distributed.py: training steps, and their distance to one process's."""
+
+import datetime
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
+from tests.subspaces.cases import GoldenNetwork, TiedLanguageModel
+
+RANKS = 2
+STEPS = 4
+BETA = 5.0
+POSITION = [0.2, 0.3, 0.5]
+
+
+class Normed(nn.Sequential):
+    """Rows that do not divide by two, and a norm layer."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(7, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3))
+
+
+NETWORKS = {"normed": Normed, "tied": TiedLanguageModel, "convolutions": GoldenNetwork}
+
+
+def inputs(network: str, rank: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rank)
+    if network == "tied":
+        return torch.randint(11, (4, 3), generator=generator)
+    shape = (4, 3, 8, 8) if network == "convolutions" else (4, 7)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def attached(network: str) -> Subspace:
+    torch.manual_seed(0)
+    return Subspace.attach(
+        NETWORKS[network]().double(), SubspaceConfig("simplex", 3, beta=BETA), model_init=NETWORKS[network]
+    )
+
+
+def optimizer(subspace: Subspace) -> torch.optim.Optimizer:
+    return torch.optim.SGD(subspace.model.parameters(), lr=0.3, momentum=0.9)
+
+
+def alone(network: str) -> Subspace:
+    """One process that does both ranks' work: the mean of their losses, each at its own position."""
+    subspace = attached(network)
+    step_of = optimizer(subspace)
+    for step in range(STEPS):
+        step_of.zero_grad()
+        loss = BETA * subspace.regularizer(generator=draw_generator(0, step))
+        for rank in range(RANKS):
+            subspace.sample(draw_generator(0, step, rank))
+            loss = loss + subspace.model(inputs(network, rank)).square().mean() / RANKS
+        loss.backward()
+        step_of.step()
+    return subspace
+
+
+def together(network: str, subspace: Subspace, forward: nn.Module) -> list[list[float]]:
+    """This rank's share of the same steps; returns the coefficients it ran at."""
+    rank = dist.get_rank()
+    step_of, coefficients = optimizer(subspace), []
+    for step in range(STEPS):
+        step_of.zero_grad()
+        subspace.sample(draw_generator(0, step, rank))
+        loss = forward(inputs(network, rank)).square().mean()
+        loss = loss + BETA * subspace.regularizer(generator=draw_generator(0, step))
+        loss.backward()
+        step_of.step()
+        coefficients.append(subspace.coefficients.tolist())
+    return coefficients
+
+
+def distance(subspace: Subspace, expected: Subspace) -> float:
+    """The largest difference between control points, and between weights at one position."""
+    found, wanted = (
+        [*(s.point_state_dict(i) for i in range(3)), s.folded_state_dict(POSITION)] for s in (subspace, expected)
+    )
+    parameters = [name for name in wanted[0] if "running" not in name and "tracked" not in name]
+    return max((a[n] - b[n]).abs().max().item() for a, b in zip(found, wanted, strict=True) for n in parameters)
+
+
+def sharded(network: str, folder: Path) -> dict[str, object]:
+    mesh = init_device_mesh("cpu", (RANKS,))
+    subspace = attached(network)
+    if network == "normed":
+        fully_shard(subspace.model[0], mesh=mesh)
+    fully_shard(subspace.model, mesh=mesh)
+    coefficients = together(network, subspace, subspace.model)
+    subspace.save(folder / f"saved-{network}")
+    return {"distance": distance(subspace, alone(network)), "coefficients": coefficients}
+
+
+def replicated(network: str) -> dict[str, object]:
+    subspace = attached(network)
+    coefficients = together(network, subspace, DistributedDataParallel(subspace.model))
+    return {"distance": distance(subspace, alone(network)), "coefficients": coefficients}
+
+
+def work(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{folder / 'rendezvous'}"
+    patience = datetime.timedelta(seconds=90)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=RANKS, timeout=patience)
+    outcomes = {"sharded": {name: sharded(name, folder) for name in ("normed", "tied")}}
+    outcomes["replicated"] = {name: replicated(name) for name in ("tied", "convolutions")}
+    torch.save(outcomes, folder / f"outcomes-{rank}.pt")
+    dist.destroy_process_group()
