@@ -1,70 +1,94 @@
-"""What all optimizers here share: checked settings, refusals, the closure rule, shards, and state that stays wide."""
+"""What all optimizers here share: checked settings, refusals, the closure rule, blocks, and state that stays wide."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from ._shards import local, local_grad, wide_dtype
+
+# Elements of a block: with two threads a block of the weight, its gradient, its momentum and a temporary
+# stay in the second-level caches, so the several small operations on it cost one pass over the memory.
+BLOCK = 3 << 15
 
 
 def check_number(
-    name: str, value: Any, *, low: float = 0.0, below: float = math.inf, tensor: bool = False, optional: bool = False
+    group: dict[str, Any],
+    name: str,
+    *,
+    below: float = math.inf,
+    positive: bool = False,
+    optional: bool = False,
+    tensor: bool = False,
 ) -> None:
-    """Raises unless `value` is a number in [low, below), a 0-dim tensor of one where `tensor`, or None where `optional`."""
+    """Makes `group[name]` a float, or raises unless it is a number in [0, below).
+
+    Args:
+        group: A parameter group.
+        name: The setting.
+        below: What it has to stay below.
+        positive: Whether zero is refused as well.
+        optional: Whether None will do.
+        tensor: Whether a 0-dim tensor will do, which is then kept as it is.
+    """
+    value = group[name]
     if optional and value is None:
         return
-    if isinstance(value, Tensor) and tensor:
-        if value.ndim:
-            raise ValueError(f"{name} has to be a number or a 0-dim tensor, but its shape is {tuple(value.shape)}.")
-    elif isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} has to be a number, not {value!r} ({type(value).__name__}).")
-    if not low <= value < below:
-        upper = "finite" if math.isinf(below) else f"below {below}"
-        raise ValueError(f"{name} has to be at least {low} and {upper}, but it is {value}.")
+    is_tensor = tensor and isinstance(value, Tensor)
+    if is_tensor and value.ndim:
+        raise ValueError(f"{name} has to be a number or a 0-dim tensor, but it has the shape {tuple(value.shape)}.")
+    if not is_tensor and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name} has to be a number{' or None' if optional else ''}, not {value!r}.")
+    if not 0 <= value < below or (positive and value == 0):
+        floor = "above 0" if positive else "at least 0"
+        raise ValueError(f"{name} has to be {floor} and {'finite' if math.isinf(below) else f'below {below:g}'}, not {value}.")
+    group[name] = value if is_tensor else float(value)
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Raises unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} has to be True or False, not {value!r}.")
+def check_flag(group: dict[str, Any], name: str) -> None:
+    """Raises unless `group[name]` is True or False."""
+    if not isinstance(group[name], bool):
+        raise TypeError(f"{name} has to be True or False, not {group[name]!r}.")
 
 
-def wide_dtype(tensor: Tensor) -> torch.dtype:
-    """What `tensor` is computed in, and its state kept in: float32 for half precision, else its own."""
-    return torch.promote_types(tensor.dtype, torch.float32)
+def blocks(axis: int | None, x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cuts a parameter, its gradient and state alike along `axis` (None: not at all) into blocks to be updated in place.
 
-
-def local(tensor: Tensor) -> Tensor:
-    """The part of `tensor` that this process holds, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def local_grad(param: Tensor) -> Tensor:
-    """The part of the gradient of `param` that belongs to `local(param)`."""
-    grad = param.grad
-    if isinstance(param, DTensor) and grad.placements != param.placements:
-        grad = grad.redistribute(param.device_mesh, param.placements)
-    return local(grad)
+    On a GPU, or under `torch.compile`, the only block is all of it. What is yielded is float32 or wider; a
+    half-precision parameter is rounded back once its block is done.
+    """
+    tensors = (x, *others)
+    if axis is not None and x.numel() > BLOCK and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        count = max(1, BLOCK * x.shape[axis] // x.numel())
+        pieces = zip(*(t.split(count, axis) for t in tensors), strict=True)
+    else:
+        pieces = (tensors,)
+    dtype = wide_dtype(x)
+    for piece in pieces:
+        wide = tuple(t.to(dtype) for t in piece)
+        yield wide
+        if wide[0] is not piece[0]:
+            piece[0].copy_(wide[0])
 
 
 class GeometricOptimizer(Optimizer):
-    """Base of the optimizers of this package; a subclass says what its settings are and how a step is made.
+    """Base of the optimizers of this package: a subclass checks its settings and updates the parameters.
 
-    All settings live in `param_groups`, where each may also be given for a group alone, and state is made at the first
-    step with a gradient, so parameters may be swapped or added before. State is kept in float32 for half-precision
-    parameters, also after `load_state_dict`.
+    All settings live in `param_groups`, so each may be given for a group alone. State is made at a parameter's first
+    step with a gradient, so parameters may be added or exchanged before; it is float32 for half-precision parameters,
+    also after `load_state_dict`.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; settings it does not give are the constructor's.
+        """Adds a group; the settings it does not give are the constructor's.
 
         Raises:
-            TypeError: A setting or a parameter of the wrong kind.
+            TypeError: A setting, or a parameter, of the wrong kind.
             ValueError: A bad value, or the same parameter twice.
         """
         group = self._completed(dict(param_group))
@@ -75,22 +99,26 @@ class GeometricOptimizer(Optimizer):
                 raise ValueError("A parameter is listed twice in one group: list every parameter once.")
         super().add_param_group(group)
         try:
+            for p in group["params"]:
+                if not p.is_floating_point():
+                    kind = "complex" if p.is_complex() else str(p.dtype)
+                    raise TypeError(f"{type(self).__name__} takes floating-point parameters, but one is {kind}: leave it out.")
             self._check_group(group)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
 
     def _completed(self, group: dict[str, Any]) -> dict[str, Any]:
-        """`group` with defaults that depend on what else it gives."""
+        """`group` with the settings that follow from others it gives."""
         return group
 
     @abstractmethod
     def _check_group(self, group: dict[str, Any]) -> None:
-        """Raises `TypeError` or `ValueError` for settings that cannot be used."""
+        """Brings the settings into their final form; raises `TypeError` or `ValueError` for those that cannot be used."""
 
     @abstractmethod
     def _update(self, loss: Any) -> None:
-        """Steps all parameters; `loss` is what the closure returned, or None."""
+        """Updates all parameters. `loss` is what the closure returned, or None."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -103,7 +131,7 @@ class GeometricOptimizer(Optimizer):
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: A gradient that is sparse or complex, or a parameter that another engine has flattened.
+            RuntimeError: A gradient is sparse or complex, or another engine has flattened the parameters.
         """
         loss = None
         if closure is not None:
@@ -112,49 +140,40 @@ class GeometricOptimizer(Optimizer):
         self._update(loss)
         return loss
 
-    def _with_gradient(self, group: dict[str, Any]) -> list[Tensor]:
-        """The parameters of `group` that have a gradient."""
-        params = [p for p in group["params"] if p.grad is not None]
-        for p in params:
-            if p.grad.layout is not torch.strided or p.grad.is_complex():
-                kind = "complex" if p.grad.is_complex() else "sparse"
-                raise RuntimeError(
-                    f"{type(self).__name__} takes no {kind} gradients, but a parameter of shape {tuple(p.shape)} has one: "
-                    "train that parameter with another optimizer."
-                )
-            if p not in self.state and (getattr(p, "_fsdp_flattened", False) or hasattr(p, "ds_id")):
-                raise RuntimeError(
-                    f"{type(self).__name__} needs whole tensors, but a parameter was flattened (FSDP1 or DeepSpeed ZeRO): "
-                    "use FSDP2 (torch.distributed.fsdp.fully_shard) or DDP."
-                )
-        return params
+    def _with_gradient(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
+        """Every group with those of its parameters that have a gradient."""
+        gathered = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        for _, params in gathered:
+            for p in params:
+                self._refuse(p)
+        return gathered
+
+    def _refuse(self, p: Tensor) -> None:
+        name, shape = type(self).__name__, tuple(p.shape)
+        if p.grad.layout is not torch.strided or p.grad.is_complex():
+            kind = "complex" if p.grad.is_complex() else "sparse"
+            raise RuntimeError(
+                f"{name} takes no {kind} gradients, but a parameter of shape {shape} has one: make the gradient dense "
+                "(sparse=False in an embedding), or train that parameter with another optimizer."
+            )
+        # FSDP1 marks what it has flattened, also behind use_orig_params; ZeRO-3 gives parameters an id.
+        if getattr(p, "_fsdp_flattened", False) or hasattr(p, "ds_id"):
+            raise RuntimeError(
+                f"{name} needs to know which weights form a tensor, but a parameter of shape {shape} was flattened by FSDP1 "
+                "or DeepSpeed ZeRO: use FSDP2 (torch.distributed.fsdp.fully_shard) or DDP."
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in `torch.optim.Optimizer`, except that float32 state stays float32 for half-precision parameters."""
-        seen = []
-        handle = self.register_load_state_dict_pre_hook(lambda _, saved: seen.append(saved))
+        """As `torch.optim.Optimizer.load_state_dict`, but state stays float32 where a parameter is of half precision."""
+        loaded = []
+        handle = self.register_load_state_dict_pre_hook(lambda _, final: loaded.append(final))
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
-        saved_ids = (i for group in seen[-1]["param_groups"] for i in group["params"])
+        keys = (key for group in loaded[0]["param_groups"] for key in group["params"])
         params = (p for group in self.param_groups for p in group["params"])
-        for i, p in zip(saved_ids, params, strict=True):
-            for key, value in seen[-1]["state"].get(i, {}).items():
-                if isinstance(value, Tensor) and key != "step" and value.is_floating_point():
-                    self.state[p][key] = value.to(p.device, wide_dtype(p), copy=True)
-
-
-def bias_corrections(steps: list[Tensor], *betas: float) -> Iterator[tuple[Tensor, ...]]:
-    """For every step count k, `1 - beta ** k` for each beta (0-dim tensors, float64 on the counts' device)."""
-    counts = torch.stack(steps).double()
-    return zip(*((1 - beta**counts).unbind() for beta in betas), strict=True)
-
-
-def like_locally(param: Tensor, local_value: Tensor, shape: Iterable[int], placements: Any) -> Tensor:
-    """State of shape `shape` for `param`, of which `local_value` is this process's part."""
-    if not isinstance(param, DTensor):
-        return local_value
-    shape = torch.Size(shape)
-    stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(local_value, param.device_mesh, placements, run_check=False, shape=shape, stride=stride)
+        for key, p in zip(keys, params, strict=True):
+            for name, value in loaded[0]["state"].get(key, {}).items():
+                if name != "step" and self.state[p][name].dtype != wide_dtype(p):
+                    self.state[p][name] = value.to(device=p.device, dtype=wide_dtype(p), copy=True)

@@ -1,41 +1,26 @@
-"""Row algebra of the sphere methods: a weight as independent rows, their dots and norms, on shards too."""
+"""Row algebra of the sphere methods: a weight as independent groups ("rows"), their dots and norms, on shards too."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from ._base import like_locally, local, wide_dtype
-
-# Elements of a block: with two threads, a block of the weight, its gradient, momentum and a
-# temporary stay in the second-level caches, so the many small operations on it cost one pass of memory.
-BLOCK = 1 << 17
+from ._base import GeometricOptimizer, check_flag
+from ._shards import split_over
 
 
-def check_channel_dims(channel_dims: Any, param: Tensor) -> None:
-    """Raises unless `channel_dims` names distinct axes of `param`."""
-    if isinstance(channel_dims, str) or not isinstance(channel_dims, list | tuple):
-        raise TypeError(f"channel_dims has to be a list of axes or None, not {channel_dims!r}.")
-    shape = tuple(param.shape)
-    for axis in channel_dims:
-        if isinstance(axis, bool) or not isinstance(axis, int):
-            raise TypeError(f"channel_dims has to hold integers, not {axis!r}.")
-        if not -len(shape) <= axis < len(shape):
-            raise ValueError(f"channel_dims names axis {axis}, which a parameter of shape {shape} does not have.")
-    if len({axis % len(shape) for axis in channel_dims}) < len(channel_dims):
-        raise ValueError(f"channel_dims names an axis twice: {list(channel_dims)} of a parameter of shape {shape}.")
+class Rows(NamedTuple):
+    """How a tensor falls into rows.
 
-
-@dataclass(frozen=True)
-class Rows:
-    """How a tensor splits into rows: `axis` numbers them (None: not to be split), `dims` run along a row.
-
-    `size` is the number of elements of a row; `groups` are the process groups a row is spread over.
+    Attributes:
+        axis: The first axis that numbers rows, along which blocks may be cut; None where that is impossible.
+        dims: The axes that run along a row.
+        size: Elements of a row.
+        groups: The process groups over which a row is spread.
     """
 
     axis: int | None
@@ -44,60 +29,72 @@ class Rows:
     groups: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, param: Tensor, channel_dims: tuple[int, ...] | list[int] | None) -> "Rows | None":
-        """The rows of `param` that the axes `channel_dims` index; None when they are of one element or not wanted."""
+    def of(cls, param: Tensor, channel_dims: Sequence[int] | None) -> "Rows | None":
+        """The rows of `param` that `channel_dims` index; None when there are none, or of one element each."""
         if channel_dims is None:
             return None
-        kept = sorted(axis % param.ndim for axis in channel_dims)
-        dims = tuple(axis for axis in range(param.ndim) if axis not in kept)
-        size = prod(param.shape[axis] for axis in dims)
-        if size <= 1:
+        rows = _rows(param.shape, tuple(channel_dims))
+        if rows is None:
             return None
-        groups = ()
-        if isinstance(param, DTensor):
-            mesh = param.device_mesh
-            groups = tuple(
-                mesh.get_group(i) for i, placed in enumerate(param.placements) if placed.is_shard() and placed.dim in dims
-            )
-        return cls(kept[0] if kept else None, dims, size, groups)
+        groups = split_over(param, rows.dims)
+        # All processes have to make the same sums, so where rows are spread there is one block.
+        return rows._replace(axis=None, groups=groups) if groups else rows
 
-    def sq_norm(self, a: Tensor) -> Tensor:
-        """Squared norm of every row."""
-        return self._whole(torch.linalg.vector_norm(a, dim=self.dims, keepdim=True).square_())
+    def norm(self, a: Tensor) -> Tensor:
+        """Norm of every row, with `dims` kept as axes of one element."""
+        norm = torch.linalg.vector_norm(a, dim=self.dims, keepdim=True)
+        return self._over_shards(norm.square_()).sqrt_() if self.groups else norm
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        """Inner product of every row of `a` with that of `b`."""
-        return self._whole((a * b).sum(self.dims, keepdim=True))
+        """Inner product of every row of `a` with that of `b`, shaped as `norm`."""
+        return self._over_shards((a * b).sum(self.dims, keepdim=True))
 
-    def _whole(self, partial: Tensor) -> Tensor:
+    def _over_shards(self, partial: Tensor) -> Tensor:
         for group in self.groups:
             dist.all_reduce(partial, group=group)
         return partial
 
-    def zeros(self, param: Tensor) -> Tensor:
-        """State of one number a row, sharded as the rows of `param` are."""
-        shape = [1 if axis in self.dims else n for axis, n in enumerate(param.shape)]
-        here = local(param)
-        here_shape = [1 if axis in self.dims else n for axis, n in enumerate(here.shape)]
-        value = torch.zeros(here_shape, dtype=wide_dtype(param), device=here.device)
-        placements = [
-            Replicate() if isinstance(p, Shard) and p.dim in self.dims else p for p in getattr(param, "placements", ())
-        ]
-        return like_locally(param, value, shape, placements)
+
+@lru_cache(maxsize=None)
+def _rows(shape: torch.Size, channel_dims: tuple[int, ...]) -> Rows | None:
+    kept = sorted(axis % len(shape) for axis in channel_dims)
+    dims = tuple(axis for axis in range(len(shape)) if axis not in kept)
+    size = prod(shape[axis] for axis in dims)
+    return None if size == 1 else Rows(kept[0] if kept else None, dims, size)
 
 
-def update_rows(update: Callable[..., None], rows: Rows, param: Tensor, grad: Tensor, *state: Tensor) -> None:
-    """Calls `update(rows, x, g, *state)` on blocks of rows, all of it in place; `x` and `g` are float32 or wider."""
-    count = max(1, BLOCK // rows.size)
-    whole = rows.axis is None or rows.groups or param.device.type != "cpu" or param.numel() <= 2 * BLOCK
-    starts = (0,) if whole else range(0, param.shape[rows.axis], count)
-    for start in starts:
-        x, g, *block = (
-            (param, grad, *state)
-            if whole
-            else (t.narrow(rows.axis, start, min(count, param.shape[rows.axis] - start)) for t in (param, grad, *state))
-        )
-        wide = x.to(wide_dtype(x))
-        update(rows, wide, g.to(wide.dtype), *block)
-        if wide is not x:
-            x.copy_(wide)
+class SphericalOptimizer(GeometricOptimizer):
+    """Base of the methods that treat groups of weights, told apart by `channel_dims`, as points on spheres."""
+
+    def _completed(self, group: dict[str, Any]) -> dict[str, Any]:
+        # A group's own channel_dims outdo a channel_wise=True given for all groups.
+        return {"channel_wise": False, **group} if "channel_dims" in group else group
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        check_flag(group, "channel_wise")
+        dims = group["channel_dims"]
+        if dims is not None:
+            if isinstance(dims, str) or not isinstance(dims, Sequence):
+                raise TypeError(f"channel_dims has to be a list of axes or None, not {dims!r}.")
+            if not all(isinstance(axis, int) and not isinstance(axis, bool) for axis in dims):
+                raise TypeError(f"channel_dims has to hold integers, but it is {dims!r}.")
+            if group["channel_wise"] and tuple(dims) != (0,):
+                raise ValueError(f"channel_wise=True means channel_dims=[0], but channel_dims is {dims!r}: give one of them.")
+            group["channel_dims"] = tuple(dims)
+        for p in group["params"]:
+            self._check_axes(tuple(p.shape), self._channel_dims(group) or ())
+
+    @staticmethod
+    def _check_axes(shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
+        for axis in dims:
+            if not -len(shape) <= axis < len(shape):
+                raise ValueError(
+                    f"channel_dims={list(dims)} names axis {axis}, which a parameter of shape {shape} does not have: "
+                    "put that parameter into another group."
+                )
+        if len({axis % len(shape) for axis in dims}) < len(dims):
+            raise ValueError(f"channel_dims={list(dims)} names an axis of a parameter of shape {shape} twice.")
+
+    @staticmethod
+    def _channel_dims(group: dict[str, Any]) -> tuple[int, ...] | None:
+        return (0,) if group["channel_wise"] else group["channel_dims"]

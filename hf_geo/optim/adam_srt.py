@@ -1,4 +1,8 @@
-"""AdamS and AdamSRT: Adam on the spheres."""
+"""AdamSRT and AdamS: Adam for weights that a normalization layer makes scale-invariant.
+
+Roburin, de Mont-Marin, Bursuc, Marlet, Perez, Aubry: Spherical Perspective on Learning with Normalization Layers.
+Neurocomputing 487 (2022), arXiv 2006.13382.
+"""
 
 from math import sqrt
 from typing import Any
@@ -6,64 +10,90 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._base import GeometricOptimizer, bias_corrections, check_flag, check_number, local, local_grad, wide_dtype
-from ._spheres import Rows, check_channel_dims, update_rows
+from ._base import blocks, check_flag, check_number
+from ._shards import local, local_grad, zeros_like
+from ._spheres import Rows, SphericalOptimizer
 
 
-class _SphericalAdam(GeometricOptimizer):
-    def _completed(self, group):
-        if "channel_dims" in group:
-            group.setdefault("channel_wise", False)
-        return group
-
+class _SphericalAdam(SphericalOptimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
-        check_number("lr", group["lr"], tensor=True)
+        super()._check_group(group)
+        check_number(group, "lr", tensor=True)
+        check_number(group, "eps")
+        check_number(group, "weight_decay")
+        check_betas(group)
 
     def _update(self, loss: Any) -> None:
-        for group in self.param_groups:
-            params = self._with_gradient(group)
-            dims = (0,) if group["channel_wise"] else group["channel_dims"]
-            for p in params:
-                rows = Rows.of(p, dims)
-                state = self.state[p]
-                if not state:
-                    state["step"] = torch.zeros(())
-                    state["exp_avg"] = torch.zeros_like(p, dtype=wide_dtype(p))
-                    state["exp_avg_sq"] = torch.zeros_like(p, dtype=wide_dtype(p)) if rows is None else rows.zeros(p)
-                state["step"] += 1
-                beta1, beta2 = group["betas"]
-                ((c1, c2),) = bias_corrections([state["step"]], beta1, beta2)
-                lr, eps, wd = group["lr"], group["eps"], group["weight_decay"]
-                rt = group.get("rt", False)
-
-                def update(rows, x, g, m, v, *, rt=rt, lr=lr, eps=eps, wd=wd, c1=c1, c2=c2, beta1=beta1, beta2=beta2):
-                    if wd:
-                        g = g.add(x, alpha=wd)
-                    m.lerp_(g, 1 - beta1)
-                    v.mul_(beta2).add_(rows.sq_norm(g) if rows else g * g, alpha=1 - beta2)
-                    a = (lr * sqrt(rows.size if rows else 1) / c1) / ((v / c2).sqrt_() + eps)
-                    a = a.to(x.dtype)
-                    if rows is None or not rt:
+        for group, params in self._with_gradient():
+            if not params:
+                continue
+            rows = [Rows.of(p, self._channel_dims(group)) for p in params]
+            for p, r in zip(params, rows, strict=True):
+                if not self.state[p]:
+                    self.state[p]["step"] = torch.zeros(())
+                    self.state[p]["exp_avg"] = zeros_like(p)
+                    self.state[p]["exp_avg_sq"] = zeros_like(p, r.dims if r else ())
+            states = [self.state[p] for p in params]
+            corrections = advance([s["step"] for s in states], *group["betas"])
+            for p, r, state, c1, c2 in zip(params, rows, states, *corrections, strict=True):
+                # lr * sqrt(d) * (m / c1) / (sqrt(v / c2) + eps), with the constants taken out of the loop
+                scale = group["lr"] * sqrt(r.size if r else 1) * c2.sqrt() / c1
+                eps = group["eps"] * c2.sqrt()
+                tensors = (local(p), local_grad(p), local(state["exp_avg"]), local(state["exp_avg_sq"]))
+                for x, g, m, v in blocks(r.axis if r else 0 if p.ndim else None, *tensors):
+                    if group["weight_decay"]:
+                        g = g.add(x, alpha=group["weight_decay"])
+                    a = adam_s(x, g, m, v, r, scale, eps, *group["betas"])
+                    if r and group.get("rt", False):
+                        transport(x, m, v, a, r, group["eps"])
+                    else:
                         x.addcmul_(m, a, value=-1)
-                        return
-                    xx, xm, mm = rows.sq_norm(x), rows.dot(x, m), rows.sq_norm(m)
-                    yy = xx - 2 * a * xm + a * a * mm + eps
-                    xy = xx - a * xm
-                    my = xm - a * mm
-                    x.addcmul_(m, a, value=-1)
-                    v.mul_(xx / yy)
-                    # old x = new x + a m
-                    m.mul_((xy - a * my) / yy).addcmul_(x, my / yy, value=-1)
 
-                x, g = local(p), local_grad(p)
-                m, v = local(state["exp_avg"]), local(state["exp_avg_sq"])
-                if rows is None:
-                    w = x.to(wide_dtype(x))
-                    update(None, w, g.to(w.dtype), m, v)
-                    if w is not x:
-                        x.copy_(w)
-                else:
-                    update_rows(update, rows, x, g, m, v)
+
+def check_betas(group: dict[str, Any]) -> None:
+    """Makes `group["betas"]` a pair of floats in [0, 1), or raises."""
+    betas = group["betas"]
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise TypeError(f"betas has to be a pair of numbers, not {betas!r}.")
+    pair = {"betas[0]": betas[0], "betas[1]": betas[1]}
+    for name in pair:
+        check_number(pair, name, below=1.0)
+    group["betas"] = tuple(pair.values())
+
+
+def advance(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:
+    """Counts a step, and gives Adam's bias corrections `1 - beta ** step`: for each beta, a 0-dim tensor a parameter."""
+    torch._foreach_add_(steps, 1)
+    counts = torch.stack(steps).double()
+    return [(1 - beta**counts).unbind() for beta in betas]
+
+
+def adam_s(
+    x: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    rows: Rows | None,
+    scale: Tensor,
+    eps: Tensor,
+    beta1: float,
+    beta2: float,
+) -> Tensor:
+    m.lerp_(g, 1 - beta1)
+    length = rows.norm(g) if rows else g
+    v.mul_(beta2).addcmul_(length, length, value=1 - beta2)
+    return scale / v.sqrt().add_(eps)
+
+
+def transport(x: Tensor, m: Tensor, v: Tensor, a: Tensor, rows: Rows, eps: float) -> None:
+    before = rows.norm(x)
+    x.addcmul_(m, a, value=-1)
+    after = rows.norm(x)
+    after = after.mul_(after)
+    padded = after + eps
+    v.mul_(before.mul_(before)).div_(padded)
+    radial = rows.dot(m, x).div_(padded)
+    m.mul_(after.div_(padded)).addcmul_(x, radial, value=-1)
 
 
 class AdamSRT(_SphericalAdam):
@@ -78,18 +108,12 @@ class AdamSRT(_SphericalAdam):
         channel_wise: bool = False,
         rt: bool = True,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "channel_dims": channel_dims,
-                "channel_wise": channel_wise,
-                "rt": rt,
-            },
-        )
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise, "rt": rt})
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_flag(group, "rt")
 
 
 class AdamS(_SphericalAdam):
@@ -103,14 +127,5 @@ class AdamS(_SphericalAdam):
         channel_dims: list[int] | tuple[int, ...] | None = None,
         channel_wise: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "channel_dims": channel_dims,
-                "channel_wise": channel_wise,
-            },
-        )
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise})

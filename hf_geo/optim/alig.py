@@ -1,20 +1,30 @@
-"""ALI-G."""
+"""ALI-G: the step size follows from the loss, on the premise that it can be brought to zero.
 
+Berrada, Zisserman, Kumar: Training Neural Networks for and by Interpolation. ICML 2020, arXiv 1906.05661.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from ._base import GeometricOptimizer, check_number, check_flag, local, local_grad, wide_dtype
-from .fromage import norm
+from ._base import GeometricOptimizer, blocks, check_flag, check_number
+from ._shards import local, local_grad, norms, zeros_like
 
+# The `lr` of an unbounded group: finite, so that a scheduler's changes of it can be seen (0.1 * infinity cannot).
 UNBOUNDED = torch.finfo(torch.float32).max
 
 
 class AliG(GeometricOptimizer):
     """ALI-G."""
 
-    _loss = None
+    projection_fn: Callable[[], None] | None = None
+    _loss: Any = None
+    _skipped: Tensor | None = None
 
     def __init__(
         self,
@@ -24,56 +34,129 @@ class AliG(GeometricOptimizer):
         max_norm: float | None = None,
         eps: float = 1e-5,
         adjusted_momentum: bool = False,
-        projection_fn: Any = None,
+        projection_fn: Callable[[], None] | None = None,
     ) -> None:
+        if projection_fn is not None and not callable(projection_fn):
+            raise TypeError(f"projection_fn has to be a function without arguments or None, not {projection_fn!r}.")
         self.projection_fn = projection_fn
-        super().__init__(
-            params,
-            {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps, "adjusted_momentum": adjusted_momentum},
-        )
-        self._project()
+        defaults = {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps, "adjusted_momentum": adjusted_momentum}
+        super().__init__(params, defaults)
+        self._project(torch.tensor(True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "projection_fn": self.projection_fn}
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        group["lr"] = UNBOUNDED if group["lr"] is None else group["lr"]
-        check_number("lr", group["lr"], tensor=True)
+        lr = group["lr"]
+        group["unbounded"] = lr is None or (not isinstance(lr, Tensor) and lr in (math.inf, UNBOUNDED))
+        if group["unbounded"]:
+            group["lr"] = UNBOUNDED
+        check_number(group, "lr", tensor=True)
+        check_number(group, "momentum", below=1.0)
+        check_number(group, "eps")
+        check_number(group, "max_norm", positive=True, optional=True)
+        check_flag(group, "adjusted_momentum")
+        if group["max_norm"] is not None and self.projection_fn is not None:
+            raise ValueError(f"max_norm={group['max_norm']} and projection_fn were both given: give one of them.")
+        first = self.param_groups[0]["max_norm"]
+        if group["max_norm"] != first:
+            raise ValueError(
+                f"max_norm bounds all parameters together, but one group gives {first} and another {group['max_norm']}: "
+                "give one value to the constructor."
+            )
 
     def set_loss(self, loss: float | Tensor) -> None:
+        """Hands over the loss that belongs to the gradients at hand, for the next `step` alone."""
         self._loss = loss
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were left out because the loss or the gradient was not finite. Reading it waits for the device."""
+        return 0 if self._skipped is None else int(self._skipped)
+
+    def _update(self, loss: Any) -> None:
+        loss, self._loss = self._loss if loss is None else loss, None
+        loss = self._value(loss)
+        gathered = self._with_gradient()
+        params = [p for _, params in gathered for p in params]
+        if not params:
+            return
+        grads = [local_grad(p) for p in params]
+        loss = loss.to(params[0].device)
+        sq_norm = norms(params, grads).square().sum()
+        usable = loss.isfinite() & sq_norm.isfinite()
+        skipped = (~usable).long()
+        self._skipped = skipped if self._skipped is None else self._skipped + skipped
+
+        sizes = []
+        for group, members in gathered:
+            unclipped = torch.where(usable, loss / (sq_norm + group["eps"]), 0.0).nan_to_num(0.0).clamp(min=0.0)
+            size = torch.clamp(unclipped, max=group["lr"])
+            sizes.append((size, unclipped))
+            push = usable.double() * group["momentum"]
+            keep = push + (~usable).double()
+            for p in members:
+                tensors = [local(p), local_grad(p)]
+                if group["momentum"]:
+                    if not self.state[p]:
+                        self.state[p]["momentum_buffer"] = zeros_like(p)
+                    tensors.append(local(self.state[p]["momentum_buffer"]))
+                coefficients = [c.to(p.device) for c in (size, keep, push)]
+                for x, g, *b in blocks(0 if p.ndim else None, *tensors):
+                    alig(x, g.nan_to_num(0.0, 0.0, 0.0), *b, *coefficients, adjusted=group["adjusted_momentum"])
+        self.step_size, self.step_size_unclipped = sizes[0]
+        self._project(usable)
+
+    def _value(self, loss: Any) -> Tensor:
+        """The loss as a 0-dim tensor."""
+        frozen = all(float(group["lr"]) == 0 for group in self.param_groups) if loss is None else False
+        if not frozen:
+            self._refuse_schedules()
+        if loss is None and not frozen:
+            raise RuntimeError(
+                "AliG needs the loss of the gradients at hand, which makes the size of its step: "
+                "call step(lambda: loss), or set_loss(loss) before step()."
+            )
+        if isinstance(loss, DTensor):
+            loss = loss.full_tensor()
+        if isinstance(loss, Tensor):
+            if loss.numel() != 1:
+                raise ValueError(f"AliG needs one loss, but got a tensor of shape {tuple(loss.shape)}: reduce it first.")
+            return loss.detach().reshape(())
+        if isinstance(loss, bool) or not isinstance(loss, Real | None):
+            raise TypeError(f"AliG needs the loss as a number or a tensor of one element, not {loss!r}.")
+        return torch.tensor(0.0 if loss is None else float(loss), dtype=torch.float64)
+
+    def _refuse_schedules(self) -> None:
+        for group in self.param_groups:
+            if group["unbounded"] and group["lr"] != UNBOUNDED:
+                raise RuntimeError(
+                    f"This ALI-G is unbounded (lr=None), yet its lr was set to {group['lr']}, as by a scheduler: the step has "
+                    "no bound to schedule. Construct AliG with a number as lr, the largest step, or leave the scheduler away."
+                )
+
     @torch.no_grad()
-    def _project(self) -> None:
+    def _project(self, usable: Tensor) -> None:
+        if self.projection_fn is not None:
+            self.projection_fn()
         max_norm = self.param_groups[0]["max_norm"]
         if max_norm is None:
             return
         params = [p for group in self.param_groups for p in group["params"]]
-        total = torch.stack([norm(p, local(p)).square() for p in params]).sum().sqrt()
-        factor = torch.where(total > max_norm, max_norm / total, 1.0)
-        for p in params:
-            local(p).mul_(factor)
+        weights = [local(p) for p in params]
+        total = torch.linalg.vector_norm(norms(params, weights))
+        factor = torch.where(usable.to(total.device) & (total > max_norm), max_norm / total, 1.0)
+        for w in weights:
+            w.mul_(factor.to(w.device))
 
-    def _update(self, loss: Any) -> None:
-        if loss is None:
-            loss = self._loss
-        self._loss = None
-        gathered = [(group, self._with_gradient(group)) for group in self.param_groups]
-        sq = torch.stack([norm(p, local_grad(p)).square() for _, ps in gathered for p in ps]).sum()
-        unclipped = loss / (sq + gathered[0][0]["eps"])
-        for group, params in gathered:
-            size = unclipped.clamp(max=group["lr"])
-            self.step_size = size
-            mu = group["momentum"]
-            for p in params:
-                x, g = local(p), local_grad(p)
-                x.sub_(size * g)
-                if mu:
-                    state = self.state[p]
-                    if not state:
-                        state["momentum_buffer"] = torch.zeros_like(p)
-                    b = local(state["momentum_buffer"])
-                    if group["adjusted_momentum"]:
-                        b.mul_(mu).sub_(g)
-                        x.add_(b * (size * mu))
-                    else:
-                        b.mul_(mu).sub_(size * g)
-                        x.add_(b, alpha=mu)
-        self._project()
+
+def alig(x: Tensor, g: Tensor, *state: Tensor, adjusted: bool) -> None:
+    *buffer, size, keep, push = state
+    x.addcmul_(g, size, value=-1)
+    for b in buffer:
+        if adjusted:
+            b.mul_(keep).sub_(g)
+            x.addcmul_(b, size * push)
+        else:
+            b.mul_(keep).addcmul_(g, size, value=-1)
+            x.addcmul_(b, push)

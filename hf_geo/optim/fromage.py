@@ -1,49 +1,86 @@
-"""Fromage: every tensor moves by a fixed fraction of its own norm."""
+"""Fromage: every tensor moves by a fixed fraction of its own norm.
+
+Bernstein, Vahdat, Yue, Liu: On the distance between two neural networks and the stability of learning. NeurIPS 2020,
+arXiv 2002.03432.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from ._base import GeometricOptimizer, check_number, local, local_grad, wide_dtype
+from ._base import GeometricOptimizer, blocks, check_number
+from ._shards import local, local_grad, norms
 
 
 class Fromage(GeometricOptimizer):
-    """Fromage."""
+    """Fromage: every tensor moves by a fixed fraction of its own norm.
+
+    For each tensor w with gradient g
+
+        w <- (w - lr * |w| / |g| * g) / sqrt(1 + lr^2)
+
+    and, when `p_bound` is given, w is scaled back to the norm `p_bound` times its initial norm if it has outgrown it.
+    The step does not depend on the gradient's scale, and the division keeps a gradient that is orthogonal to w from
+    making it grow. The same `lr`, 0.01, suits very different networks; lower it in time as usual.
+
+    A tensor of norm zero, or one whose gradient is zero, takes the plain step w - lr * g instead (also divided), so a
+    bias that starts at zero gets off the ground. With `p_bound` it does not: its bound is zero, and zero it stays. Leave
+    `p_bound` away for biases and normalization shifts if they are to move.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: The fraction; a number or a 0-dim tensor.
+        p_bound: Largest norm of a tensor, as a multiple of its norm before its first step, which is kept in the state
+            ("initial_norm"); None for no bound.
+
+    Raises:
+        TypeError: A setting is not a number.
+        ValueError: `lr` is negative, or `p_bound` not positive.
+
+    Differs from the authors' code: `p_bound` is a setting of the group and saved with the initial norms, so a resumed
+    run keeps its bounds; norms are those of whole tensors under FSDP2; nothing waits for the device.
+
+    Example:
+        >>> optimizer = Fromage(model.parameters(), lr=0.01)
+    """
 
     def __init__(self, params: Any, lr: float | Tensor = 0.01, p_bound: float | None = None) -> None:
         super().__init__(params, {"lr": lr, "p_bound": p_bound})
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        check_number("lr", group["lr"], tensor=True)
-        check_number("p_bound", group["p_bound"], optional=True)
+        check_number(group, "lr", tensor=True)
+        check_number(group, "p_bound", positive=True, optional=True)
 
     def _update(self, loss: Any) -> None:
-        for group in self.param_groups:
-            for p in self._with_gradient(group):
-                x, g = local(p), local_grad(p)
-                w = x.to(wide_dtype(x))
-                g = g.to(w.dtype)
-                px, pg = norm(p, w), norm(p, g)
-                lr = group["lr"]
-                state = self.state[p]
-                if group["p_bound"] is not None and "initial_norm" not in state:
-                    state["initial_norm"] = px
-                scale = torch.where((px > 0) & (pg > 0), px / pg, 1.0)
-                w.sub_(g * (scale * lr)).div_((1 + lr**2) ** 0.5)
-                if group["p_bound"] is not None:
-                    bound = group["p_bound"] * state["initial_norm"]
-                    px = norm(p, w)
-                    w.mul_(torch.where(px > bound, bound / px, 1.0))
-                if w is not x:
-                    x.copy_(w)
+        for group, params in self._with_gradient():
+            if not params:
+                continue
+            weights, grads = [local(p) for p in params], [local_grad(p) for p in params]
+            weight_norms = norms(params, weights)
+            if group["p_bound"] is not None:
+                for p, norm in zip(params, weight_norms.unbind(), strict=True):
+                    self.state[p].setdefault("initial_norm", norm.clone())
+            fromage(weights, grads, weight_norms, norms(params, grads), group["lr"])
+            if group["p_bound"] is not None:
+                bounds = group["p_bound"] * torch.stack([self.state[p]["initial_norm"] for p in params])
+                shrink(weights, norms(params, weights), bounds)
 
 
-def norm(p: Tensor, x: Tensor) -> Tensor:
-    sq = torch.linalg.vector_norm(x).square()
-    if isinstance(p, DTensor):
-        for i, placed in enumerate(p.placements):
-            if placed.is_shard():
-                torch.distributed.all_reduce(sq, group=p.device_mesh.get_group(i))
-    return sq.sqrt()
+def fromage(
+    weights: list[Tensor], grads: list[Tensor], weight_norms: Tensor, grad_norms: Tensor, lr: float | Tensor
+) -> None:
+    """One step of each weight along its gradient, given the norms of both, in place."""
+    keep = (1 + lr * lr) ** -0.5
+    moving = (weight_norms > 0) & (grad_norms > 0)
+    coefficients = torch.where(moving, weight_norms / grad_norms, 1.0) * (lr * keep)
+    for w, g, c in zip(weights, grads, coefficients.unbind(), strict=True):
+        for x, h in blocks(0 if w.ndim else None, w, g):
+            x.mul_(keep).addcmul_(h, c.to(x.device), value=-1)
+
+
+def shrink(weights: list[Tensor], weight_norms: Tensor, bounds: Tensor) -> None:
+    """Scales each weight that has outgrown its bound back to it."""
+    factors = torch.where(weight_norms > bounds, bounds / weight_norms, 1.0)
+    for w, factor in zip(weights, factors.unbind(), strict=True):
+        w.mul_(factor.to(w.device))

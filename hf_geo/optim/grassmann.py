@@ -1,88 +1,98 @@
-"""SGD-G and Adam-G."""
+"""SGD-G and Adam-G: each row of a weight moves on the unit sphere.
 
+Cho, Lee: Riemannian approach to batch normalization. NeurIPS 2017, arXiv 1709.09603.
+"""
+
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._base import GeometricOptimizer, bias_corrections, check_number, local, local_grad, wide_dtype
-from ._spheres import Rows, update_rows
+from ._base import GeometricOptimizer, blocks, check_flag, check_number
+from ._shards import local, local_grad, split_over, zeros_like
+from ._spheres import Rows
+from .adam_srt import advance
+
+# Added to norms before dividing by them, as in the authors' code.
+TINY = 1e-8
 
 
 class _Grassmann(GeometricOptimizer):
-    adam = False
-
     def _check_group(self, group: dict[str, Any]) -> None:
-        check_number("lr", group["lr"], tensor=True)
+        check_number(group, "lr", tensor=True)
+        check_number(group, "momentum", below=1.0)
+        for name in ("dampening", "weight_decay", "omega"):
+            check_number(group, name)
+        check_number(group, "grad_clip", positive=True, optional=True)
+        check_flag(group, "nesterov")
+        check_flag(group, "grassmann")
+        if not group["grassmann"]:
+            if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+                raise ValueError(
+                    f"nesterov needs a momentum and no dampening, but they are {group['momentum']} and {group['dampening']}."
+                )
+            return
+        for p in group["params"]:
+            rows, columns = len(p) if p.ndim else 0, p[:1].numel() if p.ndim else 0
+            if p.ndim < 2:
+                raise ValueError(f"grassmann=True needs weights of two axes or more, but one has the shape {tuple(p.shape)}.")
+            if group["omega"] and rows > columns:
+                raise ValueError(
+                    f"omega={group['omega']} asks for orthogonal rows, but a weight of shape {tuple(p.shape)} has more rows "
+                    f"({rows}) than columns ({columns}): put it into a group with omega=0 or grassmann=False."
+                )
 
     def _update(self, loss: Any) -> None:
-        for group in self.param_groups:
-            lr, mu, damp, wd = group["lr"], group["momentum"], group["dampening"], group["weight_decay"]
-            for p in self._with_gradient(group):
-                state = self.state[p]
-                x, g = local(p), local_grad(p)
-                if not group["grassmann"]:
-                    w = x.to(wide_dtype(x))
-                    g = g.to(w.dtype)
-                    if wd:
-                        g = g.add(w, alpha=wd)
-                    if mu:
-                        first = not state
-                        if first:
-                            state["momentum_buffer"] = torch.zeros_like(p, dtype=wide_dtype(p))
-                        b = local(state["momentum_buffer"])
-                        b.mul_(mu).add_(g, alpha=1 if first else 1 - damp)
-                        g = g.add(b, alpha=mu) if group["nesterov"] else b
-                    w.sub_(g * lr)
-                    if w is not x:
-                        x.copy_(w)
-                    continue
-                rows = Rows.of(p, (0,))
-                if not state:
-                    if self.adam:
-                        state["step"] = torch.zeros(())
-                        state["exp_avg"] = torch.zeros_like(p, dtype=wide_dtype(p))
-                        state["exp_avg_sq"] = rows.zeros(p)
-                    else:
-                        state["momentum_buffer"] = torch.zeros_like(p, dtype=wide_dtype(p))
-                w = x.to(wide_dtype(x))
-                g = g.to(w.dtype)
-                y = w / (rows.sq_norm(w).sqrt() + 1e-8)
-                if group["omega"]:
-                    flat = y.flatten(1)
-                    gram = flat @ flat.T
-                    gram.diagonal().sub_(1)
-                    g = g + 2 * group["omega"] * (gram @ flat).view_as(g)
-                h = g - rows.dot(g, y) * y
-                if group["grad_clip"] is not None:
-                    n = rows.sq_norm(h).sqrt()
-                    h = h * torch.where(n > group["grad_clip"], group["grad_clip"] / n, 1.0)
-                if self.adam:
-                    state["step"] += 1
-                    m, v = local(state["exp_avg"]), local(state["exp_avg_sq"])
-                    m.lerp_(h, 1 - mu)
-                    v.mul_(group["beta2"]).add_(rows.sq_norm(h), alpha=1 - group["beta2"])
-                    ((c1, c2),) = bias_corrections([state["step"]], mu, group["beta2"])
-                    a = -(lr / c1) / ((v + group["epsilon"])/c2).sqrt()
-                    a = a.to(m.dtype)
-                    d = a * m
-                else:
-                    m = local(state["momentum_buffer"])
-                    m.mul_(mu).sub_(h * lr)
-                    a = 1.0
-                    d = m.clone()
-                t = rows.sq_norm(d).sqrt()
-                c, s = t.cos(), t.sin()
-                u = d / (t + 1e-8)
-                w.copy_(y * c + u * s)
-                mn = rows.sq_norm(m).sqrt()
-                if self.adam:
-                    um = rows.dot(u, m)
-                    m.sub_(um * ((1 - c) * u + s * y))
-                else:
-                    m.copy_((u * c - y * s) * t)
-                if w is not x:
-                    x.copy_(w)
+        for group, params in self._with_gradient():
+            if not params:
+                continue
+            if group["grassmann"]:
+                self._on_sphere(group, params)
+            else:
+                for p in params:
+                    self._sgd(group, p)
+
+    def _sgd(self, group: dict[str, Any], p: Tensor) -> None:
+        lr, mu = group["lr"], group["momentum"]
+        tensors = [local(p), local_grad(p)]
+        damping = group["dampening"]
+        if mu:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = zeros_like(p)
+                damping = 0.0
+            tensors.append(local(self.state[p]["momentum_buffer"]))
+        for x, g, *buffer in blocks(0 if p.ndim else None, *tensors):
+            if group["weight_decay"]:
+                g = g.add(x, alpha=group["weight_decay"])
+            for b in buffer:
+                b.mul_(mu).add_(g, alpha=1 - damping)
+                g = g.add(b, alpha=mu) if group["nesterov"] else b
+            x.sub_(g * lr)
+
+    @abstractmethod
+    def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None: ...
+
+    def _gradient(self, group, p):
+        x, g = local(p), local_grad(p)
+        if not group["omega"]:
+            return g
+        if split_over(p):
+            raise RuntimeError("omega needs whole weights")
+        y = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(1)
+        y = y / (torch.linalg.vector_norm(y, dim=1, keepdim=True) + TINY)
+        gram = y @ y.T
+        gram.diagonal().sub_(1)
+        return g + 2 * group["omega"] * (gram @ y).view_as(g)
+
+
+def tangent(x: Tensor, g: Tensor, rows: Rows, clip: float | None) -> tuple[Tensor, Tensor]:
+    y = x / (rows.norm(x) + TINY)
+    h = torch.addcmul(g, y, rows.dot(y, g), value=-1)
+    if clip is not None:
+        n = rows.norm(h)
+        h.mul_(torch.where(n > clip, clip / n, 1.0))
+    return y, h
 
 
 class SGDG(_Grassmann):
@@ -98,24 +108,35 @@ class SGDG(_Grassmann):
         omega: float = 0.0,
         grad_clip: float | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "grassmann": grassmann,
-                "omega": omega,
-                "grad_clip": grad_clip,
-            },
-        )
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "grassmann": grassmann,
+            "omega": omega,
+            "grad_clip": grad_clip,
+        }
+        super().__init__(params, defaults)
+
+    def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        for p in params:
+            rows = Rows.of(p, (0,))
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = zeros_like(p)
+            tensors = (local(p), self._gradient(group, p), local(self.state[p]["momentum_buffer"]))
+            for x, g, m in blocks(rows.axis, *tensors):
+                y, h = tangent(x, g, rows, group["grad_clip"])
+                m.mul_(group["momentum"]).add_(h * group["lr"])
+                t = rows.norm(m)
+                c, s = t.cos(), t.sin()
+                torch.mul(y, c, out=x)
+                x.addcmul_(m, s / (t + TINY), value=-1)
+                m.mul_(c * t / (t + TINY)).addcmul_(y, t * s)
 
 
 class AdamG(_Grassmann):
-    adam = True
-
     def __init__(
         self,
         params: Any,
@@ -130,18 +151,47 @@ class AdamG(_Grassmann):
         beta2: float = 0.99,
         epsilon: float = 1e-8,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "grassmann": grassmann,
-                "omega": omega,
-                "grad_clip": grad_clip,
-                "beta2": beta2,
-                "epsilon": epsilon,
-            },
-        )
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "grassmann": grassmann,
+            "omega": omega,
+            "grad_clip": grad_clip,
+            "beta2": beta2,
+            "epsilon": epsilon,
+        }
+        super().__init__(params, defaults)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_number(group, "beta2", below=1.0)
+        check_number(group, "epsilon")
+
+    def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["step"] = torch.zeros(())
+                self.state[p]["exp_avg"] = zeros_like(p)
+                self.state[p]["exp_avg_sq"] = zeros_like(p, range(1, p.ndim))
+        states = [self.state[p] for p in params]
+        beta1, beta2 = group["momentum"], group["beta2"]
+        corrections = advance([s["step"] for s in states], beta1, beta2)
+        for p, state, c1, c2 in zip(params, states, *corrections, strict=True):
+            rows = Rows.of(p, (0,))
+            scale = group["lr"] * c2.sqrt() / c1
+            tensors = (local(p), self._gradient(group, p), local(state["exp_avg"]), local(state["exp_avg_sq"]))
+            for x, g, m, v in blocks(rows.axis, *tensors):
+                y, h = tangent(x, g, rows, group["grad_clip"])
+                m.lerp_(h, 1 - beta1)
+                n = rows.norm(h)
+                v.mul_(beta2).addcmul_(n, n, value=1 - beta2)
+                a = scale / (v + group["epsilon"]).sqrt_()
+                r = rows.norm(m)
+                t = a * r
+                c, s, q = t.cos(), t.sin(), t / (t + TINY)
+                torch.mul(y, c, out=x)
+                x.addcmul_(m, a * s / (t + TINY), value=-1)
+                m.mul_(1 - q * q * (1 - c)).addcmul_(y, q * s * r)

@@ -1,15 +1,20 @@
-"""SGD-MRT."""
+"""SGD-MRT: SGD whose momentum is carried along the sphere.
+
+Roburin, de Mont-Marin, Bursuc, Marlet, Perez, Aubry: Spherical Perspective on Learning with Normalization Layers.
+Neurocomputing 487 (2022), arXiv 2006.13382.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._base import GeometricOptimizer, check_number, local, local_grad, wide_dtype
-from ._spheres import Rows, update_rows
+from ._base import blocks, check_number
+from ._shards import local, local_grad, zeros_like
+from ._spheres import Rows, SphericalOptimizer
 
 
-class SGDMRT(GeometricOptimizer):
+class SGDMRT(SphericalOptimizer):
     def __init__(
         self,
         params: Any,
@@ -20,57 +25,35 @@ class SGDMRT(GeometricOptimizer):
         channel_dims: list[int] | tuple[int, ...] | None = None,
         channel_wise: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "channel_dims": channel_dims,
-                "channel_wise": channel_wise,
-            },
-        )
-
-    def _completed(self, group):
-        if "channel_dims" in group:
-            group.setdefault("channel_wise", False)
-        return group
+        defaults = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise})
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        check_number("lr", group["lr"], tensor=True)
+        super()._check_group(group)
+        check_number(group, "lr", tensor=True)
+        check_number(group, "momentum", below=1.0)
+        check_number(group, "dampening")
+        check_number(group, "weight_decay")
 
     def _update(self, loss: Any) -> None:
-        for group in self.param_groups:
-            dims = (0,) if group["channel_wise"] else group["channel_dims"]
-            lr, mu, damp, wd = group["lr"], group["momentum"], group["dampening"], group["weight_decay"]
-            for p in self._with_gradient(group):
-                rows = Rows.of(p, dims)
-                state = self.state[p]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(p, dtype=wide_dtype(p))
-                    first = True
-                else:
-                    first = False
-
-                def update(rows, x, g, b, *, lr=lr, mu=mu, damp=damp, wd=wd, first=first):
-                    if wd:
-                        g = g.add(x, alpha=wd)
-                    b.mul_(mu).add_(g, alpha=1 - damp)
-                    if rows is None:
-                        x.sub_(b * lr)
-                        return
-                    xx, xb, bb = rows.sq_norm(x), rows.dot(x, b), rows.sq_norm(b)
-                    yy = xx - 2 * lr * xb + lr * lr * bb
-                    xy, by = xx - lr * xb, xb - lr * bb
-                    x.sub_(b * lr)
-                    b.mul_((xy - lr * by) / yy).addcmul_(x, by / yy, value=-1)
-
-                x, g, b = local(p), local_grad(p), local(state["momentum_buffer"])
-                if rows is None:
-                    w = x.to(wide_dtype(x))
-                    update(None, w, g.to(w.dtype), b)
-                    if w is not x:
-                        x.copy_(w)
-                else:
-                    update_rows(update, rows, x, g, b)
+        for group, params in self._with_gradient():
+            lr = group["lr"]
+            for p in params:
+                rows = Rows.of(p, self._channel_dims(group))
+                tensors = [local(p), local_grad(p)]
+                if group["momentum"]:
+                    if not self.state[p]:
+                        self.state[p]["momentum_buffer"] = zeros_like(p)
+                    tensors.append(local(self.state[p]["momentum_buffer"]))
+                for x, g, *buffer in blocks(rows.axis if rows else 0 if p.ndim else None, *tensors):
+                    if group["weight_decay"]:
+                        g = g.add(x, alpha=group["weight_decay"])
+                    for b in buffer:
+                        g = b.mul_(group["momentum"]).add_(g, alpha=1 - group["dampening"])
+                    if isinstance(lr, Tensor):
+                        x.addcmul_(g, lr, value=-1)
+                    else:
+                        x.add_(g, alpha=-lr)
+                    if rows and buffer:
+                        sq = rows.norm(x).square_().clamp_min_(torch.finfo(x.dtype).tiny)
+                        g.addcmul_(x, rows.dot(g, x).div_(sq), value=-1)
