@@ -4,7 +4,8 @@ from .adam_srt import AdamS, AdamSRT
 from .alig import AliG
 from .fromage import Fromage
 from .grassmann import SGDG, AdamG
-from .param_groups import create_optimizer, param_groups
+from .invariance import Invariance, first_samples, measure_invariance, scale_invariant_parameters
+from .param_groups import create_optimizer, geometry_weights, param_groups
 from .registry import Method, Paper, get_method, list_optimizers, register_optimizer
 from .sgd_mrt import SGDMRT
 
@@ -16,11 +17,16 @@ __all__ = [
     "AdamSRT",
     "AliG",
     "Fromage",
+    "Invariance",
     "Method",
     "Paper",
     "create_optimizer",
+    "first_samples",
+    "geometry_weights",
     "get_method",
     "list_optimizers",
+    "measure_invariance",
     "param_groups",
     "register_optimizer",
+    "scale_invariant_parameters",
 ]

@@ -1,12 +1,15 @@
 """Which parameters get the geometry, which get weight decay: from a model to parameter groups."""
 
+import itertools
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from .invariance import scale_invariant_parameters
 from .registry import get_method
 
 logger = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ def norm_fed_weights(model: nn.Module) -> dict[str, tuple[int, ...]]:
     found = {}
     for prefix, container in model.named_modules():
         children = [(n, m) for n, m in container.named_children() if not isinstance(m, nn.Identity)]
-        for (name, layer), (_, norm) in zip(children, children[1:], strict=False):
+        for (name, layer), (_, norm) in itertools.pairwise(children):
             transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
             if not isinstance(layer, _WEIGHTED) or transposed or not isinstance(norm, _PER_CHANNEL_NORMS):
                 continue
@@ -40,6 +43,70 @@ def norm_fed_weights(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def geometry_weights(
+    model: nn.Module,
+    geometry: str = "auto",
+    *,
+    example_inputs: Any = None,
+    invariant: Mapping[str, Sequence[int]] | None = None,
+    progress: bool = False,
+) -> dict[str, tuple[int, ...]]:
+    """The weights that a geometry is for, and the axes that index their groups.
+
+    Args:
+        model: The network.
+        geometry: How they are found. "auto" takes `invariant`, or measures with `example_inputs` (see
+            `scale_invariant_parameters`), or without either goes by module structure (`norm_fed_weights`), and says so.
+            "structure" goes by module structure in any case, "none" finds none. Any other text is a regular expression:
+            weights of two or more axes with a match in their name, in the groups `invariant` gives them or by filter.
+        example_inputs: A batch as in training.
+        invariant: What `scale_invariant_parameters` found before.
+        progress: Whether to show a progress bar while measuring.
+
+    Raises:
+        ValueError: `invariant` has a name that the model has not; a regular expression that is none, or matches nothing.
+        Exception: As `scale_invariant_parameters`.
+    """
+    parameters = dict(model.named_parameters())
+    given = {name: tuple(dims) for name, dims in (invariant or {}).items()}
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        raise ValueError(f"`invariant` was measured on another model: this one has no parameter {unknown[0]!r}.")
+    if geometry == "none":
+        return {}
+    if geometry == "auto" and invariant is not None:
+        found, how = given, "as given"
+    elif geometry == "auto" and example_inputs is not None:
+        found, how = scale_invariant_parameters(model, example_inputs, progress=progress), "as measured"
+    elif geometry in ("auto", "structure"):
+        found, how = norm_fed_weights(model), "by module structure"
+    else:
+        found = {name: given.get(name, (0,)) for name in _matching_weights(parameters, geometry)}
+        how = f"by the name {geometry!r}"
+    counts = len(found), len(parameters), sum(parameters[name].numel() for name in found)
+    logger.info("%d of %d tensors are scale-invariant, with %d parameters: %s", *counts, how)
+    if geometry == "auto" and how == "by module structure":
+        logger.warning(
+            "Scale-invariant weights are told by module structure: give example_inputs to have them measured."
+        )
+    return found
+
+
+def _matching_weights(parameters: Mapping[str, torch.Tensor], expression: str) -> list[str]:
+    """Names of the weights that the expression of a user finds."""
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"geometry={expression!r} is not a regular expression: {error}.") from error
+    names = [name for name, p in parameters.items() if p.ndim > 1 and pattern.search(name)]
+    if not names:
+        raise ValueError(
+            f"geometry={expression!r} is neither auto, structure nor none, and as a regular expression it matches no "
+            "name of a weight with two or more axes."
+        )
+    return names
+
+
 def param_groups(
     model: nn.Module,
     name: str,
@@ -47,6 +114,10 @@ def param_groups(
     lr: float | torch.Tensor | None = None,
     weight_decay: float = 0.0,
     group_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    geometry: str = "auto",
+    example_inputs: Any = None,
+    invariant: Mapping[str, Sequence[int]] | None = None,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Parameter groups of `model` for the method `name`, ready for its class.
 
@@ -61,9 +132,12 @@ def param_groups(
             method's own default when not given.
         weight_decay: For the groups "geometry" and "rest".
         group_settings: Settings of single groups by their names, such as `{"geometry": {"lr": 0.2}}`.
+        geometry, example_inputs, invariant, progress: How the scale-invariant weights are found, see `geometry_weights`.
+            Nothing is measured for a method that has no geometry.
 
     Raises:
         ValueError: Unknown method, group or setting; weight decay for a method that has none; nothing to train.
+        Exception: As `geometry_weights`.
     """
     method = get_method(name)
     group_settings = dict(group_settings or {})
@@ -71,14 +145,16 @@ def param_groups(
         instead = f"; bound the weights with {method.instead_of_decay} instead" if method.instead_of_decay else ""
         raise ValueError(f"{name} has no weight decay, but weight_decay={weight_decay} was given{instead}.")
 
-    invariant = norm_fed_weights(model) if method.geometry else {}
+    found: Mapping[str, tuple[int, ...]] = {}
+    if method.geometry:
+        found = geometry_weights(model, geometry, example_inputs=example_inputs, invariant=invariant, progress=progress)
     undecayed = undecayed_parameters(model)
     base_lr = method.lr if lr is None else lr
     groups: dict[Any, dict[str, Any]] = {}
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rule = method.geometry(parameter.shape, invariant[key]) if key in invariant else None
+        rule = method.geometry(parameter.shape, found[key]) if key in found else None
         if rule is not None:
             settings = {"lr": base_lr * method.geometry_lr, **method.geometry_settings, **rule}
             label = "geometry"
@@ -87,7 +163,9 @@ def param_groups(
             label = "no_decay" if key in undecayed and "weight_decay" in method.arguments else "rest"
         if "weight_decay" in method.arguments:
             settings["weight_decay"] = 0.0 if label == "no_decay" else weight_decay
-        group = groups.setdefault((label, repr(sorted((rule or {}).items()))), {"name": label, **settings, "params": []})
+        group = groups.setdefault(
+            (label, repr(sorted((rule or {}).items()))), {"name": label, **settings, "params": []}
+        )
         group["params"].append(parameter)
     if not groups:
         raise ValueError("The model has no parameter that requires a gradient, so there is nothing to optimize.")
@@ -95,7 +173,9 @@ def param_groups(
     known = {group["name"] for group in groups.values()}
     for label, settings in group_settings.items():
         if label not in known:
-            raise ValueError(f"{name} makes no parameter group {label!r} of this model: it makes {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"{name} makes no parameter group {label!r} of this model: it makes {', '.join(sorted(known))}."
+            )
         method.check_settings(settings)
         for group in groups.values():
             if group["name"] == label:
@@ -113,6 +193,10 @@ def create_optimizer(
     lr: float | torch.Tensor | None = None,
     weight_decay: float = 0.0,
     group_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    geometry: str = "auto",
+    example_inputs: Any = None,
+    invariant: Mapping[str, Sequence[int]] | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> torch.optim.Optimizer:
     """The method `name` for `model`, with its parameter groups made by `param_groups`.
@@ -120,7 +204,7 @@ def create_optimizer(
     Args:
         name: A registered method, see `list_optimizers()`.
         model: The network.
-        lr, weight_decay, group_settings: As in `param_groups`.
+        lr, weight_decay, group_settings, geometry, example_inputs, invariant, progress: As in `param_groups`.
         **settings: Any other argument of the method's class.
 
     Returns:
@@ -128,8 +212,19 @@ def create_optimizer(
 
     Raises:
         ValueError: As `param_groups`, and for a setting the class does not take.
+        Exception: As `geometry_weights`.
     """
     method = get_method(name)
     method.check_settings(settings)
-    groups = param_groups(model, name, lr=lr, weight_decay=weight_decay, group_settings=group_settings)
+    groups = param_groups(
+        model,
+        name,
+        lr=lr,
+        weight_decay=weight_decay,
+        group_settings=group_settings,
+        geometry=geometry,
+        example_inputs=example_inputs,
+        invariant=invariant,
+        progress=progress,
+    )
     return method.cls(groups, lr=method.lr if lr is None else lr, **{**method.settings, **settings})

@@ -1,0 +1,189 @@
+"""A model run on stand-ins for its tensors, and left exactly as it was."""
+
+import dataclasses
+import random
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Probe:
+    """Runs a model in training mode, in `dtype`, at any values of its parameters.
+
+    The model computes with copies: its parameters and their gradients, its buffers and its other tensors are never
+    written to. Attributes named like an epsilon are lowered to `eps` where they are larger.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Any, dtype: torch.dtype, eps: float) -> None:
+        self.model, self.inputs, self.dtype, self.eps = model, example_inputs, dtype, eps
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        tensors = [*model.parameters(), *model.buffers()]
+        self.device = tensors[0].device
+        self.devices = sorted({tensor.device for tensor in tensors}, key=str)
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """A copy in the probe's dtype or its complex counterpart; integers and booleans stay what they are."""
+        if tensor.is_complex():
+            dtype = self.dtype.to_complex()
+        else:
+            dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to(dtype, copy=True)
+
+    def run(
+        self, values: Mapping[str, Tensor], seed: int, objective: Callable[[list[Tensor]], Tensor] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor], bool]:
+        """Runs the model once.
+
+        Args:
+            values: Of all parameters, in the probe's dtype.
+            seed: Of the random numbers that the model draws.
+            objective: Of the outputs; its gradients are wanted.
+
+        Returns:
+            The floating-point outputs, the objective's gradients for the parameters that have one, and whether the
+            model drew random numbers.
+        """
+        leaves = {n: v.detach().requires_grad_(v.is_floating_point() or v.is_complex()) for n, v in values.items()}
+        stand_in: dict[int, Tensor] = {}  # by the identity of the tensor it stands for: what is shared stays shared
+
+        def replace(key: Any, value: Any) -> Any:
+            if isinstance(value, Tensor):
+                if id(value) not in stand_in:
+                    name = self.names.get(id(value))
+                    stand_in[id(value)] = self.cast(value) if name is None else leaves[name]
+                return stand_in[id(value)]
+            if isinstance(value, torch.Generator):
+                return value.clone_state()
+            return min(value, self.eps) if isinstance(value, float) and "eps" in str(key) else value
+
+        with ExitStack() as stack:
+            for context in (torch.inference_mode(False), torch.enable_grad()):
+                stack.enter_context(context)
+            for kind in {device.type for device in self.devices}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            if "torch._dynamo" in sys.modules:  # compiling once more for this dtype would take longer than the run
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(replayed_random_numbers(seed, self.devices))
+            stack.enter_context(without_gradients(self.model))
+            stack.enter_context(stand_ins(self.model, replace))
+            self.model.train()
+            inputs = map_tensors(self.inputs, lambda tensor: self.cast(tensor).to(self.device))
+            before = self._generator_states()
+            if isinstance(inputs, dict):
+                outputs = self.model(**inputs)
+            else:
+                outputs = self.model(*inputs) if isinstance(inputs, list | tuple) else self.model(inputs)
+            drew = any(not torch.equal(a, b) for a, b in zip(before, self._generator_states(), strict=True))
+            tensors = list(floating_tensors(outputs))
+            if objective is not None:  # in here, since checkpointed blocks run again in the backward pass
+                objective(tensors).backward()
+        gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+        return [tensor.detach() for tensor in tensors], gradients, drew
+
+    def _generator_states(self) -> list[Tensor]:
+        accelerators = [device for device in self.devices if device.type != "cpu"]
+        return [torch.get_rng_state(), *(torch.get_device_module(d).get_rng_state(d) for d in accelerators)]
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with every tensor in it changed, mappings made into dicts."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map_tensors(item, change) for item in value)
+    return value
+
+
+def floating_tensors(value: Any) -> Iterator[Tensor]:
+    """The floating-point tensors of a model's output, in dicts, lists, tuples and dataclasses too; complex ones as pairs."""
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            yield torch.view_as_real(value)
+        elif value.is_floating_point():
+            yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from floating_tensors(item)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from floating_tensors(getattr(value, field.name))
+
+
+def deviation(outputs: list[Tensor], base: list[Tensor]) -> float:
+    """The largest |output - base| / |base| of the tensors, without the entries that are not finite in `base`."""
+    if [o.shape for o in outputs] != [b.shape for b in base]:
+        return float("inf")
+    worst = 0.0
+    for output, reference in zip(outputs, base, strict=True):
+        finite = reference.isfinite()
+        output, reference = output[finite].double(), reference[finite].double()
+        if not output.isfinite().all():
+            return float("inf")
+        change = torch.linalg.vector_norm(output - reference).item()
+        if change > 0:
+            worst = max(worst, change / max(torch.linalg.vector_norm(reference).item(), change * 1e-9))
+    return worst
+
+
+@contextmanager
+def stand_ins(model: nn.Module, replace: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Puts `replace(key, value)` for each attribute of each module, and for each item of their dicts and lists.
+
+    Afterwards all of them hold what they held before, whatever the model did to them.
+    """
+    holders: list[Any] = []
+    for module in model.modules():
+        holders += [vars(module), *(v for v in vars(module).values() if type(v) in (dict, OrderedDict, list, set))]
+    before = [holder.copy() for holder in holders]
+    try:
+        for holder, content in zip(holders, before, strict=True):
+            if not isinstance(holder, set):
+                for key, value in content.items() if isinstance(holder, dict) else enumerate(content):
+                    holder[key] = replace(key, value)
+        yield
+    finally:
+        for holder, content in zip(holders, before, strict=True):
+            holder.clear()
+            holder.extend(content) if isinstance(holder, list) else holder.update(content)
+
+
+@contextmanager
+def without_gradients(model: nn.Module) -> Iterator[None]:
+    """Keeps gradients from the parameters themselves, should the model hold one where no stand-in takes its place."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+
+
+@contextmanager
+def replayed_random_numbers(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
+    """Starts torch's generators (of the CPU and of `devices`), Python's and NumPy's from `seed`; afterwards they go on as before."""
+    numpy = sys.modules.get("numpy")
+    python, array = random.getstate(), numpy and numpy.random.get_state()
+    accelerators = [device for device in devices if device.type != "cpu"]
+    with torch.random.fork_rng(accelerators, device_type=accelerators[0].type if accelerators else "cuda"):
+        # Not torch.manual_seed, which would reseed accelerators that the model does not use.
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        for device in accelerators:
+            torch.get_device_module(device).set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
+        random.seed(seed)
+        if numpy:
+            numpy.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy:
+                numpy.random.set_state(array)

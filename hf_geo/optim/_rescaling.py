@@ -1,0 +1,169 @@
+"""Groups of weights that a model's outputs do not follow when they are rescaled, as `measure_invariance` explains."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ._probe import Probe, deviation
+
+EPS_SHARE = 1e-2  # the most that an epsilon may spoil the invariance at the natural scale of the weights
+BOOST = 12  # where the weights are at least 2**BOOST times as large, the effect of an epsilon has to have vanished
+
+
+def group_sums(tensor: Tensor) -> dict[tuple[int, ...], Tensor]:
+    """For each set of axes that index groups of weights, the sums of `tensor` over the groups."""
+    sums = {tuple(range(tensor.ndim)): tensor}
+    for size in reversed(range(tensor.ndim)):
+        for dims in itertools.combinations(range(tensor.ndim), size):
+            summed = min((axis for axis in range(tensor.ndim) if axis not in dims), key=lambda axis: tensor.shape[axis])
+            finer = tuple(sorted((*dims, summed)))
+            sums[dims] = sums[finer].sum(finer.index(summed))
+    return sums
+
+
+class Effect(NamedTuple):
+    """How one parameter acts on a random combination of the outputs, with `e` = gradient * weight.
+
+    `reach` is |e|, relative to the outputs. `shares` has, for each grouping, the norm of the sums of `e` over the
+    groups, relative to |e|: around 1 by chance, 0 if the groups may be rescaled one by one.
+    """
+
+    reach: float
+    shares: dict[tuple[int, ...], float]
+
+
+def start_search(model: nn.Module, example_inputs: Any, candidates: list[str], seed: int) -> tuple["Search", tuple]:
+    """A search and its first effects, in float64, or in float32 for a model that does not run in float64."""
+    for dtype in (torch.float64, torch.float32):
+        try:
+            search = Search(model, example_inputs, candidates, seed, dtype)
+            first = search.effects(search.point, draw=0)
+        except (RuntimeError, TypeError):  # no such kernel, a float32 constant in the code, not enough memory
+            if dtype is torch.float32:
+                raise
+            continue
+        search.check_repeatable(first[0])
+        return search, first
+
+
+class Search:
+    """A model at a generic point, and the questions that are put to it there."""
+
+    def __init__(
+        self, model: nn.Module, example_inputs: Any, candidates: list[str], seed: int, dtype: torch.dtype
+    ) -> None:
+        unit = torch.finfo(dtype).eps
+        self.faint = unit**0.5
+        self.tolerance = unit**0.5 + EPS_SHARE / 2**BOOST
+        self.probe = Probe(model, example_inputs, dtype, eps=unit ** (2 / 3))
+        self.kind, self.candidates, self.seed = type(model).__name__, candidates, seed
+        self.generator = torch.Generator().manual_seed(seed)
+        self.point = {name: self._generic(p) for name, p in model.named_parameters()}
+
+    def _generic(self, parameter: Tensor) -> Tensor:
+        """A value no initialization gives, of the scale that the parameter has or a layer of its width wants."""
+        value = self.probe.cast(parameter)
+        if not parameter.requires_grad or not value.is_floating_point() or not value.numel():
+            return value
+        scale = value.square().mean().sqrt().item()
+        if value.ndim < 2 or value.shape[0] == value.numel():
+            noise = max(scale, 0.5) * (torch.rand(value.shape, generator=self.generator) - 0.5)
+        else:
+            noise = max(scale, value[0].numel() ** -0.5) * torch.randn(value.shape, generator=self.generator)
+        return value + noise.to(value)
+
+    def effects(self, point: Mapping[str, Tensor], draw: int) -> tuple[list[Tensor], dict[str, Effect], bool]:
+        """The outputs at `point`, the effects of the candidates on them, and whether the model drew random numbers."""
+        outputs, gradients, drew = self.probe.run(point, self.seed + draw, self._combination)
+        effects = {name: self._effect(name, gradients.pop(name, None), point[name]) for name in self.candidates}
+        return outputs, effects, drew
+
+    def _effect(self, name: str, gradient: Tensor | None, weight: Tensor) -> Effect:
+        if gradient is None:
+            return Effect(0.0, {})
+        effect = gradient * weight
+        reach = torch.linalg.vector_norm(effect).item()
+        if not math.isfinite(reach):
+            raise RuntimeError(self._unusable(f"has a gradient for {name} that is not finite"))
+        # Groups without effect do not count: taps of a filter that see nothing but padding are no finer groups.
+        groups = {dims: sums.count_nonzero().item() for dims, sums in group_sums(effect.square()).items()}
+        finest = sorted(groups, key=lambda dims: (-groups[dims], dims != (0,), len(dims), dims))
+        sums = {dims: torch.linalg.vector_norm(sums).item() for dims, sums in group_sums(effect).items()}
+        several = [dims for dims in finest if math.prod(weight.shape[d] for d in dims) < weight.numel()]
+        return Effect(reach, {dims: sums[dims] / reach if reach else 0.0 for dims in several})
+
+    def _combination(self, outputs: list[Tensor]) -> Tensor:
+        """A random combination of the outputs, each relative to its size."""
+        terms = []
+        for output in outputs:
+            entries = output[output.isfinite()]
+            if output.requires_grad and entries.any():
+                weights = torch.randn(entries.shape, generator=self.generator, dtype=entries.dtype).to(entries.device)
+                terms.append((weights * entries).sum() / torch.linalg.vector_norm(entries.detach()))
+        if not terms:
+            raise ValueError(f"No floating-point output of {self.kind} depends on its parameters: nothing to measure.")
+        return torch.stack([term.to(terms[0]) for term in terms]).sum()
+
+    def check_repeatable(self, outputs: list[Tensor]) -> None:
+        """Raises `RuntimeError` unless a second run gives the same outputs."""
+        change = deviation(self.probe.run(self.point, self.seed)[0], outputs)
+        if not change <= self.tolerance:
+            what = f"gives outputs that differ by {change:.1e} for the same weights, inputs and random numbers"
+            raise RuntimeError(self._unusable(what))
+
+    def _unusable(self, what: str) -> str:
+        instead = 'Select weights with geometry="structure" or a regular expression instead.'
+        return f"{self.kind} {what}, so its scale invariance cannot be measured. {instead}"
+
+    def settle(
+        self, effects: Mapping[str, Effect], outputs: list[Tensor], draw: int
+    ) -> Iterator[tuple[str, tuple[int, ...] | None, float]]:
+        """Yields each parameter with its finest grouping that holds, or None, and the change of the outputs."""
+        untried = {n: [d for d, share in e.shares.items() if share <= EPS_SHARE] for n, e in effects.items()}
+        for name, effect in effects.items():
+            if not untried[name]:
+                yield name, None, effect.reach * effect.shares[()]
+        # Those that a norm's lowered epsilon explains, and those that chance or an epsilon in the code has to explain.
+        trials = [name for name in untried if untried[name]]
+        doubtful = [name for name in trials if effects[name].shares[untried[name][0]] > self.tolerance]
+        sets = [names for names in (doubtful, [name for name in trials if name not in doubtful]) if names]
+        while sets:
+            names = sets.pop()
+            change, unchanged = self._rescale({name: untried[name][0] for name in names}, outputs, draw)
+            if unchanged:
+                yield from ((name, untried[name][0], change) for name in names)
+            elif len(names) > 1:
+                sets += [names[: len(names) // 2], names[len(names) // 2 :]]
+            elif len(untried[names[0]]) > 1:
+                untried[names[0]].pop(0)
+                sets.append(names)
+            else:
+                yield names[0], None, change
+
+    def _rescale(
+        self, channel_dims: Mapping[str, tuple[int, ...]], outputs: list[Tensor], draw: int
+    ) -> tuple[float, bool]:
+        """Multiplies all groups by random factors: the change of the outputs, and whether at most an epsilon makes it."""
+        large = self.point | {n: self._scaled(self.point[n], dims, BOOST) for n, dims in channel_dims.items()}
+        at_large = self.probe.run(large, self.seed + draw)[0]
+        change = deviation(at_large, outputs)
+        if change <= self.tolerance or not change <= EPS_SHARE:
+            return change, change <= self.tolerance
+        larger = large | {n: self._scaled(large[n], dims, 1) for n, dims in channel_dims.items()}
+        return change, deviation(self.probe.run(larger, self.seed + draw)[0], at_large) <= self.tolerance
+
+    def _scaled(self, value: Tensor, channel_dims: tuple[int, ...], least: int) -> Tensor:
+        """`value` times 2**least to 2**(least + 4), one factor a group."""
+        shape = [size if d in channel_dims else 1 for d, size in enumerate(value.shape)]
+        exponents = torch.randint(least, least + 5, shape, generator=self.generator).to(value.device)
+        return torch.ldexp(value, exponents)
+
+    def shifted(self, names: list[str]) -> list[str]:
+        """Which of them would be scale-invariant if all biases were zero."""
+        bare = {n: v.zero_() if n.endswith("bias") and v.ndim < 2 else v for n, v in self.point.items()}
+        effects = self.effects(bare, draw=0)[1]
+        return [n for n in names if effects[n].reach > self.faint and min(effects[n].shares.values()) < EPS_SHARE**2]
