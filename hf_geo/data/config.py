@@ -21,7 +21,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Split to evaluate on during training. Default: validation, val, valid or dev where there is one, "
-            "else 10 % held out from the training split, the same in every run."
+            "else 10 %% held out from the training split, the same in every run."
         },
     )
     test_split: str | None = field(

@@ -66,7 +66,7 @@ class GeoTrainingArguments(TrainingArguments):
             self.optim = name
         if self.log_geometry and self.logging_strategy != "steps":
             raise ValueError(
-                f"--log_geometry measures at logging steps: it needs --logging_strategy steps, not {self.logging_strategy}."
+                f"--log_geometry measures at logging steps: it needs --logging_strategy steps, not {self.logging_strategy.value}."
             )
 
     @staticmethod

@@ -1,0 +1,110 @@
+"""Recipes: a file's values are defaults, the command line wins, and a mistake is named."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hf_geo import GeoTrainingArguments
+from hf_geo.data.config import DataArguments
+from hf_geo.models.config import ModelArguments
+from hf_geo.training.arguments import RunArguments
+from hf_geo.training.config import make_parser, parse_command_line, read_recipe
+from tests.paths import REPOSITORY
+
+KINDS = (ModelArguments, DataArguments, RunArguments, GeoTrainingArguments)
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def parse(*words: str | Path):
+    return parse_command_line(KINDS, [str(word) for word in words])
+
+
+def test_the_command_line_wins(tmp_path) -> None:
+    write(tmp_path, a="model: resnet18\ndataset: digits\nlearning_rate: 1e-3\nbf16: false\nmax_steps: 7\nhub_model_id: null\n")
+    model, data, _, args, chosen = parse("--config", tmp_path / "a.yaml", "--max_steps", "9")
+    assert (model.model, data.dataset, args.learning_rate, args.max_steps) == ("resnet18", "digits", 1e-3, 9)
+    assert chosen.config == str(tmp_path / "a.yaml")
+
+
+def test_lists_and_mappings(tmp_path) -> None:
+    write(tmp_path, a="include_for_metrics: [loss, inputs]\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.1}\n")
+    *_, args, _ = parse("--config", tmp_path / "a.yaml")
+    assert args.include_for_metrics == ["loss", "inputs"]
+    assert args.lr_scheduler_kwargs == {"min_lr": 0.1}
+
+
+def test_bases_and_variants(tmp_path) -> None:
+    write(
+        tmp_path,
+        base="optim: sgd\nseed: 1\nvariants: {low: {seed: 0}}",
+        a="base: base.yaml\nseed: 2\nvariants:\n  high: {seed: 3, optim: fromage}",
+    )
+    assert read_recipe(tmp_path / "a.yaml") == {"optim": "sgd", "seed": 2}
+    assert read_recipe(tmp_path / "a.yaml", "high") == {"optim": "fromage", "seed": 3}
+    assert read_recipe(tmp_path / "a.yaml", "low") == {"optim": "sgd", "seed": 0}
+
+
+def test_smoke_is_short(tmp_path) -> None:
+    write(tmp_path, a="max_steps: 1000")
+    _, data, _, args, _ = parse("--config", tmp_path / "a.yaml", "--smoke", "--logging_steps", "2")
+    assert (args.max_steps, data.max_train_samples, args.logging_steps) == (3, 64, 2)
+
+
+WRONG = [
+    ("learning_rte: 1", "a.yaml: unknown option 'learning_rte'; did you mean 'learning_rate'"),
+    ("- 1\n- 2", "holds no mapping"),
+    ("", "holds no mapping"),
+    ("a: [1", "is not YAML"),
+    ("base: gone.yaml", "gone.yaml' cannot be read: No such file"),
+    ("base: a.yaml", "a.yaml -> a.yaml"),
+    ("variants: 3", "variant 'variants' is not a mapping"),
+    ("variants: {x: 3}", "variant 'x' is not a mapping"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG, ids=[text.replace("\n", " ") for text, _ in WRONG])
+def test_wrong_files(tmp_path, text: str, message: str) -> None:
+    write(tmp_path, a=text)
+    with pytest.raises(ValueError, match=message):
+        parse("--config", tmp_path / "a.yaml")
+
+
+def test_missing_file_and_unknown_variant(tmp_path) -> None:
+    with pytest.raises(ValueError, match="gone.yaml' cannot be read"):
+        parse("--config", tmp_path / "gone.yaml")
+    write(tmp_path, a="variants: {x: {seed: 1}, y: {seed: 2}}")
+    with pytest.raises(ValueError, match="no variant 'z': it has x, y"):
+        parse("--config", tmp_path / "a.yaml", "--variant", "z")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optm", "sgd"], "unknown option --optm: did you mean --optim?"),
+        (["--learning_rate", "fast"], "invalid float value: 'fast'"),
+        (["--variant", "x"], "give --config too"),
+        (["stray"], "unknown option stray"),
+    ],
+)
+def test_wrong_words_end_with_status_2(words: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse(*words)
+    assert raised.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_help_is_complete_and_grouped() -> None:
+    text = make_parser(KINDS).format_help()
+    fields = [field.name for kind in KINDS for field in dataclasses.fields(kind) if field.init]
+    assert [name for name in fields if f"--{name} " not in text] == []
+    assert "Optimizer:" in text and "Checkpointing & Saving:" in text and "--no_" not in text.replace("--no_x", "")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses(path: Path) -> None:
+    model, data, _, args, _ = parse("--config", path)
+    assert model.model and data.dataset and args.optim
