@@ -5,6 +5,7 @@ Neurocomputing 487 (2022), arXiv 2006.13382.
 """
 
 from math import sqrt
+from numbers import Real
 from typing import Any
 
 import torch
@@ -53,12 +54,11 @@ class _SphericalAdam(SphericalOptimizer):
 def check_betas(group: dict[str, Any]) -> None:
     """Makes `group["betas"]` a pair of floats in [0, 1), or raises."""
     betas = group["betas"]
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
+    if not isinstance(betas, tuple | list) or any(isinstance(b, bool) or not isinstance(b, Real) for b in betas):
         raise TypeError(f"betas has to be a pair of numbers, not {betas!r}.")
-    pair = {"betas[0]": betas[0], "betas[1]": betas[1]}
-    for name in pair:
-        check_number(pair, name, below=1.0)
-    group["betas"] = tuple(pair.values())
+    if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+        raise ValueError(f"betas has to be a pair of numbers that are at least 0 and below 1, not {betas!r}.")
+    group["betas"] = (float(betas[0]), float(betas[1]))
 
 
 def advance(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:

@@ -3,7 +3,6 @@
 Berrada, Zisserman, Kumar: Training Neural Networks for and by Interpolation. ICML 2020, arXiv 1906.05661.
 """
 
-import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -47,10 +46,13 @@ class AliG(GeometricOptimizer):
         return {**super().__getstate__(), "projection_fn": self.projection_fn}
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        lr = group["lr"]
-        group["unbounded"] = lr is None or (not isinstance(lr, Tensor) and lr in (math.inf, UNBOUNDED))
+        group["unbounded"] = group["lr"] is None
         if group["unbounded"]:
             group["lr"] = UNBOUNDED
+        if "projection_fn" in group:
+            raise TypeError(
+                f"projection_fn is an argument of AliG alone, not of a group, where it could not be saved: {group['projection_fn']!r}."
+            )
         check_number(group, "lr", tensor=True)
         check_number(group, "momentum", below=1.0)
         check_number(group, "eps")
@@ -67,7 +69,7 @@ class AliG(GeometricOptimizer):
 
     def set_loss(self, loss: float | Tensor) -> None:
         """Hands over the loss that belongs to the gradients at hand, for the next `step` alone."""
-        self._loss = loss
+        self._loss = as_scalar(loss)
 
     @property
     def skipped_steps(self) -> int:
@@ -75,8 +77,11 @@ class AliG(GeometricOptimizer):
         return 0 if self._skipped is None else int(self._skipped)
 
     def _update(self, loss: Any) -> None:
-        loss, self._loss = self._loss if loss is None else loss, None
-        loss = self._value(loss)
+        loss, self._loss = self._loss if loss is None else as_scalar(loss), None
+        if loss is None:
+            loss = self._without_loss()
+        else:
+            self._refuse_schedules()
         gathered = self._with_gradient()
         params = [p for _, params in gathered for p in params]
         if not params:
@@ -107,25 +112,14 @@ class AliG(GeometricOptimizer):
         self.step_size, self.step_size_unclipped = sizes[0]
         self._project(usable)
 
-    def _value(self, loss: Any) -> Tensor:
-        """The loss as a 0-dim tensor."""
-        frozen = all(float(group["lr"]) == 0 for group in self.param_groups) if loss is None else False
-        if not frozen:
-            self._refuse_schedules()
-        if loss is None and not frozen:
-            raise RuntimeError(
-                "AliG needs the loss of the gradients at hand, which makes the size of its step: "
-                "call step(lambda: loss), or set_loss(loss) before step()."
-            )
-        if isinstance(loss, DTensor):
-            loss = loss.full_tensor()
-        if isinstance(loss, Tensor):
-            if loss.numel() != 1:
-                raise ValueError(f"AliG needs one loss, but got a tensor of shape {tuple(loss.shape)}: reduce it first.")
-            return loss.detach().reshape(())
-        if isinstance(loss, bool) or not isinstance(loss, Real | None):
-            raise TypeError(f"AliG needs the loss as a number or a tensor of one element, not {loss!r}.")
-        return torch.tensor(0.0 if loss is None else float(loss), dtype=torch.float64)
+    def _without_loss(self) -> Tensor:
+        # torch.distributed.checkpoint takes a step with lr 0 to have the state made: that one needs no loss.
+        if all(float(group["lr"]) == 0 for group in self.param_groups):
+            return torch.tensor(0.0)
+        raise RuntimeError(
+            "AliG needs the loss of the gradients at hand, which makes the size of its step: pass a closure that returns it, "
+            "step(lambda: loss), or call set_loss(loss) before step()."
+        )
 
     def _refuse_schedules(self) -> None:
         for group in self.param_groups:
@@ -148,6 +142,19 @@ class AliG(GeometricOptimizer):
         factor = torch.where(usable.to(total.device) & (total > max_norm), max_norm / total, 1.0)
         for w in weights:
             w.mul_(factor.to(w.device))
+
+
+def as_scalar(loss: Any) -> Tensor:
+    """A loss as a 0-dim tensor; raises `TypeError` or `ValueError` for what is not one number."""
+    if isinstance(loss, DTensor):
+        loss = loss.full_tensor()
+    if isinstance(loss, Tensor):
+        if loss.numel() != 1:
+            raise ValueError(f"AliG needs one loss, but got a tensor of shape {tuple(loss.shape)}: reduce it first.")
+        return loss.detach().reshape(())
+    if isinstance(loss, bool) or not isinstance(loss, Real):
+        raise TypeError(f"AliG needs the loss as a number or a tensor of one, not {loss!r} ({type(loss).__name__}).")
+    return torch.tensor(float(loss), dtype=torch.float64)
 
 
 def alig(x: Tensor, g: Tensor, *state: Tensor, adjusted: bool) -> None:
