@@ -28,14 +28,13 @@ from hf_geo.training.runs import default_output_dir, hardware, portable_state, p
 from hf_geo.training.trainer import GeoTrainer
 from hf_geo.training.user_errors import one_sentence_errors
 
-
 FIGURE = ("figures", "training.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     with one_sentence_errors("train.py"):
-        model_args, data_args, run_args, args, _ = parse_command_line(
+        model_args, data_args, run_args, args, chosen = parse_command_line(
             (ModelArguments, DataArguments, RunArguments, GeoTrainingArguments),
             argv,
             prog="train.py",
@@ -48,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint
         )
         # The finished folder is pushed as a whole; transformers would push from inside the training loop.
-        hub_id, args.push_to_hub = (args.hub_model_id or args.output_dir) if args.push_to_hub else None, False
+        hub_id = (args.hub_model_id or Path(args.output_dir).name) if args.push_to_hub else None
+        args.push_to_hub = False
         if hub_id:
             check_destination(hub_id, folder=args.output_dir, private=args.hub_private_repo, token=args.hub_token)
         set_seed(args.seed)
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     settings = (model_args, data_args, args)
-    report = make_report(trainer, job, trained, measured, public_settings(*settings, changed_only=True), hub_id)
+    shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
+    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), hub_id)
     export_model(job.model, args.output_dir, processor=job.processor, state_dict=state_dict)
     write_results(
         args.output_dir,
@@ -127,7 +128,9 @@ def make_report(
 
 def print_summary(report: RunReport, job: Job, folder: str) -> None:
     """Says what came out, where it is, and what can be done with it."""
-    print(f"\n{job.metric} {report.shown(job.metric)} on {report.evaluated_on}, after {report.seconds:.0f} s of training")
+    print(
+        f"\n{job.metric} {report.shown(job.metric)} on {report.evaluated_on}, after {report.seconds:.0f} s of training"
+    )
     print(f"  weights:     {folder}/model.safetensors with config.json: opens in timm and transformers")
     print(f"  model card:  {folder}/README.md, with {folder}/{'/'.join(FIGURE)}")
     print(f"  figures:     {folder}/eval_results.json, train_results.json, trainer_state.json")

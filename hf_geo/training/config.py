@@ -156,7 +156,8 @@ def parse_command_line(
     The recipe's values are defaults, `--smoke` shortens the run, and what stands on the command line wins.
 
     Returns:
-        One instance of each dataclass, then the namespace of `config`, `variant` and `smoke`.
+        One instance of each dataclass, then the namespace of `config`, `variant`, `smoke` and `given`:
+        the names of the options that stand in the recipe or on the command line.
 
     Raises:
         ValueError: A recipe that cannot be used.
@@ -192,4 +193,6 @@ def parse_command_line(
     for kind in dataclass_types:
         names = {f.name for f in dataclasses.fields(kind) if f.init}
         found.append(kind(**{k: v for k, v in vars(namespace).items() if k in names}))
-    return (*found, argparse.Namespace(config=chosen.config, variant=chosen.variant, smoke=chosen.smoke))
+    actions = {option: action.dest for action in parser._actions for option in action.option_strings}
+    given = {actions[word.partition("=")[0]] for word in words + command_line if word.partition("=")[0] in actions}
+    return (*found, argparse.Namespace(config=chosen.config, variant=chosen.variant, smoke=chosen.smoke, given=given))

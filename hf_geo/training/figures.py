@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange"}
 
 
@@ -31,7 +30,13 @@ def draw_training_curves(
         for name, key in keys.items():
             points = [(row["step"], row[key]) for row in log_history if key in row]
             if points:
-                axes.plot(*zip(*points, strict=True), color=COLOURS[name], label=name, marker="." if len(points) < 40 else "", linewidth=1.4)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=COLOURS[name],
+                    label=name,
+                    marker="." if len(points) < 40 else "",
+                    linewidth=1.4,
+                )
         axes.set(xlabel="update", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.grid(alpha=0.3)

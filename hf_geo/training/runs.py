@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -75,25 +76,20 @@ def _checkpoint_to_resume(resume: str, newest: str | None, folder: Path) -> str 
     return resume
 
 
-def public_settings(*instances: Any, changed_only: bool = False) -> dict[str, Any]:
+def public_settings(*instances: Any, only: Collection[str] | None = None) -> dict[str, Any]:
     """The settings of dataclass instances without secrets or local paths: what a card and `training_args.json` may show.
 
     Args:
         *instances: `TrainingArguments` (its own `to_dict` is used) or other dataclasses.
-        changed_only: Leave out those at their default.
+        only: Names of the settings to show; all of them when not given.
     """
     found = {}
     for instance in instances:
-        values, defaults = _as_dict(instance), _as_dict(type(instance)()) if changed_only else {}
-        for field in dataclasses.fields(instance):
-            private = field.name in PRIVATE or field.name.endswith("_token")
-            if field.init and not private and (field.name not in defaults or values[field.name] != defaults[field.name]):
-                found[field.name] = _without_local_path(values[field.name])
+        values = instance.to_dict() if hasattr(instance, "to_dict") else dataclasses.asdict(instance)
+        for name in (field.name for field in dataclasses.fields(instance) if field.init):
+            if name not in PRIVATE and not name.endswith("_token") and (only is None or name in only):
+                found[name] = _without_local_path(values[name])
     return found
-
-
-def _as_dict(instance: Any) -> dict[str, Any]:
-    return instance.to_dict() if hasattr(instance, "to_dict") else dataclasses.asdict(instance)
 
 
 def _without_local_path(value: Any) -> Any:

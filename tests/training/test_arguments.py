@@ -59,7 +59,9 @@ def test_set_optimizer_takes_both_kinds() -> None:
         args.set_optimizer("fromage", args="q_bound=2.0")
 
 
-@pytest.mark.parametrize(("name", "level"), [("alig", "WARNING"), ("fromage", "INFO"), ("sgdg", "INFO"), ("sgdmrt", None)])
+@pytest.mark.parametrize(
+    ("name", "level"), [("alig", "WARNING"), ("fromage", "INFO"), ("sgdg", "INFO"), ("sgdmrt", None)]
+)
 def test_clipping_against_the_method_is_said(name: str, level: str | None, caplog) -> None:
     caplog.set_level(logging.INFO, "hf_geo.training.arguments")
     make(optim=name)

@@ -25,14 +25,20 @@ def parse(*words: str | Path):
 
 
 def test_the_command_line_wins(tmp_path) -> None:
-    write(tmp_path, a="model: resnet18\ndataset: digits\nlearning_rate: 1e-3\nbf16: false\nmax_steps: 7\nhub_model_id: null\n")
+    write(
+        tmp_path,
+        a="model: resnet18\ndataset: digits\nlearning_rate: 1e-3\nbf16: false\nmax_steps: 7\nhub_model_id: null\n",
+    )
     model, data, _, args, chosen = parse("--config", tmp_path / "a.yaml", "--max_steps", "9")
     assert (model.model, data.dataset, args.learning_rate, args.max_steps) == ("resnet18", "digits", 1e-3, 9)
     assert chosen.config == str(tmp_path / "a.yaml")
 
 
 def test_lists_and_mappings(tmp_path) -> None:
-    write(tmp_path, a="include_for_metrics: [loss, inputs]\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.1}\n")
+    write(
+        tmp_path,
+        a="include_for_metrics: [loss, inputs]\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.1}\n",
+    )
     *_, args, _ = parse("--config", tmp_path / "a.yaml")
     assert args.include_for_metrics == ["loss", "inputs"]
     assert args.lr_scheduler_kwargs == {"min_lr": 0.1}
