@@ -5,7 +5,7 @@ import json
 import pytest
 
 CODE = """
-import json
+import json, sys
 from hf_geo.data.sources import open_source
 from hf_geo.models.sources import find_model
 
@@ -16,10 +16,10 @@ def attempt(action, name):
         return str(error)
     return sorted(found.splits) if hasattr(found, "splits") else found.kind
 
-names = ["uoft-cs/cifar10", "uoft-cs/nothing", "ada/secret"]
+data, models = map(json.loads, sys.argv[1:])
 print(json.dumps([
-    {name: attempt(lambda name: open_source(name, streaming=True), name) for name in names},
-    {name: attempt(find_model, name) for name in ["ada/model", "hf-hub:uoft-cs/nothing", "ada/secret"]},
+    {name: attempt(lambda name: open_source(name, streaming=True), name) for name in data},
+    {name: attempt(find_model, name) for name in models},
 ]))
 """
 
@@ -32,14 +32,20 @@ def filled(hub):
     return hub
 
 
-def read(hub, **environment: str) -> tuple[dict, dict]:
-    data, models = json.loads(hub.run(CODE, **environment).stdout.splitlines()[-1])
-    assert not [message for message in (*data.values(), *models.values()) if "\n" in message]
-    return data, models
+def read(hub, data: list[str], models: list[str], **environment: str) -> tuple[dict, dict]:
+    """What reading each data set and each model ends in: an error's message, or what was found."""
+    done = hub.run(["-c", CODE, json.dumps(data), json.dumps(models)], **environment)
+    ends = json.loads(done.stdout.splitlines()[-1])
+    assert not [message for end in ends for message in end.values() if "\n" in message]
+    return ends
 
 
 def test_what_is_missing_or_private_is_named(filled):
-    data, models = read(filled)
+    data, models = read(
+        filled,
+        ["uoft-cs/cifar10", "uoft-cs/nothing", "ada/secret"],
+        ["ada/model", "hf-hub:uoft-cs/nothing", "ada/secret"],
+    )
     assert data.pop("uoft-cs/cifar10") == ["test", "train"]
     for name, message in data.items():
         assert message.startswith(f"The Hub gives no data set {name!r}: ")
@@ -57,6 +63,6 @@ def test_what_is_missing_or_private_is_named(filled):
     ],
 )
 def test_without_the_hub_the_sentence_says_so(filled, environment):
-    data, models = read(filled, **environment)
+    data, models = read(filled, ["uoft-cs/cifar10"], ["hf-hub:ada/model"], **environment)
     for name, message in (*data.items(), *models.items()):
         assert message.startswith(f"{name.removeprefix('hf-hub:')!r} is no folder here, and the Hub cannot be reached")
