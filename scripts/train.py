@@ -24,7 +24,14 @@ from hf_geo.tasks import Job, image_classification
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments
 from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_training_curves
-from hf_geo.training.runs import default_output_dir, hardware, portable_state, prepare_output_dir, public_settings
+from hf_geo.training.runs import (
+    check_output_dir,
+    default_output_dir,
+    hardware,
+    portable_state,
+    public_settings,
+    remove_earlier_run,
+)
 from hf_geo.training.trainer import GeoTrainer
 from hf_geo.training.user_errors import one_sentence_errors
 
@@ -43,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, format="%(message)s")
         args.output_dir = default_output_dir(args.output_dir, model_args.model, data_args.dataset, args.optim)
-        checkpoint = prepare_output_dir(
-            args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint
-        )
+        checkpoint = check_output_dir(args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint)
         # The finished folder is pushed as a whole; transformers would push from inside the training loop.
         hub_id = (args.hub_model_id or Path(args.output_dir).name) if args.push_to_hub else None
         args.push_to_hub = False
@@ -63,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             processing_class=job.processor,
         )
         trainer.create_optimizer()  # its settings are checked before any work is done
+        if run_args.overwrite and trainer.is_world_process_zero():
+            remove_earlier_run(args.output_dir)
 
     trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
     evaluated = [split for split in job.datasets if split != "train"]

@@ -18,12 +18,12 @@ RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json"
 PRIVATE = {"output_dir", "run_name", "hub_token", "hub_model_id", "resume_from_checkpoint", "logging_dir", "local_rank"}
 
 
-def prepare_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | None) -> str | None:
-    """Makes the folder of a run, and says which checkpoint to resume from.
+def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | None) -> str | None:
+    """Says which checkpoint a run resumes from, after making sure that the run may use its folder. Changes nothing.
 
     Args:
-        output_dir: The run's folder.
-        overwrite: Remove an earlier run's checkpoints and results.
+        output_dir: The run's folder, which need not exist.
+        overwrite: Whether an earlier run's checkpoints and results may be replaced.
         resume: None for a new run, "true" for the newest checkpoint in `output_dir`, or a checkpoint's folder.
 
     Returns:
@@ -35,29 +35,30 @@ def prepare_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str |
     folder = Path(output_dir)
     if overwrite and resume:
         raise ValueError("--overwrite and --resume_from_checkpoint contradict each other: give one of them.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"The output folder {str(folder)!r} cannot be made: {error.strerror}.") from error
-    if not os.access(folder, os.W_OK):
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ValueError(f"The output folder {str(folder)!r} cannot be written: choose another --output_dir.")
-    newest = get_last_checkpoint(str(folder))
+    newest = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if resume:
         return _checkpoint_to_resume(resume, newest, folder)
     finished = (folder / "model.safetensors").exists()
     if not overwrite and (finished or newest):
         state = "a finished run" if finished else "an unfinished run"
         raise ValueError(
-            f"The output folder {str(folder)!r} holds {state}: choose another --output_dir, go on with --resume_from_checkpoint true, "
-            "or replace it with --overwrite true."
+            f"The output folder {str(folder)!r} holds {state}: choose another --output_dir, go on with "
+            "--resume_from_checkpoint true, or replace it with --overwrite true."
         )
-    if overwrite and int(os.environ.get("RANK", "0")) == 0:
-        for path in [*folder.glob("checkpoint-*"), *(folder / name for name in RESULTS)]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
     return None
+
+
+def remove_earlier_run(output_dir: str | Path) -> None:
+    """Removes an earlier run's checkpoints and results, and nothing else, from its folder."""
+    folder = Path(output_dir)
+    for path in [*folder.glob("checkpoint-*"), *(folder / name for name in RESULTS)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _checkpoint_to_resume(resume: str, newest: str | None, folder: Path) -> str | None:

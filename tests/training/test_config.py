@@ -81,7 +81,7 @@ def test_wrong_files(tmp_path, text: str, message: str) -> None:
 
 
 def test_missing_file_and_unknown_variant(tmp_path) -> None:
-    with pytest.raises(ValueError, match="gone.yaml' cannot be read"):
+    with pytest.raises(ValueError, match=r"gone.yaml' cannot be read"):
         parse("--config", tmp_path / "gone.yaml")
     write(tmp_path, a="variants: {x: {seed: 1}, y: {seed: 2}}")
     with pytest.raises(ValueError, match="no variant 'z': it has x, y"):
