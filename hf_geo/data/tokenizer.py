@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Replace
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -32,6 +33,8 @@ def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> Pre
     vocabulary = {word: i for i, word in enumerate((UNKNOWN, END_OF_LINE, *words))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
+    # Every word brings the space before it, so that a continuation decoded by itself fits onto its prompt.
+    tokenizer.decoder = Replace(Regex("^"), " ")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token=UNKNOWN,

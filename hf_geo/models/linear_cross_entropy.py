@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 IGNORED = -100
 
@@ -26,7 +25,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: 
         targets: Shape (rows,), ids of words; rows with -100 do not count.
 
     Returns:
-        A scalar, at least float32. Backpropagating through it a second time is a RuntimeError.
+        A scalar, at least float32. Asking for a graph of its gradient is a RuntimeError.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -73,18 +72,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_weight += p.t() @ x_counted[part]
                     grad_bias += p.t() @ counted[part]
         grad_hidden *= counted[:, None]
-        ctx.gradients = grad_hidden, grad_weight, grad_bias
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_total):
-        if ctx.gradients is None:
+        if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError(
-                "linear_cross_entropy was backpropagated through twice: compute the loss anew for each time."
+                "linear_cross_entropy has no second derivative; the loss of a model in evaluation mode has."
             )
-        gradients, ctx.gradients = ctx.gradients, None
-        # In place: a copy of the weight's gradient would cost as much as a softmax.
-        scaled = (g.mul_(grad_total).to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
-        return *scaled, None, None
+        gradients = ((grad * grad_total).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
+        return *gradients, None, None

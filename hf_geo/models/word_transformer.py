@@ -17,19 +17,21 @@ from .linear_cross_entropy import IGNORED, linear_cross_entropy
 from .word_transformer_config import WordTransformerConfig
 
 
-def sinusoids(positions: Tensor, width: int) -> Tensor:
+def sinusoids(positions: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Sines (even columns) and cosines (odd) of the positions, wavelengths growing from 2 pi to 10,000 x 2 pi.
 
     Args:
         positions: Whole numbers of any shape.
         width: Even.
+        dtype: To return; float32 at least is computed in.
 
     Returns:
-        float32 of shape (*positions.shape, width).
+        Shape (*positions.shape, width).
     """
-    rates = torch.exp(torch.arange(0, width, 2, device=positions.device) * (-math.log(10_000.0) / width))
+    wide = torch.promote_types(dtype, torch.float32)
+    rates = torch.exp(torch.arange(0, width, 2, device=positions.device, dtype=wide) * (-math.log(10_000.0) / width))
     angles = positions[..., None] * rates
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2).to(dtype)
 
 
 class CausalSelfAttention(nn.Module):
@@ -177,7 +179,7 @@ class WordTransformerForCausalLM(PreTrainedModel, GenerationMixin):
         )
 
         width = self.config.d_model
-        x = self.dropout(embedded * math.sqrt(width) + sinusoids(position_ids, width).to(embedded.dtype))
+        x = self.dropout(embedded * math.sqrt(width) + sinusoids(position_ids, width, embedded.dtype))
         for layer in self.layers:
             x = layer(x, mask, past_key_values)
 

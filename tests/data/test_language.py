@@ -1,0 +1,173 @@
+"""transformers' Trainer on a text: the paper's stream, by one process or several, and exact perplexities."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+from hf_geo.data import LanguageData
+from hf_geo.data.windows import BlockStream, Windows
+from hf_geo.metrics import language_metrics, nll_per_row
+from tests.data.language_problems import (
+    BPTT,
+    COLUMNS,
+    EVAL_COLUMNS,
+    LEARNING_RATE,
+    arguments,
+    make_model,
+    make_text,
+)
+from tests.data.run_language import main
+from tests.data.test_text import byte_pairs
+from tests.data.test_windows import paper_batches
+from tests.training.launching import launch_or_fail
+
+
+@pytest.fixture(scope="module")
+def text():
+    return make_text()
+
+
+@pytest.fixture(scope="module")
+def by_hand(text):
+    """The example's loop: plain SGD on the mean loss of each window over all columns."""
+    tokenizer = text.word_tokenizer()
+    model = make_model(tokenizer)
+    losses = []
+    for inputs, targets in paper_batches(text.tokens("train", tokenizer).numpy(), COLUMNS, BPTT):
+        logits = model(torch.from_numpy(inputs).long().T).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).long().T.flatten())
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= LEARNING_RATE * p.grad
+        losses.append(loss.item())
+    return model, losses
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    launch_or_fail(Path(__file__).with_name("run_language.py"), folder, processes=2)
+    return folder
+
+
+@pytest.mark.parametrize(("processes", "steps", "share"), [(1, 1, 4), (1, 2, 2), (2, 1, 2), (2, 2, 1)])
+def test_the_trainer_streams_as_the_examples_loop(request, text, by_hand, processes, steps, share, tmp_path) -> None:
+    if processes == 1:
+        folder = tmp_path / str(steps)
+        main(folder, steps)
+    else:
+        folder = request.getfixturevalue("two_processes") / str(steps)
+    report, weights = json.loads((folder / "report.json").read_text()), load_file(folder / "weights.safetensors")
+
+    model, losses = by_hand
+    assert report["batch_size"] == share
+    assert report["losses"] == pytest.approx(losses, abs=1e-5) and losses[0] - min(losses) > 0.05
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(weights[name], parameter.detach(), rtol=0, atol=1e-10)
+
+    # The whole stream, whoever read which column, although 2 processes cannot share 3 columns evenly.
+    nll, words = 0.0, 0
+    tokens = text.tokens("eval", text.word_tokenizer()).numpy()
+    for inputs, targets in paper_batches(tokens, EVAL_COLUMNS, BPTT):
+        scores = model(torch.from_numpy(inputs).long().T).logits.log_softmax(-1)
+        nll -= scores.gather(-1, torch.from_numpy(targets).long().T[..., None]).sum().item()
+        words += targets.size
+    assert words % (EVAL_COLUMNS * BPTT) != 0  # the last window is a short one
+    assert report["eval_tokens"] == words
+    assert report["eval_perplexity"] == pytest.approx(math.exp(nll / words), rel=1e-5)
+    assert report["eval_loss"] == pytest.approx(nll / words, rel=1e-6)
+
+
+def test_blocks_with_a_tokenizer_of_its_own(text, tmp_path) -> None:
+    tokenizer = byte_pairs(text.splits["train"]["text"])
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=310, n_positions=16, n_embd=8, n_layer=1, n_head=2)).eval()
+    language = LanguageData(text, tokenizer, arguments(block_size=16), batch_size=3)
+    assert (language.layout, language.sampling, language.batch_size) == ("blocks", "random", 3)
+    blocks = language.evaluation_set("eval")
+    args = TrainingArguments(output_dir=str(tmp_path), per_device_eval_batch_size=3, use_cpu=True)
+    trainer = Trainer(
+        model,
+        args,
+        data_collator=language.collate,
+        eval_dataset=blocks,
+        compute_metrics=language_metrics,
+        preprocess_logits_for_metrics=nll_per_row,
+    )
+    results = trainer.evaluate()
+
+    tokens = text.tokens("eval", tokenizer).long()
+    nll, count = 0.0, 0
+    for block in tokens.split(16):
+        with torch.no_grad():
+            scores = model(block[None]).logits[0, :-1].log_softmax(-1)
+        nll -= scores.gather(-1, block[1:, None]).sum().item()
+        count += len(block) - 1
+    assert results["eval_tokens"] == count == len(tokens) - len(blocks)
+    assert results["eval_perplexity"] == pytest.approx(math.exp(nll / count), rel=1e-5)
+
+
+def test_a_stream_of_blocks_trains(text, tmp_path) -> None:
+    streamed = make_text()
+    streamed.splits["train"] = streamed.splits["train"].to_iterable_dataset()
+    tokenizer = byte_pairs(text.splits["train"]["text"])
+    language = LanguageData(streamed, tokenizer, arguments(block_size=16))
+    blocks = language.training_set()
+    assert isinstance(blocks, BlockStream)
+    whole = LanguageData(text, tokenizer, arguments(block_size=16)).training_set()
+    assert [b["input_ids"].tolist() for b in blocks] == [b["input_ids"].tolist() for b in whole][: len(list(blocks))]
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=310, n_positions=16, n_embd=8, n_layer=1, n_head=2))
+    before = model.transformer.wte.weight.detach().clone()
+    args = TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=2, max_steps=3, save_strategy="no", use_cpu=True
+    )
+    Trainer(model, args, data_collator=language.collate, train_dataset=blocks).train()
+    assert not torch.equal(model.transformer.wte.weight, before)
+
+
+def test_a_stream_of_words_is_read_whole(text) -> None:
+    streamed = make_text()
+    streamed.splits["train"] = streamed.splits["train"].to_iterable_dataset()
+    tokenizer = streamed.word_tokenizer()
+    windows = LanguageData(streamed, tokenizer, arguments(columns=COLUMNS)).training_set()
+    assert isinstance(windows, Windows)
+    assert torch.equal(windows.rows.flatten(), text.tokens("train", tokenizer)[: windows.rows.numel()])
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch_sizes", "perplexity"),
+    [
+        ({}, (8, 3), "per word, over the whole stream in 3 columns, read in windows of 7"),
+        ({"columns": 20, "eval_columns": 10}, (20, 10), "per word, over the whole stream in 10 columns"),
+        (
+            {"text_layout": "blocks", "block_size": 9},
+            (8, 8),
+            "per word, within blocks of 9 whose first word is not predicted",
+        ),
+    ],
+)
+def test_what_the_trainer_has_to_be_told(text, settings, batch_sizes, perplexity) -> None:
+    language = LanguageData(text, text.word_tokenizer(), arguments(**settings))
+    assert (language.batch_size, language.eval_batch_size) == batch_sizes
+    assert language.perplexity.startswith(perplexity)
+
+
+def test_bad_layouts(text) -> None:
+    tokenizer = text.word_tokenizer()
+    with pytest.raises(ValueError, match="The stream's 2 columns are fewer than the 3 processes"):
+        LanguageData(text, tokenizer, arguments(columns=2), processes=3)
+    with pytest.raises(ValueError, match="bptt=500 is longer than the stream"):
+        LanguageData(text, tokenizer, arguments(bptt=500)).training_set()
+    with pytest.raises(ValueError, match="lines has no 'test' split"):
+        LanguageData(text, tokenizer, arguments()).evaluation_set("test")
+    for name in ("columns", "eval_columns", "bptt", "block_size", "min_frequency"):
+        with pytest.raises(ValueError, match=f"--{name} must be at least 1, not 0"):
+            arguments(**{name: 0})

@@ -1,0 +1,113 @@
+"""Columns of a stream are the paper's batches; blocks, padding and what processes share."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from hf_geo.data.windows import BlockStream, collate_windows, column_stream, columns_per_device, fixed_blocks
+
+
+def paper_batches(words: np.ndarray, columns: int, bptt: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Inputs and targets, (length, columns) each: the text in columns from top to bottom, cut every `bptt` rows."""
+    length = len(words) // columns
+    table = np.stack([words[c * length : (c + 1) * length] for c in range(columns)], axis=1)
+    batches = []
+    for top in range(0, length - 1, bptt):
+        bottom = min(top + bptt, length - 1)
+        batches.append((table[top:bottom], table[top + 1 : bottom + 1]))
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("length", "columns", "bptt"),
+    [(100, 4, 6), (100, 4, 24), (103, 4, 5), (97, 1, 7), (60, 20, 2), (144, 4, 35), (142, 2, 35)],
+)
+def test_batches_are_the_papers(length: int, columns: int, bptt: int) -> None:
+    words = torch.arange(1, length + 1, dtype=torch.int32)
+    windows = column_stream(words, columns=columns, bptt=bptt)
+    expected = paper_batches(words.numpy(), columns, bptt)
+    found = list(DataLoader(windows, batch_size=columns, collate_fn=collate_windows))
+    assert len(found) == len(expected)
+    for batch, (inputs, targets) in zip(found, expected, strict=True):
+        assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
+        np.testing.assert_array_equal(batch["input_ids"][:, :-1].T, inputs)
+        np.testing.assert_array_equal(batch["labels"][:, 1:].T, targets)
+        assert (batch["labels"][:, 0] == -100).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
+def test_any_batch_size_scores_the_same_words(batch_size: int) -> None:
+    windows = column_stream(torch.arange(1, 104), columns=4, bptt=6)
+    scored = []
+    for batch in DataLoader(windows, batch_size=batch_size, collate_fn=collate_windows):
+        rows, places = (batch["labels"] != -100).nonzero().T
+        scored += zip(
+            batch["input_ids"][rows, places - 1].tolist(), batch["labels"][rows, places].tolist(), strict=True
+        )
+    expected = [(word, word + 1) for word in range(1, 101) if word % 25]
+    assert sorted(scored) == expected
+
+
+def test_blocks() -> None:
+    blocks = fixed_blocks(torch.arange(11, dtype=torch.int32), block_size=4)
+    assert [b["input_ids"].tolist() for b in blocks] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    assert [b["labels"].tolist() for b in blocks] == [[-100, 1, 2, 3], [-100, 5, 6, 7], [-100, 9, 10]]
+    batch = collate_windows(list(blocks))
+    assert batch["labels"][2].tolist() == [-100, 9, 10, -100] and batch["input_ids"].shape == (3, 4)
+    # One token more would make a block with nothing to predict.
+    assert (
+        len(fixed_blocks(torch.arange(9), block_size=4)) == 2 and len(fixed_blocks(torch.arange(10), block_size=4)) == 3
+    )
+
+
+def test_blocks_of_a_stream_are_those_of_the_whole_text() -> None:
+    pieces = [[0, 1, 2], [], [3], list(range(4, 17)), [17]]
+    stream = BlockStream(pieces, block_size=4)
+    whole = fixed_blocks(torch.arange(16), block_size=4)
+    for _ in range(2):  # epochs
+        found = list(stream)
+        assert len(found) == 4
+        for ours, theirs in zip(found, whole, strict=True):
+            assert torch.equal(ours["input_ids"], theirs["input_ids"]) and torch.equal(ours["labels"], theirs["labels"])
+
+
+def test_a_window_that_is_not_there() -> None:
+    windows = column_stream(torch.arange(20), columns=2, bptt=3)
+    assert len(windows) == 6
+    with pytest.raises(IndexError, match="no window 6"):
+        windows[6]
+
+
+@pytest.mark.parametrize(("length", "columns", "bptt"), [(100, 4, 25), (100, 200, 1), (0, 1, 1), (35, 1, 35)])
+def test_a_window_longer_than_the_stream(length: int, columns: int, bptt: int) -> None:
+    left = max(0, length // columns - 1)
+    message = f"bptt={bptt} is longer than the stream: {length} words in {columns} columns leave {left} to predict"
+    with pytest.raises(ValueError, match=message):
+        column_stream(torch.arange(length), columns=columns, bptt=bptt)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_nothing_to_predict_in_blocks(length: int) -> None:
+    with pytest.raises(ValueError, match=f"A text of {length} tokens has nothing to predict"):
+        fixed_blocks(torch.arange(length), block_size=4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "processes", "steps", "share"), [(20, 1, 1, 20), (20, 2, 1, 10), (20, 2, 5, 2), (4, 4, 1, 1)]
+)
+def test_shares(columns: int, processes: int, steps: int, share: int) -> None:
+    assert columns_per_device(columns, processes=processes, accumulation_steps=steps) == share
+
+
+@pytest.mark.parametrize(
+    ("columns", "processes", "steps", "message"),
+    [
+        (2, 4, 1, "The stream's 2 columns are fewer than the 4 processes that share them: use a multiple of 4 columns"),
+        (20, 3, 1, "The stream's 20 columns are not a multiple of the 3 processes"),
+        (20, 4, 2, "not a multiple of the 4 processes x 2 accumulation steps that share them: use a multiple of 8"),
+    ],
+)
+def test_columns_that_cannot_be_shared(columns: int, processes: int, steps: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        columns_per_device(columns, processes=processes, accumulation_steps=steps)

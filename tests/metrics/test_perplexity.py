@@ -1,0 +1,56 @@
+"""Perplexity: the metric, and what the Trainer keeps of a batch's logits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import EvalPrediction
+
+from hf_geo.metrics import Perplexity, language_metrics, nll_per_row
+
+
+def test_value() -> None:
+    found = Perplexity().compute(nll=[2.0, 7.0], tokens=[1, 8])
+    assert found == {"perplexity": pytest.approx(math.e), "loss": pytest.approx(1.0), "tokens": 9}
+    assert all(type(value) in (float, int) for value in found.values())
+
+
+def test_batches_add_up() -> None:
+    metric = Perplexity()
+    for nll, tokens in (([1.0, 2.5], [4, 2]), ([0.5], [3])):
+        metric.add_batch(nll=nll, tokens=tokens)
+    assert metric.compute() == Perplexity().compute(nll=[4.0], tokens=[9])
+
+
+def test_beyond_the_largest_float() -> None:
+    assert Perplexity().compute(nll=[1e4], tokens=[1])["perplexity"] == math.inf
+    assert math.isnan(Perplexity().compute(nll=[math.nan], tokens=[1])["perplexity"])
+
+
+@pytest.mark.parametrize("pieces", [[], [0], [0, 0]])
+def test_of_no_tokens(pieces: list[int]) -> None:
+    with pytest.raises(ValueError, match="perplexity of no tokens"):
+        Perplexity()._compute(nll=np.zeros(len(pieces)), tokens=np.array(pieces, dtype=np.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["logits", "tuple"])
+def test_rows(dtype: torch.dtype, wrapped: bool) -> None:
+    logits = torch.randn(3, 6, 9).to(dtype)
+    labels = torch.randint(9, (3, 6))
+    labels[:, 0] = labels[1, 4:] = -100
+    labels[2] = -100
+    rows = nll_per_row((logits, None) if wrapped else logits, labels)
+
+    probabilities = logits.double().softmax(-1).numpy()
+    for row in range(3):
+        scored = [place for place in range(1, 6) if labels[row, place] >= 0]
+        nll = -sum(math.log(probabilities[row, place - 1, labels[row, place]]) for place in scored)
+        assert rows[row].tolist() == [pytest.approx(nll, rel=1e-5), len(scored)]
+
+
+def test_for_the_trainer() -> None:
+    rows = np.array([[3.0, 2.0], [5.0, 6.0]], dtype=np.float32)
+    found = language_metrics(EvalPrediction(predictions=rows, label_ids=np.zeros((2, 4))))
+    assert found == {"perplexity": pytest.approx(math.e), "loss": 1.0, "tokens": 8}

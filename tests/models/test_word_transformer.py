@@ -1,0 +1,190 @@
+"""The word-level Transformer is PyTorch's example, and behaves as a causal language model of transformers does."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
+from tests.models.language_cases import WORDS, ReferenceTransformer, make_model, make_words, pytorch_name
+
+MASKED = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_logits_and_gradients_are_those_of_pytorchs_layers(dtype: torch.dtype, tolerance: float) -> None:
+    model = make_model(nlayers=3).to(dtype)
+    torch.nn.init.normal_(model.decoder.bias)
+    reference, words = ReferenceTransformer(model), make_words()
+    ours, theirs = model(words).logits, reference(words.T).transpose(0, 1)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+
+    scale = torch.randn_like(ours)
+    (ours * scale).sum().backward()
+    (theirs * scale).sum().backward()
+    gradients = {name: p.grad for name, p in reference.named_parameters()}
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[pytorch_name(name)], rtol=0, atol=100 * tolerance)
+
+
+def test_dropout_acts_where_pytorchs_layers_have_it() -> None:
+    model = make_model(dropout=0.5)
+    kinds = [type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert len(kinds) == 1 + model.config.nlayers and all(layer.self_attn.dropout == 0.5 for layer in model.layers)
+    words = make_words()
+    assert not torch.equal(model.train()(words).logits, model(words).logits)
+    assert torch.equal(model.eval()(words).logits, model(words).logits)
+
+
+def test_initial_weights() -> None:
+    model = WordTransformerForCausalLM(WordTransformerConfig(vocab_size=500))
+    width = model.config.d_model
+    attention = model.layers[0].self_attn
+    bounds = {
+        model.embedding.weight: 0.1,
+        model.decoder.weight: 0.1,
+        attention.in_proj.weight: (6 / (4 * width)) ** 0.5,
+    }
+    for layer in (attention.out_proj, model.layers[1].linear1, model.layers[1].linear2):
+        bounds[layer.weight] = width**-0.5
+    for weight, bound in bounds.items():
+        assert weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02) and abs(weight.mean()) < bound / 50
+    for bias in (model.decoder.bias, attention.in_proj.bias, attention.out_proj.bias):
+        assert not bias.any()
+    assert not torch.equal(attention.in_proj.weight, model.layers[1].self_attn.in_proj.weight)
+
+
+def test_a_word_sees_no_later_word() -> None:
+    model, words = make_model().eval(), make_words()
+    changed = words.clone()
+    changed[:, 4] = (changed[:, 4] + 1) % WORDS
+    before, after = model(words).logits, model(changed).logits
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert (before[:, 4:] - after[:, 4:]).abs().amax(-1).min() > 1e-4
+
+
+@pytest.mark.parametrize("count", [None, 11, torch.tensor(11)])
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_the_loss_is_transformers_own(mode: str, count: int | torch.Tensor | None) -> None:
+    model, words = make_model(), make_words()
+    labels = words.clone()
+    labels[0, :3] = labels[2, 5] = -100
+    expected = ForCausalLMLoss(model(words).logits, labels, WORDS, num_items_in_batch=count)
+    expected.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+
+    out = model.train(mode == "training")(words, labels=labels, num_items_in_batch=count)
+    assert (out.logits is None) == (mode == "training")
+    out.loss.backward()
+    torch.testing.assert_close(out.loss, expected, rtol=1e-6, atol=0)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_without_gradients_a_model_in_training_returns_logits() -> None:
+    model, words = make_model().train(), make_words()
+    with torch.no_grad():
+        assert model(words, labels=words).logits.shape == (*words.shape, WORDS)
+
+
+def test_micro_batches_that_share_the_count_add_up_to_the_batch() -> None:
+    model, words = make_model().train(), make_words(rows=5)
+    count = torch.tensor(5 * 6)
+    whole = torch.autograd.grad(model(words, labels=words).loss, list(model.parameters()))
+    for part in words.split(2):
+        model(part, labels=part, num_items_in_batch=count).loss.backward()
+    for parameter, gradient in zip(model.parameters(), whole, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_tied_weights_are_one_tensor_and_stay_so_when_saved(tmp_path) -> None:
+    model, words = make_model(tie_word_embeddings=True), make_words()
+    assert model.decoder.weight is model.embedding.weight
+    model.train()(words, labels=words).loss.backward()
+    untied = make_model()
+    untied.load_state_dict(model.state_dict())
+    untied.train()(words, labels=words).loss.backward()
+    both = untied.embedding.weight.grad + untied.decoder.weight.grad
+    torch.testing.assert_close(model.embedding.weight.grad, both)
+
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.decoder.weight is again.embedding.weight
+    assert torch.equal(again(words).logits, model.eval()(words).logits)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in untied.parameters()) - WORDS * 12
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_sample": True}, {"num_beams": 3}], ids=["greedy", "sampling", "beams"])
+def test_generation_with_the_cache_is_generation_without(settings: dict) -> None:
+    model, words = make_model(pad_token_id=0).eval(), make_words(rows=2, length=4)
+    found = []
+    for use_cache in (True, False):
+        torch.manual_seed(0)
+        options = {"max_new_tokens": 12, "use_cache": use_cache, "attention_mask": torch.ones_like(words), **settings}
+        found.append(model.generate(words, **options))
+    assert found[0].shape == (2, 16) and torch.equal(*found)
+    if not settings:
+        logits = model(found[0]).logits
+        assert torch.equal(found[0][:, 4:], logits[:, 3:-1].argmax(-1))
+
+
+def test_padding_on_the_left_changes_nothing() -> None:
+    model, words = make_model(pad_token_id=0).eval(), make_words(length=5)
+    options = {"max_new_tokens": 6, "do_sample": False}
+    together = model.generate(words, attention_mask=MASKED, **options)
+    for row, mask, whole in zip(words, MASKED, together, strict=True):
+        alone = model.generate(row[mask.bool()][None], attention_mask=torch.ones(1, int(mask.sum())), **options)
+        assert torch.equal(whole[5:], alone[0, -6:])
+
+
+def test_other_outputs() -> None:
+    model, words = make_model().eval(), make_words()
+    whole = model(words, output_hidden_states=True, use_cache=True)
+    assert [h.shape for h in whole.hidden_states] == 3 * [(3, 7, 12)]
+    assert whole.past_key_values.get_seq_length() == 7
+    torch.testing.assert_close(model(words, logits_to_keep=2).logits, whole.logits[:, -2:])
+    embedded = model.get_input_embeddings()(words)
+    assert torch.equal(model(inputs_embeds=embedded, return_dict=False)[0], whole.logits)
+
+
+def test_half_precision_training_is_close() -> None:
+    model, words = make_model().train(), make_words()
+    exact = model(words, labels=words).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(words, labels=words).loss
+    rough.backward()
+    assert rough.dtype == torch.float32 and rough.item() == pytest.approx(exact.item(), rel=0.02)
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_config_round_trip(tmp_path) -> None:
+    config = WordTransformerConfig(
+        vocab_size=40, d_model=16, nhead=4, dropout=0.1, tie_word_embeddings=True, eos_token_id=1
+    )
+    config.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert type(again) is WordTransformerConfig
+    assert {**again.to_dict(), "_name_or_path": ""} == config.to_dict()
+    assert (again.hidden_size, again.num_attention_heads, again.num_hidden_layers) == (16, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"d_model": 10, "nhead": 4}, "d_model=10 must be even and a multiple of nhead=4"),
+        ({"d_model": 9, "nhead": 3}, "d_model=9 must be even"),
+        ({"dropout": 1.0}, r"dropout is a probability in \[0, 1\), not 1.0"),
+        ({"dropout": -0.1}, "not -0.1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_model(**settings)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"input_ids": make_words(), "inputs_embeds": torch.zeros(3, 7, 12)}])
+def test_words_or_embeddings_are_needed(arguments: dict) -> None:
+    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+        make_model()(**arguments)
