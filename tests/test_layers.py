@@ -20,6 +20,7 @@ LAYERS = {
     "training": {"optim", "subspaces", "metrics"},
     "integrations": {"optim", "training"},
     "hub": {"subspaces"},
+    "tasks": {"data", "models", "metrics"},
     "launch": {"integrations"},
 }
 # The low layers run on torch alone; a subspace's files come and go through two libraries, imported when it does.

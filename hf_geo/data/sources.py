@@ -54,7 +54,7 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
         raise ValueError(f"There is no folder {name!r} to read a data set from.")
     try:
         splits = datasets.load_dataset(name, config, streaming=streaming)
-    except (ConnectionError, datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(_explain(name, is_folder, error)) from error
     return Source(Path(name).resolve().name if is_folder else name, None if is_folder else name, splits)
 

@@ -39,7 +39,7 @@ def register_transformers() -> None:
             return theirs(args, model)
         _use_own_defaults(args)
         # transformers calls what is not an optimizer class as factory()(model, **kwargs)
-        return (lambda: functools.partial(make_optimizer, args)), {}
+        return (lambda: functools.partial(make_optimizer, args, geometry="structure")), {}
 
     @functools.wraps(step)
     def training_step(self, *args, **kwargs):

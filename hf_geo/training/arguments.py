@@ -46,6 +46,13 @@ class GeoTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Optimizer settings, such as 'p_bound=2.0' or, for one parameter group, 'geometry.lr=0.2'."},
     )
+    geometry_groups: str = field(
+        default="auto",
+        metadata={
+            "help": "Which weights get the geometry of methods that have one: auto measures which are scale-invariant, "
+            "structure goes by the layers, none takes none, and a regular expression chooses by name."
+        },
+    )
     log_geometry: bool = field(
         default=False,
         metadata={"help": "Log what the optimizer does to each layer: norms, relative updates, step sizes, angles."},

@@ -1,14 +1,20 @@
 """From training arguments to the optimizer of a registered method, for our Trainer and for anybody's."""
 
+import itertools
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-from hf_geo.optim import create_optimizer, get_method
+from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
+
+SAMPLES = 8  # of a batch, to measure with: more would cost time and show nothing new
 
 from .optim_args import parse_optim_args
 
@@ -61,3 +67,36 @@ def refuse_engine(args: TrainingArguments) -> None:
             raise ValueError(
                 f"{name} needs whole weights, which FSDP version 1 flattens: set fsdp_version: 2 (configs/accelerate/fsdp2.yaml)."
             )
+
+
+def measure_geometry(model: nn.Module, loader: DataLoader) -> dict[str, tuple[int, ...]]:
+    """The scale-invariant weights of `model`, measured by the first process on the first samples, the same for all.
+
+    Args:
+        model: The network, before any engine wraps it.
+        loader: The training data; its order and random numbers are left alone.
+
+    Raises:
+        RuntimeError: On all processes, where the first one could not measure; the message says why.
+    """
+    answer: list[Any] = [None]
+    if PartialState().is_main_process:
+        try:
+            batch = loader.collate_fn(first_samples(loader.dataset))
+            answer = [scale_invariant_parameters(model, batch, progress=True)]
+        except Exception as error:  # the other processes wait for an answer, whatever it is
+            answer = [error]
+    broadcast_object_list(answer)
+    if isinstance(answer[0], Exception):
+        raise RuntimeError(
+            f"Which weights are scale-invariant could not be measured: {answer[0]} "
+            "(--geometry_groups structure goes by the network's structure instead.)"
+        ) from answer[0]
+    return answer[0]
+
+
+def first_samples(dataset: Iterable) -> list[Any]:
+    """The first few samples, also of a stream."""
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        return [dataset[i] for i in range(min(SAMPLES, len(dataset)))]
+    return list(itertools.islice(dataset, SAMPLES))

@@ -5,12 +5,12 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_geo.optim import list_optimizers
+from hf_geo.optim import get_method, list_optimizers
 from hf_geo.optim.param_groups import undecayed_parameters
 
 from .arguments import GeoTrainingArguments
 from .loss import hand_over_loss
-from .optimizers import make_optimizer
+from .optimizers import make_optimizer, measure_geometry
 from .resume import check_same_model, check_same_optimizer
 from .telemetry import GeometryTelemetry
 
@@ -33,10 +33,20 @@ class GeoTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
         if self.optimizer is None and self.args.optim in list_optimizers():
-            self.optimizer = make_optimizer(self.args, self.model if model is None else model)
+            self.optimizer = self._make_optimizer(self.model if model is None else model)
         optimizer = super().create_optimizer(model)
         optimizer.register_load_state_dict_pre_hook(check_same_optimizer)
         return optimizer
+
+    def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        geometry = {"geometry": self.args.geometry_groups}
+        if (
+            get_method(self.args.optim).geometry
+            and self.args.geometry_groups == "auto"
+            and self.train_dataset is not None
+        ):
+            geometry["invariant"] = measure_geometry(model, self.get_train_dataloader())
+        return make_optimizer(self.args, model, **geometry)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be of this model."""
