@@ -52,9 +52,12 @@ def test_a_group_added_while_training_joins(case: Case):
 @each_case
 def test_settings_of_groups_count_as_settings_of_all(case: Case):
     params, expected = make_params(), make_params()
-    groups = [{**case.settings, **group} for group in case.groups(params)]
+    reference = case.make(expected)
+    groups = case.groups(params)
+    for group, like in zip(groups, reference.param_groups, strict=True):
+        group.update({key: value for key, value in like.items() if key != "params"})
     drive(case, case.method.cls(groups, lr=0.5), params, 3)
-    drive(case, case.make(expected), expected, 3)
+    drive(case, reference, expected, 3)
     assert_same(params, expected)
 
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from tests.cases import CASES, Case, assert_same, clones, drive, make_params
+from tests.cases import CASES, Case, assert_same, copy_values, drive, make_params
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -34,12 +34,10 @@ def test_continues_exactly_from_a_state_dict(case: Case, dtype: torch.dtype, way
     params = make_params(dtype=dtype)
     optimizer = case.make(params)
     drive(case, optimizer, params, 3)
-    resumed_params = clones(params)
+    resumed_params = make_params(dtype=dtype)
     resumed = case.make(resumed_params)
     resumed.load_state_dict(way(optimizer.state_dict()))
-    with torch.no_grad():
-        for param, resumed_param in zip(params, resumed_params, strict=True):
-            resumed_param.copy_(param)
+    copy_values(params, resumed_params)
 
     drive(case, optimizer, params, 4, start=3)
     drive(case, resumed, resumed_params, 4, start=3)

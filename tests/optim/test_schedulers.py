@@ -1,10 +1,12 @@
 """Every learning-rate scheduler of torch drives every optimizer that has a learning rate."""
 
+import copy
+
 import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from tests.cases import CASES, Case, assert_same, clones, drive, make_params
+from tests.cases import CASES, Case, assert_same, copy_values, drive, make_params
 
 STEPS = 6
 
@@ -77,16 +79,18 @@ def test_schedule_and_optimizer_resume_together(case: Case):
     params = make_params()
     optimizer = case.make(params)
     scheduler = SCHEDULERS["OneCycleLR"](optimizer)
-    for number in range(STEPS):
-        if number == 3:
-            resumed_params = clones(params)
-            resumed = case.make(resumed_params)
-            resumed_scheduler = SCHEDULERS["OneCycleLR"](resumed)
-            resumed.load_state_dict(optimizer.state_dict())
-            resumed_scheduler.load_state_dict(scheduler.state_dict())
+    for number in range(3):
         drive(case, optimizer, params, 1, start=number)
         scheduler.step()
+    resumed_params = make_params()
+    resumed = case.make(resumed_params)
+    copy_values(params, resumed_params)
+    resumed_scheduler = SCHEDULERS["OneCycleLR"](resumed)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed_scheduler.load_state_dict(scheduler.state_dict())
     for number in range(3, STEPS):
+        drive(case, optimizer, params, 1, start=number)
+        scheduler.step()
         drive(case, resumed, resumed_params, 1, start=number)
         resumed_scheduler.step()
     assert_same(resumed_params, params)

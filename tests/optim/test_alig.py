@@ -1,0 +1,81 @@
+"""What ALI-G offers besides a step: the loss handed over, the step sizes shown, a projection of the caller's own."""
+
+import pytest
+import torch
+
+from hf_geo.optim import AliG
+from tests.cases import assert_same, make_gradient, make_params
+
+
+def with_gradients() -> list[torch.nn.Parameter]:
+    params = make_params()
+    for index, param in enumerate(params):
+        param.grad = make_gradient(param, index, 0)
+    return params
+
+
+@pytest.mark.parametrize(
+    "loss", [1.0, 1, torch.tensor(1.0), torch.tensor([[1.0]]), torch.tensor(1.0, requires_grad=True)]
+)
+def test_a_loss_may_be_handed_over_before_the_step(loss):
+    params, expected = with_gradients(), with_gradients()
+    optimizer, reference = AliG(params, lr=1.0), AliG(expected, lr=1.0)
+    optimizer.set_loss(loss)
+    assert optimizer.step() is None
+    reference.step(lambda: loss)
+    assert_same(params, expected)
+    polyak = 1 / (sum(float(p.grad.square().sum()) for p in params) + 1e-5)
+    assert float(optimizer.step_size) == pytest.approx(polyak)
+
+
+def test_the_closure_s_loss_outdoes_the_one_handed_over():
+    optimizer = AliG(with_gradients(), lr=1e9)
+    optimizer.set_loss(1.0)
+    optimizer.step(lambda: 2.0)
+    doubled = float(optimizer.step_size)
+    optimizer.step(lambda: 1.0)
+    assert float(optimizer.step_size) == pytest.approx(doubled / 2)
+
+
+def test_step_sizes_are_plain_scalars():
+    optimizer = AliG(with_gradients(), lr=1e-3)
+    optimizer.step(lambda: torch.tensor(1e6, requires_grad=True))
+    for size in (optimizer.step_size, optimizer.step_size_unclipped):
+        assert size.ndim == 0
+        assert not size.requires_grad
+    assert float(optimizer.step_size) == pytest.approx(1e-3)
+    assert float(optimizer.step_size_unclipped) > 1
+
+
+def test_a_skipped_step_has_size_zero():
+    optimizer = AliG(with_gradients(), lr=1e-3)
+    optimizer.step(lambda: torch.nan)
+    assert float(optimizer.step_size) == 0
+
+
+@pytest.mark.parametrize("loss", [0.0, -1.0])
+def test_no_step_against_the_gradient(loss: float):
+    """A loss at or below its supposed minimum of zero asks for no step, never for one uphill."""
+    params = with_gradients()
+    optimizer = AliG(params, lr=1e-3)
+    optimizer.step(lambda: loss)
+    assert_same(params, make_params())
+    assert float(optimizer.step_size) == 0
+    assert optimizer.skipped_steps == 0
+
+
+def test_the_caller_s_projection_ends_the_construction_and_each_step():
+    params, seen = with_gradients(), []
+
+    def halve_the_first() -> None:
+        seen.append(params[0].detach().clone())
+        params[0].mul_(0.5)
+
+    optimizer = AliG(params, lr=1e-2, projection_fn=halve_the_first)
+    assert len(seen) == 1
+    assert_same(params[:1], [seen[0] * 0.5])
+    for count in (2, 3):
+        optimizer.step(lambda: 1.0)
+        assert len(seen) == count
+        assert_same(params[:1], [seen[-1] * 0.5])
+        assert not torch.equal(seen[-1], seen[-2] * 0.5)
