@@ -83,6 +83,8 @@ class Method:
     instead_of_decay: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("settings", "geometry_settings"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         if not (self.name.isalnum() and self.name.islower()):
             raise ValueError(f"A method's name is lower case letters and digits, not {self.name!r}.")
         if not (isinstance(self.cls, type) and issubclass(self.cls, torch.optim.Optimizer)):
