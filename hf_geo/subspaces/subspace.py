@@ -130,7 +130,7 @@ class Subspace:
         Raises:
             ValueError: It is not one of those.
         """
-        self._move(self._coefficients_at(position))
+        self.move_to(self._coefficients_at(position))
 
     def set_coefficients(self, weights: Sequence[float] | Tensor) -> None:
         """Moves the model to given weights of the control points, which may lie outside the shape.
@@ -149,11 +149,27 @@ class Subspace:
             allowed = " or ".join(str(shape) for shape in shapes)
             raise ValueError(f"Coefficients here have shape {allowed}; got {tuple(weights.shape)}.")
         check_sum(weights)
-        self._move(weights)
+        self.move_to(weights)
+
+    def move_to(self, coefficients: Tensor) -> None:
+        """As `set_coefficients`, unchecked: no value is read, so `torch.func.vmap` may run it over several positions."""
+        if self.config.layerwise:
+            # A tensor for each layer even where all are equal: compiled code relies on which are the same.
+            coefficients = coefficients.expand(len(self.layer_names), -1)
+        # Normal tensors even inside inference mode: training may go on at this position.
+        with torch.inference_mode(False):
+            placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+            for span in self._spans:
+                point, held = span.points[0], span.combination
+                where = (point.device, _dtype(point))
+                if where not in placed:
+                    placed[where] = self._rows(coefficients.detach().to(*where, copy=True))
+                rows = placed[where]
+                held.coefficients = rows[held.row if len(rows) > 1 else 0]
 
     def set_centre(self) -> None:
         """Moves the model to 0.5 of a line or curve, or to equal weights of a simplex."""
-        self._move(self._coefficients_at(None))
+        self.move_to(self._coefficients_at(None))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws a position as in training (uniform; one for every layer when layerwise) and moves the model there.
@@ -166,7 +182,7 @@ class Subspace:
         """
         rows = (len(self.layer_names),) if self.config.layerwise else ()
         position = self.config.shape.draw(rows, self.config.num_points, generator)
-        self._move(self.config.shape.coefficients(position))
+        self.move_to(self.config.shape.coefficients(position))
         return position
 
     def regularizer(self, pair: tuple[int, int] | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -247,21 +263,6 @@ class Subspace:
 
     def _rows(self, coefficients: Tensor) -> tuple[Tensor, ...]:
         return coefficients.unbind() if coefficients.ndim == 2 else (coefficients,)
-
-    def _move(self, coefficients: Tensor) -> None:
-        if self.config.layerwise:
-            # A tensor for each layer even where all are equal: compiled code relies on which are the same.
-            coefficients = coefficients.expand(len(self.layer_names), -1)
-        # Normal tensors even inside inference mode: training may go on at this position.
-        with torch.inference_mode(False):
-            placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
-            for span in self._spans:
-                point, held = span.points[0], span.combination
-                where = (point.device, _dtype(point))
-                if where not in placed:
-                    placed[where] = self._rows(coefficients.detach().to(*where, copy=True))
-                rows = placed[where]
-                held.coefficients = rows[held.row if len(rows) > 1 else 0]
 
     def _check_index(self, index: int) -> None:
         if index not in range(self.config.num_points):

@@ -1,0 +1,124 @@
+"""Pictures of a walk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.tri import Triangulation
+
+from .walk import Walk
+
+_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
+_ENSEMBLE, _SINGLE = "tab:orange", "tab:blue"
+
+
+def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: str = "") -> None:
+    """Draws accuracy and calibration error along a line or curve, with the ensemble of each position and its mirror.
+
+    Args:
+        walk: With two-member ensembles of positions a and 1 - a, if any.
+        positions: Of `walk.points`, ascending from 0 to 1.
+        path: PNG file to write; its folder is made.
+        title: Title above the panels.
+    """
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    for axes, (name, label) in zip(figure.subplots(1, 2), _SHOWN.items(), strict=True):
+        values = _percent(walk.points, name)
+        axes.plot(positions, values, color=_SINGLE, marker=".", linewidth=1.4, label="one network")
+        if walk.ensembles:
+            pairs = sorted(
+                (positions[m], value)
+                for row, value in zip(walk.ensembles, _percent(walk.ensembles, name), strict=True)
+                for m in row["members"]
+            )
+            axes.plot(
+                *zip(*pairs, strict=True), color=_ENSEMBLE, linestyle="--", linewidth=1.4, label="with its mirror image"
+            )
+        ends = [0, len(positions) - 1]
+        _mark(axes, [positions[i] for i in ends], [values[i] for i in ends], "s", "ends")
+        if 0.5 in positions:
+            centre = list(positions).index(0.5)
+            _mark(axes, [0.5], [values[centre]], "*", "centre")
+        axes.set(xlabel="position", ylabel=label)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    _save(figure, path, title)
+
+
+def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Path, title: str = "") -> None:
+    """Draws the accuracy over a simplex of three points as a heat map.
+
+    Args:
+        walk: Measured at `weights`.
+        weights: Barycentric weights of `walk.points`, three each.
+        path: PNG file to write; its folder is made.
+        title: Title of the picture.
+    """
+    figure = Figure(figsize=(5.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    x, y = (np.asarray(weights) @ _CORNERS).T
+    values = _percent(walk.points, "accuracy")
+    drawn = axes.tripcolor(Triangulation(x, y), values, shading="gouraud", cmap="viridis")
+    axes.plot(x, y, ".", color="white", markersize=3, alpha=0.7)
+    for number, (cx, cy) in enumerate(_CORNERS):
+        axes.annotate(
+            f"point {number}",
+            (cx, cy),
+            xytext=(0, 8 if cy else -12),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
+    axes.set_aspect("equal")
+    axes.margins(0.12)
+    axes.axis("off")
+    figure.colorbar(drawn, ax=axes, label=_SHOWN["accuracy"], shrink=0.8)
+    _save(figure, path, title)
+
+
+def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | Path, title: str = "") -> None:
+    """Draws accuracy against distance from a simplex's centre, in units of a control point's.
+
+    Args:
+        walk: Measured at `weights`; an ensemble of all control points, if any, is drawn as a line.
+        weights: Barycentric weights of `walk.points`.
+        path: PNG file to write; its folder is made.
+        title: Title of the picture.
+    """
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    weights = np.asarray(weights)
+    count = weights.shape[1]
+    distances = np.linalg.norm(weights - 1 / count, axis=1) / (1 - 1 / count) ** 0.5
+    axes.plot(distances, _percent(walk.points, "accuracy"), ".", color=_SINGLE, label="one network")
+    for row in walk.ensembles:
+        if np.allclose(distances[row["members"]], 1) and len(row["members"]) == count:
+            axes.axhline(
+                100 * row["accuracy"], color=_ENSEMBLE, linestyle="--", label=f"ensemble of the {count} control points"
+            )
+    axes.set(xlabel="distance from the centre (control points at 1)", ylabel=_SHOWN["accuracy"])
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    _save(figure, path, title)
+
+
+_SHOWN = {"accuracy": "accuracy (%)", "ece": "calibration error (%)"}
+
+
+def _percent(rows: Sequence[dict], name: str) -> list[float]:
+    return [100 * row[name] for row in rows]
+
+
+def _mark(axes: Axes, x: Sequence[float], y: Sequence[float], marker: str, label: str) -> None:
+    size = 11 if marker == "*" else 6
+    axes.plot(x, y, marker, color=_SINGLE, markeredgecolor="black", markersize=size, label=label)
+
+
+def _save(figure: Figure, path: str | Path, title: str) -> None:
+    figure.suptitle(title, fontsize="medium")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

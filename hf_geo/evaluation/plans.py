@@ -1,0 +1,82 @@
+"""Which positions of a subspace to evaluate, and which of them to put into ensembles."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_geo.subspaces import Subspace, draw_generator
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Positions and ensembles.
+
+    Args:
+        positions: As `Subspace.set_position` takes them.
+        ensembles: Indices of positions.
+        grid: How many of the first positions are the grid's; the rest were drawn layer by layer.
+    """
+
+    positions: list[Tensor]
+    ensembles: list[tuple[int, ...]]
+    grid: int
+
+    def coefficients(self, subspace: Subspace) -> list[Tensor]:
+        return [subspace.config.shape.coefficients(position) for position in self.positions]
+
+
+def plan_walk(subspace: Subspace, count: int, seed: int = 0) -> Plan:
+    """The positions of an evaluation.
+
+    - Line and curve: `count` evenly spaced positions; ensembles of each pair a and 1 - a.
+    - Simplex: the control points and the centre; then, for three points, the rest of the finest triangular lattice that
+      keeps within `count`, else draws up to `count`. Ensembles of the first two, three, ... of all control points.
+    - Layer-wise: also `num_points` positions drawn layer by layer as in training, and their ensemble.
+
+    Args:
+        subspace: What is walked.
+        count: Positions of the grid; at least 2, for a simplex at least its control points and the centre.
+        seed: Keys the draws.
+
+    Raises:
+        ValueError: `count` is too small.
+    """
+    config = subspace.config
+    points = config.num_points
+    least = 2 if config.shape.along else points + 1
+    if count < least:
+        raise ValueError(
+            f"The walk of a {config.kind} of {points} points takes {least} positions or more, not {count}."
+        )
+    generator = draw_generator(seed)
+    if config.shape.along:
+        positions = list(torch.linspace(0, 1, count, dtype=torch.float64))
+        ensembles = [(i, count - 1 - i) for i in range(count // 2)]
+    else:
+        corners = torch.eye(points, dtype=torch.float64)
+        inner = _lattice(count) if points == 3 else config.shape.draw((count - points - 1,), points, generator)
+        positions = [*corners, config.shape.centre(points), *inner]
+        ensembles = [tuple(range(size)) for size in range(2, points + 1)]
+    grid = len(positions)
+    if config.layerwise:
+        layers = (len(subspace.layer_names),)
+        positions += [config.shape.draw(layers, points, generator) for _ in range(points)]
+        ensembles.append(tuple(range(grid, grid + points)))
+    return Plan(positions, ensembles, grid)
+
+
+def _lattice(limit: int) -> Tensor:
+    """The finest triangular lattice of at most `limit` points with the centre, which are left out with the corners."""
+
+    def size(steps: int) -> int:
+        return (steps + 1) * (steps + 2) // 2 + (steps % 3 != 0)  # every third lattice has the centre itself
+
+    steps = max(s for s in range(1, limit) if size(s) <= limit)
+    inner = [
+        (i, j, steps - i - j)
+        for i in range(steps + 1)
+        for j in range(steps + 1 - i)
+        if max(i, j, steps - i - j) < steps and not i == j == steps - i - j
+    ]
+    return torch.tensor(inner, dtype=torch.float64).view(-1, 3) / steps

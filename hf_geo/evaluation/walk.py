@@ -1,0 +1,177 @@
+"""Accuracy and calibration at positions of a subspace, and of their ensembles, in one pass over each data set."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hf_geo.metrics.calibration import CalibrationSums, total_variation
+from hf_geo.subspaces import Subspace
+
+from .batches import batches, labels_of
+from .networks import Models, Positions
+
+IGNORED = -100
+RECALIBRATION_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What was measured.
+
+    Args:
+        points: A dict a network: `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`.
+        ensembles: A dict an ensemble, of networks whose probabilities are averaged: the same, and `members` (their
+            indices in `points`), and for two members `total_variation` between their predictions.
+        samples: Predictions each value is a mean of.
+        recalibration_samples: Samples the norm statistics are of; 0 for a network without any.
+    """
+
+    points: list[dict[str, Any]]
+    ensembles: list[dict[str, Any]]
+    samples: int
+    recalibration_samples: int
+
+
+def walk(
+    subspace: Subspace,
+    coefficients: Sequence[Tensor],
+    loader: Iterable,
+    recalibration: Iterable | None,
+    *,
+    ensembles: Sequence[Sequence[int]] = (),
+    recalibration_batches: int | None = RECALIBRATION_BATCHES,
+    positions_at_once: int = 32,
+    causal: bool = False,
+    batched: bool | None = None,
+) -> Walk:
+    """Evaluates a subspace at several positions.
+
+    Each position's norm statistics are taken once and it is evaluated once. All positions see a batch while it is at
+    hand, so a data set is read once for every `positions_at_once` of them, and predictions are kept for one batch only.
+    The model ends at the centre, with the norm statistics it had.
+
+    Args:
+        subspace: What to walk.
+        coefficients: The positions' coefficients, (num_points,) or (num_layers, num_points) each.
+        loader: Batches with labels, see `hf_geo.evaluation.batches`.
+        recalibration: Batches to take norm statistics from; None to use the model's own everywhere.
+        ensembles: Indices of positions to average the predictions of.
+        recalibration_batches: Batches to read from `recalibration`; all when None.
+        positions_at_once: Bounds memory; an ensemble's members have to fit in.
+        causal: Whether the logits at a token are for the next one, as those of a language model.
+        batched: See `Positions`.
+
+    Raises:
+        ValueError: An ensemble has more members than `positions_at_once`, or a loader is empty.
+    """
+    points: list[dict[str, Any]] = [{} for _ in coefficients]
+    ensemble_rows: list[dict[str, Any]] = [{} for _ in ensembles]
+    samples = recalibrated = 0
+    rows = _stack(subspace, coefficients)
+    training = subspace.model.training
+    subspace.model.eval()
+    try:
+        for group in _groups(len(coefficients), ensembles, positions_at_once):
+            networks = Positions(subspace, rows[group], batched)
+            if recalibration is not None:
+                recalibrated = networks.recalibrate(recalibration, recalibration_batches)
+            chosen = [i for i, members in enumerate(ensembles) if set(members) <= set(group)]
+            local = [[group.index(m) for m in ensembles[i]] for i in chosen]
+            single, joint, samples = _evaluate(networks, len(group), local, loader, causal)
+            for i, values in zip(group, single, strict=True):
+                points[i] = values
+            for i, values in zip(chosen, joint, strict=True):
+                ensemble_rows[i] = {"members": list(ensembles[i]), **values}
+    finally:
+        subspace.model.train(training)
+        subspace.set_centre()
+    return Walk(points, ensemble_rows, samples, recalibrated)
+
+
+def evaluate_models(
+    models: Sequence[nn.Module], loader: Iterable, *, ensembles: Sequence[Sequence[int]] = (), causal: bool = False
+) -> Walk:
+    """Evaluates independent models, and ensembles of them, in one pass over the data; as `walk`."""
+    for model in models:
+        model.eval()
+    points, joint, samples = _evaluate(Models(models), len(models), ensembles, loader, causal)
+    rows = [{"members": list(members), **values} for members, values in zip(ensembles, joint, strict=True)]
+    return Walk(points, rows, samples, 0)
+
+
+def _evaluate(
+    networks: Positions | Models, count: int, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool
+) -> tuple[list[dict[str, float]], list[dict[str, float]], int]:
+    single = [CalibrationSums() for _ in range(count)]
+    joint = [CalibrationSums() for _ in ensembles]
+    distances = torch.zeros(len(ensembles), dtype=torch.float64)
+    with torch.inference_mode():
+        for batch in batches(loader, None, "Evaluation"):
+            labels = labels_of(batch)
+            answers = networks.logits(batch)
+            labels = labels.to(answers[0].device)
+            if causal:
+                labels = labels[:, 1:]
+                answers = [logits[:, :-1] for logits in answers]
+            counted = labels != IGNORED
+            labels = labels[counted]
+            logs = [logits[counted].float().log_softmax(-1) for logits in answers]
+            for sums, log in zip(single, logs, strict=True):
+                sums.update(log, labels)
+            for i, (sums, members) in enumerate(zip(joint, ensembles, strict=True)):
+                stacked = torch.stack([logs[m] for m in members])
+                sums.update(stacked.logsumexp(0) - math.log(len(members)), labels)
+                if len(members) == 2:
+                    distances[i] += total_variation(*stacked.exp()).sum().cpu()
+    _reduce([s.sums for s in (*single, *joint)] + [distances])
+    samples = single[0].samples
+    points = [{"loss": values["nll"], **values} for values in (sums.compute() for sums in single)]
+    rows = [sums.compute() for sums in joint]
+    for row, members, distance in zip(rows, ensembles, distances.tolist(), strict=True):
+        if len(members) == 2:
+            row["total_variation"] = distance / samples
+    return points, rows, samples
+
+
+def _reduce(sums: Sequence[Tensor]) -> None:
+    """Adds up over processes, in place."""
+    if dist.is_available() and dist.is_initialized():
+        message = torch.cat(list(sums))
+        dist.all_reduce(message)
+        for tensor, part in zip(sums, message.split([len(s) for s in sums]), strict=True):
+            tensor.copy_(part)
+
+
+def _stack(subspace: Subspace, coefficients: Sequence[Tensor]) -> Tensor:
+    layers = len(subspace.layer_names)
+    rows = [torch.as_tensor(c, dtype=torch.float64) for c in coefficients]
+    if any(c.ndim == 2 for c in rows):
+        rows = [c.expand(layers, -1) for c in rows]
+    return torch.stack(rows)
+
+
+def _groups(count: int, ensembles: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
+    """Positions in groups of at most `limit`, the members of an ensemble together."""
+    if limit < 1:
+        raise ValueError(f"positions_at_once is one or more; got {limit}.")
+    blocks = [{i} for i in range(count)]
+    for members in ensembles:
+        joined = [block for block in blocks if block & set(members)]
+        blocks = [block for block in blocks if block not in joined] + [set().union(*joined)]
+    group: list[int] = []
+    for block in sorted(blocks, key=min):
+        if len(block) > limit:
+            raise ValueError(
+                f"{len(block)} positions are in ensembles with one another, so their predictions are needed at the same "
+                f"time: positions_at_once must be at least {len(block)}, not {limit}."
+            )
+        if len(group) + len(block) > limit:
+            yield group
+            group = []
+        group = group + sorted(block)
+    yield group

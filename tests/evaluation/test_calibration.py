@@ -1,0 +1,72 @@
+"""The calibration metrics against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+
+from hf_geo.metrics.calibration import CalibrationSums, calibration_metrics, total_variation
+
+
+def _predictions(samples: int = 500, classes: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    probabilities = (3 * torch.randn(samples, classes, dtype=torch.float64)).softmax(-1)
+    return probabilities, torch.multinomial(probabilities, 1)[:, 0]
+
+
+def test_likelihood_accuracy_and_brier_score_are_those_of_the_definitions() -> None:
+    probabilities, labels = _predictions()
+    found = calibration_metrics(probabilities, labels)
+    assert found["nll"] == pytest.approx(log_loss(labels.numpy(), probabilities.numpy(), labels=range(7)), abs=1e-12)
+    assert found["accuracy"] == accuracy_score(labels.numpy(), probabilities.argmax(-1).numpy())
+    onehot = np.eye(7)[labels.numpy()]
+    assert found["brier"] == pytest.approx(((probabilities.numpy() - onehot) ** 2).sum(1).mean(), abs=1e-12)
+
+
+def _ece(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> float:
+    """Bin by bin, as Guo et al. 2017 write it."""
+    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
+    total = 0.0
+    for m in range(bins):
+        inside = (confidence > m / bins) & (confidence <= (m + 1) / bins)
+        if inside.any():
+            gap = abs((predicted == labels)[inside].mean() - confidence[inside].mean())
+            total += inside.sum() / len(labels) * gap
+    return total
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_error_is_that_of_the_definition(bins: int) -> None:
+    probabilities, labels = _predictions()
+    expected = _ece(probabilities.numpy(), labels.numpy(), bins)
+    assert calibration_metrics(probabilities, labels, bins)["ece"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_by_hand() -> None:
+    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [1.0, 0.0]], dtype=torch.float64)
+    found = calibration_metrics(probabilities, torch.tensor([0, 1, 1, 0]), bins=2)
+    assert found["accuracy"] == 0.75
+    assert found["ece"] == pytest.approx(abs(3 - 3.4) / 4)
+    assert found["brier"] == pytest.approx((0.02 + 1.28 + 0.18 + 0.0) / 4)
+    assert found["nll"] == pytest.approx(-np.log([0.9, 0.2, 0.7, 1.0]).mean())
+
+
+def test_batches_add_up() -> None:
+    probabilities, labels = _predictions()
+    sums = CalibrationSums()
+    for part in torch.arange(500).split(64):
+        sums.update(probabilities[part].log(), labels[part])
+    assert sums.samples == 500
+    assert sums.compute() == pytest.approx(calibration_metrics(probabilities, labels), abs=1e-12)
+
+
+def test_total_variation_is_between_nothing_and_one() -> None:
+    first, second = (
+        torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]]),
+        torch.tensor([[0.0, 1.0], [0.5, 0.5], [0.5, 0.5]]),
+    )
+    torch.testing.assert_close(total_variation(first, second), torch.tensor([1.0, 0.0, 0.3]))
+
+
+def test_no_predictions_are_refused() -> None:
+    with pytest.raises(ValueError, match="the evaluation set is empty"):
+        CalibrationSums().compute()

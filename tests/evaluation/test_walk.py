@@ -1,0 +1,225 @@
+"""A walk in one pass equals recalibrating and evaluating plain networks one by one."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_geo.evaluation import recalibrate_norms
+from hf_geo.evaluation.plans import Plan, plan_walk
+from hf_geo.evaluation.walk import evaluate_models, walk
+from hf_geo.metrics.calibration import calibration_metrics
+from hf_geo.subspaces import Subspace, SubspaceConfig
+from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel
+
+
+class CountingLoader:
+    """Batches, and how often they were read."""
+
+    def __init__(self, batches: list) -> None:
+        self.batches, self.passes, self.read = batches, 0, 0
+
+    def __iter__(self):
+        self.passes += 1
+        for batch in self.batches:
+            self.read += 1
+            yield batch
+
+
+def data(batches: int = 3) -> list[tuple[Tensor, Tensor]]:
+    return [(torch.randn(6 + i, 3, 8, 8) + i, torch.randint(5, (6 + i,))) for i in range(batches)]
+
+
+def trained(case: Case, layerwise: bool = False) -> Subspace:
+    """Some network with spread-out predictions and statistics that fit no position."""
+    subspace = Subspace.attach(GoldenNetwork(), case.config(layerwise=layerwise), model_init=GoldenNetwork)
+    subspace.model(torch.randn(8, 3, 8, 8) * 3)
+    with torch.no_grad():
+        for name, parameter in subspace.model.named_parameters():
+            if name.startswith("fc"):
+                parameter.mul_(6)
+    return subspace
+
+
+def one_by_one(subspace: Subspace, position: Tensor, evaluation: list, recalibration: list) -> tuple[Tensor, Tensor]:
+    """Probabilities of the plain network at a position, recalibrated by itself, and the labels."""
+    plain = GoldenNetwork()
+    plain.load_state_dict(subspace.folded_state_dict(position))
+    recalibrate_norms(plain, recalibration)
+    with torch.no_grad():
+        logits = torch.cat([plain.eval()(x) for x, _ in evaluation])
+    return logits.softmax(-1), torch.cat([y for _, y in evaluation])
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["loop", "vmap"])
+@pytest.mark.parametrize("layerwise", [False, True], ids=["one", "layerwise"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_value_is_that_of_the_plain_networks(case: Case, layerwise: bool, batched: bool) -> None:
+    subspace, evaluation, recalibration = trained(case, layerwise), data(), data(4)
+    plan = plan_walk(subspace, 7)
+    found = walk(
+        subspace, plan.coefficients(subspace), evaluation, recalibration, ensembles=plan.ensembles, batched=batched
+    )
+    probabilities = []
+    for row, position in zip(found.points, plan.positions, strict=True):
+        p, labels = one_by_one(subspace, position, evaluation, recalibration)
+        expected = calibration_metrics(p, labels)
+        assert row == pytest.approx({**expected, "loss": expected["nll"]}, abs=1e-5)
+        probabilities.append(p)
+    assert len({round(row["nll"], 4) for row in found.points}) > len(found.points) // 2
+    for row, members in zip(found.ensembles, plan.ensembles, strict=True):
+        assert row["members"] == list(members)
+        expected = calibration_metrics(torch.stack([probabilities[m] for m in members]).mean(0), labels)
+        if len(members) == 2:
+            first, second = (probabilities[m] for m in members)
+            expected["total_variation"] = (first - second).abs().sum(-1).mean().item() / 2
+        assert {k: v for k, v in row.items() if k != "members"} == pytest.approx(expected, abs=1e-5)
+    assert (found.samples, found.recalibration_samples) == (21, 30)
+
+
+def test_one_pass_over_each_data_set_serves_all_positions() -> None:
+    subspace, evaluation, recalibration = trained(CASES[0]), CountingLoader(data()), CountingLoader(data(5))
+    plan = plan_walk(subspace, 21)
+    walk(
+        subspace,
+        plan.coefficients(subspace),
+        evaluation,
+        recalibration,
+        ensembles=plan.ensembles,
+        recalibration_batches=2,
+    )
+    assert (evaluation.passes, evaluation.read) == (1, 3)
+    assert (recalibration.passes, recalibration.read) == (1, 2)
+
+
+def test_positions_at_once_bounds_how_many_share_a_pass_and_changes_no_value() -> None:
+    subspace, evaluation, recalibration = trained(CASES[0]), data(), data()
+    plan = plan_walk(subspace, 9)
+    at_once, passes = [], []
+    for limit in (32, 4, 2):
+        counting = CountingLoader(evaluation)
+        found = walk(
+            subspace,
+            plan.coefficients(subspace),
+            counting,
+            recalibration,
+            ensembles=plan.ensembles,
+            positions_at_once=limit,
+        )
+        at_once.append(found)
+        passes.append(counting.passes)
+    assert at_once[1] == at_once[0]
+    assert at_once[2] == at_once[0]
+    assert passes == [1, 3, 5]
+
+
+def test_the_model_is_left_at_the_centre_with_its_own_statistics_and_mode() -> None:
+    subspace = trained(CASES[0])
+    subspace.model.train()
+    subspace.set_position(0.1)
+    before = copy.deepcopy(subspace.model.state_dict())
+    for batched in (False, True):
+        walk(subspace, [torch.tensor([0.9, 0.1])], data(), data(), batched=batched)
+        assert torch.equal(subspace.coefficients, torch.tensor([0.5, 0.5]))
+        assert subspace.model.training
+        assert all(torch.equal(value, before[name]) for name, value in subspace.model.state_dict().items())
+        subspace.model(torch.randn(4, 3, 8, 8)).sum().backward()
+        before = copy.deepcopy(subspace.model.state_dict())
+
+
+def test_without_recalibration_the_models_own_statistics_are_used() -> None:
+    subspace, evaluation = trained(CASES[0]), data()
+    found = walk(subspace, [torch.tensor([0.3, 0.7])], evaluation, None)
+    plain = GoldenNetwork().eval()
+    plain.load_state_dict(subspace.folded_state_dict(0.7))
+    logits = torch.cat([plain(x) for x, _ in evaluation])
+    expected = F.cross_entropy(logits, torch.cat([y for _, y in evaluation])).item()
+    assert found.points[0]["loss"] == pytest.approx(expected, abs=1e-5)
+    assert found.recalibration_samples == 0
+
+
+def test_a_language_model_is_scored_on_next_tokens() -> None:
+    subspace = Subspace.attach(TiedLanguageModel(), SubspaceConfig(), model_init=TiedLanguageModel)
+    ids = [torch.randint(11, (4, 6)) for _ in range(3)]
+    labels = [x.clone() for x in ids]
+    labels[0][:, 3] = -100
+    batches = list(zip(ids, labels, strict=True))
+    found = walk(subspace, [torch.tensor([0.3, 0.7])], batches, None, causal=True)
+    subspace.set_position(0.7)
+    logits = torch.cat([subspace.model(x)[:, :-1].flatten(0, 1) for x in ids])
+    expected = F.cross_entropy(logits, torch.cat([y[:, 1:].flatten() for y in labels])).item()
+    assert found.points[0]["loss"] == pytest.approx(expected, abs=1e-5)
+    assert found.samples == 3 * 4 * 5 - 4
+
+
+def test_independent_models_and_their_ensemble() -> None:
+    models, evaluation = [GoldenNetwork().train() for _ in range(3)], data()
+    found = evaluate_models(models, evaluation, ensembles=[(0, 1, 2)])
+    with torch.no_grad():
+        probabilities = [torch.cat([m.eval()(x) for x, _ in evaluation]).softmax(-1) for m in models]
+    labels = torch.cat([y for _, y in evaluation])
+    for row, p in zip(found.points, probabilities, strict=True):
+        assert row["nll"] == pytest.approx(calibration_metrics(p, labels)["nll"], abs=1e-5)
+    expected = calibration_metrics(torch.stack(probabilities).mean(0), labels)
+    assert found.ensembles[0].pop("members") == [0, 1, 2]
+    assert found.ensembles[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ensembles": [(0, 1), (1, 2)], "positions_at_once": 2}, "positions_at_once must be at least 3, not 2"),
+        ({"positions_at_once": 0}, "positions_at_once is one or more; got 0"),
+        ({"recalibration_batches": 0}, "max_batches is one or more"),
+        ({"loader": []}, "the evaluation set is empty"),
+        ({"recalibration": []}, "the loader is empty"),
+        ({"loader": [torch.randn(2, 3, 8, 8)]}, "has no labels"),
+    ],
+    ids=["ensemble", "none_at_once", "no_batches", "no_data", "no_recalibration", "no_labels"],
+)
+def test_bad_input(arguments: dict, message: str) -> None:
+    subspace = trained(CASES[0])
+    rows = [torch.tensor([1 - t, t]) for t in (0.0, 0.5, 1.0)]
+    with pytest.raises(ValueError, match=message):
+        walk(subspace, rows, **{"loader": data(), "recalibration": data(), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(4, 4), (6, 4), (7, 7), (10, 10), (15, 10), (16, 16), (22, 22), (28, 28)]
+)
+def test_three_points_are_walked_on_a_lattice_with_the_centre(count: int, expected: int) -> None:
+    subspace = Subspace.attach(GoldenNetwork(), SubspaceConfig("simplex"), model_init=GoldenNetwork)
+    plan = plan_walk(subspace, count)
+    rows = torch.stack(plan.positions)
+    assert len({tuple(row) for row in (rows * 3600).round().tolist()}) == len(rows) == expected
+    torch.testing.assert_close(rows.sum(-1), torch.ones(len(rows), dtype=torch.float64))
+    torch.testing.assert_close(rows[3], torch.full((3,), 1 / 3, dtype=torch.float64))
+    lattice = rows[4:] * {4: 1, 7: 2, 10: 3, 16: 4, 22: 5, 28: 6}[expected]
+    torch.testing.assert_close(lattice, lattice.round())
+
+
+def test_lines_are_walked_evenly_in_pairs_and_layer_by_layer() -> None:
+    subspace = Subspace.attach(GoldenNetwork(), SubspaceConfig(layerwise=True), model_init=GoldenNetwork)
+    plan: Plan = plan_walk(subspace, 5)
+    assert [p.item() for p in plan.positions[:5]] == [0, 0.25, 0.5, 0.75, 1]
+    assert plan.ensembles == [(0, 4), (1, 3), (5, 6)]
+    assert [p.shape for p in plan.positions[plan.grid :]] == [(5,), (5,)]
+    again = plan_walk(subspace, 5)
+    assert all(torch.equal(p, q) for p, q in zip(plan.positions, again.positions, strict=True))
+
+
+@pytest.mark.parametrize(("config", "count"), [(SubspaceConfig(), 1), (SubspaceConfig("simplex", 5), 5)])
+def test_too_few_positions_are_refused(config: SubspaceConfig, count: int) -> None:
+    subspace = Subspace.attach(GoldenNetwork(), config, model_init=GoldenNetwork)
+    with pytest.raises(ValueError, match=f"positions or more, not {count}"):
+        plan_walk(subspace, count)
+
+
+def test_a_walk_needs_no_batch_norm() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    subspace = Subspace.attach(model, SubspaceConfig(jitter=0.5))
+    found = walk(subspace, [torch.tensor([0.5, 0.5])], data(), data())
+    assert found.recalibration_samples == 0
+    assert found.samples == 21
