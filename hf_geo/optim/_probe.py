@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 
 class Probe:
-    """Runs a model in training mode, in `dtype`, at any values of its parameters.
+    """Runs a model in training mode, in `dtype` or else in its own dtypes, at any values of its parameters.
 
     The model computes with copies: its parameters and their gradients, its buffers and its other tensors are never
     written to. Attributes named like an epsilon are lowered to `eps` where they are larger.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Any, dtype: torch.dtype, eps: float) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Any, dtype: torch.dtype | None, eps: float) -> None:
         self.model, self.inputs, self.dtype, self.eps = model, example_inputs, dtype, eps
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         tensors = [*model.parameters(), *model.buffers()]
@@ -28,10 +28,11 @@ class Probe:
 
     def cast(self, tensor: Tensor) -> Tensor:
         """A copy in the probe's dtype or its complex counterpart; integers and booleans stay what they are."""
-        if tensor.is_complex():
+        dtype = tensor.dtype
+        if self.dtype is not None and tensor.is_complex():
             dtype = self.dtype.to_complex()
-        else:
-            dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        elif self.dtype is not None and tensor.is_floating_point():
+            dtype = self.dtype
         return tensor.detach().to(dtype, copy=True)
 
     def run(
@@ -62,8 +63,7 @@ class Probe:
             return min(value, self.eps) if isinstance(value, float) and "eps" in str(key) else value
 
         with ExitStack() as stack:
-            for context in (torch.inference_mode(False), torch.enable_grad()):
-                stack.enter_context(context)
+            stack.enter_context(torch.enable_grad())
             for kind in {device.type for device in self.devices}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             if "torch._dynamo" in sys.modules:  # compiling once more for this dtype would take longer than the run

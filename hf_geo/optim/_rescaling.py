@@ -37,13 +37,13 @@ class Effect(NamedTuple):
 
 
 def start_search(model: nn.Module, example_inputs: Any, candidates: list[str], seed: int) -> tuple["Search", tuple]:
-    """A search and its first effects, in float64, or in float32 for a model that does not run in float64."""
-    for dtype in (torch.float64, torch.float32):
+    """A search and its first effects, in float64 or the next narrower dtype in which the model runs."""
+    for dtype in (torch.float64, torch.float32, None):
         try:
             search = Search(model, example_inputs, candidates, seed, dtype)
             first = search.effects(search.point, draw=0)
-        except (RuntimeError, TypeError):  # no such kernel, a float32 constant in the code, not enough memory
-            if dtype is torch.float32:
+        except (RuntimeError, TypeError):  # no such kernel, a dtype in the model's code, not enough memory
+            if dtype is None:
                 raise
             continue
         search.check_repeatable(first[0])
@@ -54,11 +54,14 @@ class Search:
     """A model at a generic point, and the questions that are put to it there."""
 
     def __init__(
-        self, model: nn.Module, example_inputs: Any, candidates: list[str], seed: int, dtype: torch.dtype
+        self, model: nn.Module, example_inputs: Any, candidates: list[str], seed: int, dtype: torch.dtype | None
     ) -> None:
-        unit = torch.finfo(dtype).eps
-        self.faint = unit**0.5
-        self.tolerance = unit**0.5 + EPS_SHARE / 2**BOOST
+        dtypes = [dtype] if dtype else {p.dtype for p in model.parameters() if p.is_floating_point()}
+        unit = max(torch.finfo(dtype).eps for dtype in dtypes)
+        self.boost = BOOST if torch.float16 not in dtypes else 3  # float16 ends at 2**16
+        self.tolerance = unit**0.5 + EPS_SHARE / 2**self.boost
+        self.small_share = max(EPS_SHARE, 4 * unit)
+        self.faint = min(unit**0.5, 1e-3)
         self.probe = Probe(model, example_inputs, dtype, eps=unit ** (2 / 3))
         self.kind, self.candidates, self.seed = type(model).__name__, candidates, seed
         self.generator = torch.Generator().manual_seed(seed)
@@ -69,7 +72,7 @@ class Search:
         value = self.probe.cast(parameter)
         if not parameter.requires_grad or not value.is_floating_point() or not value.numel():
             return value
-        scale = value.square().mean().sqrt().item()
+        scale = value.float().square().mean().sqrt().item()
         if value.ndim < 2 or value.shape[0] == value.numel():
             noise = max(scale, 0.5) * (torch.rand(value.shape, generator=self.generator) - 0.5)
         else:
@@ -123,7 +126,7 @@ class Search:
         self, effects: Mapping[str, Effect], outputs: list[Tensor], draw: int
     ) -> Iterator[tuple[str, tuple[int, ...] | None, float]]:
         """Yields each parameter with its finest grouping that holds, or None, and the change of the outputs."""
-        untried = {n: [d for d, share in e.shares.items() if share <= EPS_SHARE] for n, e in effects.items()}
+        untried = {n: [d for d, share in e.shares.items() if share <= self.small_share] for n, e in effects.items()}
         for name, effect in effects.items():
             if not untried[name]:
                 yield name, None, effect.reach * effect.shares[()]
@@ -148,7 +151,7 @@ class Search:
         self, channel_dims: Mapping[str, tuple[int, ...]], outputs: list[Tensor], draw: int
     ) -> tuple[float, bool]:
         """Multiplies all groups by random factors: the change of the outputs, and whether at most an epsilon makes it."""
-        large = self.point | {n: self._scaled(self.point[n], dims, BOOST) for n, dims in channel_dims.items()}
+        large = self.point | {n: self._scaled(self.point[n], dims, self.boost) for n, dims in channel_dims.items()}
         at_large = self.probe.run(large, self.seed + draw)[0]
         change = deviation(at_large, outputs)
         if change <= self.tolerance or not change <= EPS_SHARE:
@@ -166,4 +169,6 @@ class Search:
         """Which of them would be scale-invariant if all biases were zero."""
         bare = {n: v.zero_() if n.endswith("bias") and v.ndim < 2 else v for n, v in self.point.items()}
         effects = self.effects(bare, draw=0)[1]
-        return [n for n in names if effects[n].reach > self.faint and min(effects[n].shares.values()) < EPS_SHARE**2]
+        return [
+            n for n in names if effects[n].reach > self.faint and min(effects[n].shares.values()) < self.small_share**2
+        ]

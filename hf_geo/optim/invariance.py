@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.hub import tqdm
@@ -58,6 +59,7 @@ def scale_invariant_parameters(
     return {row.name: row.channel_dims for row in rows if row.channel_dims is not None}
 
 
+@torch.inference_mode(False)
 def measure_invariance(
     model: nn.Module, example_inputs: Any, *, seed: int = 0, progress: bool = False, explain: bool = False
 ) -> list[Invariance]:
@@ -76,13 +78,13 @@ def measure_invariance(
     set is halved, and a parameter that fails by itself is tried with its next coarser groups. So it takes one backward
     and three forward passes, and more of them only for branches hidden by dropout or where (2) and (3) disagree.
 
-    Tolerances. Powers of two cancel in a normalization without any rounding, so two things are left that keep an
-    invariant output from being bitwise the same. A norm's epsilon has a relative effect of eps / variance. Attributes
-    named like it are lowered to u**(2/3), where u is the machine epsilon of the probe's dtype, which lies between what
-    would matter to the outputs and what would turn the rounding noise of a constant channel into a signal. An epsilon
-    that is written into the code stays: it may have an effect of 1e-2 at the natural scale, but this has to shrink at
-    least like 1 / scale. Then, outputs at scales above 2**12 have to agree within sqrt(u) + 1e-2 / 2**12 (2.5e-6 in
-    float64). An ordinary weight changes them by far more.
+    Tolerances. The model runs in float64 if it can, else in float32, else in its own dtypes; u is the machine epsilon.
+    Powers of two cancel in a normalization without any rounding, so what keeps an invariant output from being bitwise
+    the same is the norm's epsilon, whose relative effect is eps / variance. Attributes named like it are lowered to
+    u**(2/3): small enough not to matter, too large to turn the rounding noise of a constant channel into a signal. An
+    epsilon that is written into the code stays: its effect may be 1e-2 at the natural scale, but has to shrink at least
+    like 1 / scale, so that the outputs at two random scales above 2**12 agree within sqrt(u) + 1e-2 / 2**12, which is
+    2.5e-6 in float64. An ordinary weight changes them by far more.
 
     Not found: groups that are no axes of the tensor, such as the blocks of filters of a grouped convolution before
     group normalization or the heads of an attention with query and key norms; the whole tensor is tried for them. Left
