@@ -23,7 +23,7 @@ from hf_geo.optim import get_method, list_optimizers
 from hf_geo.tasks import Job, image_classification
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments
 from hf_geo.training.config import parse_command_line
-from hf_geo.training.figures import draw_training_curves
+from hf_geo.training.figures import draw_geometry, draw_training_curves
 from hf_geo.training.runs import (
     check_output_dir,
     default_output_dir,
@@ -35,7 +35,7 @@ from hf_geo.training.runs import (
 from hf_geo.training.trainer import GeoTrainer
 from hf_geo.training.user_errors import one_sentence_errors
 
-FIGURE = ("figures", "training.png")
+TRAINING, GEOMETRY = "figures/training.png", "figures/geometry.png"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     settings = (model_args, data_args, args)
+    figures = draw_figures(trainer, job)
     shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
-    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), hub_id)
+    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), figures, hub_id)
     export_model(job.model, args.output_dir, processor=job.processor, state_dict=state_dict)
     write_results(
         args.output_dir,
@@ -89,7 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         training_args=public_settings(*settings),
         trainer_state=portable_state(trainer.state),
     )
-    draw_training_curves(trainer.state.log_history, job.metric, Path(args.output_dir, *FIGURE), job.dataset_name)
     name = (hub_id or Path(args.output_dir).resolve().name).rsplit("/", 1)[-1]
     write_card(args.output_dir, report, template=job.template, name=name, fields=job.card)
     print_summary(report, job, args.output_dir)
@@ -100,12 +100,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def draw_figures(trainer: GeoTrainer, job: Job) -> dict[str, str]:
+    """Draws the run's figures into its folder; returns their places there, with captions."""
+    log, folder = trainer.state.log_history, Path(trainer.args.output_dir)
+    draw_training_curves(log, job.metric, folder / TRAINING, job.dataset_name)
+    figures = {TRAINING: f"Loss and {job.metric} during training"}
+    if draw_geometry(log, folder / GEOMETRY, job.dataset_name):
+        figures[GEOMETRY] = "What the optimizer did to each layer"
+    return figures
+
+
 def make_report(
     trainer: GeoTrainer,
     job: Job,
     trained: dict[str, float],
     measured: dict[str, dict[str, float]],
     settings: dict[str, Any],
+    figures: dict[str, str],
     hub_id: str | None,
 ) -> RunReport:
     """The finished run as plain data."""
@@ -122,7 +133,7 @@ def make_report(
         results=results,
         samples={split: len(data) if hasattr(data, "__len__") else None for split, data in job.datasets.items()},
         settings=settings,
-        figures={"/".join(FIGURE): "Loss and accuracy during training"},
+        figures=figures,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
         seconds=trained["train_runtime"],
@@ -139,7 +150,7 @@ def print_summary(report: RunReport, job: Job, folder: str) -> None:
         f"\n{job.metric} {report.shown(job.metric)} on {report.evaluated_on}, after {report.seconds:.0f} s of training"
     )
     print(f"  weights:     {folder}/model.safetensors with config.json: opens in timm and transformers")
-    print(f"  model card:  {folder}/README.md, with {folder}/{'/'.join(FIGURE)}")
+    print(f"  model card:  {folder}/README.md, with {folder}/{TRAINING}")
     print(f"  figures:     {folder}/eval_results.json, train_results.json, trainer_state.json")
     print(f"  load it:     {job.how_to_load.format(folder=folder)}")
     if not report.hub_id:

@@ -1,9 +1,10 @@
-"""The training-curve figure of a run, from the Trainer's own log."""
+"""Figures of a run, from the Trainer's own log."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -24,9 +25,8 @@ def draw_training_curves(
     panels = [("loss", {"training": "loss", "evaluation": "eval_loss"}), (metric, {"evaluation": f"eval_{metric}"})]
     panels = [(label, keys) for label, keys in panels if any(k in row for row in log_history for k in keys.values())]
     figure = Figure(figsize=(4.6 * max(len(panels), 1), 3.2), layout="constrained")
-    for axes, (label, keys) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0] if panels else [], panels, strict=True
-    ):
+    grid = figure.subplots(1, len(panels), squeeze=False)[0] if panels else []
+    for axes, (label, keys) in zip(grid, panels, strict=True):
         for name, key in keys.items():
             points = [(row["step"], row[key]) for row in log_history if key in row]
             if points:
@@ -45,3 +45,50 @@ def draw_training_curves(
     figure.suptitle(title, fontsize="medium")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+GEOMETRY = {
+    "weight_norm": "weight norm",
+    "grad_norm": "gradient norm",
+    "relative_update": "relative update",
+    "effective_lr": "lr / |w|²",
+    "angle": "mean angle of a step (rad)",
+}
+
+
+def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> bool:
+    """Draws what `--log_geometry` measured: a panel a quantity, a line a layer, coloured from the first to the last.
+
+    Args:
+        log_history: `trainer.state.log_history`.
+        path: PNG file to write; its folder is made.
+        title: Title above the panels.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    rows = [row for row in log_history if any(key.startswith("geometry/") for key in row)]
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("geometry/"):
+                kind, _, layer = key.removeprefix("geometry/").partition("/")
+                label = GEOMETRY.get(kind, "step size")
+                curves.setdefault(label, {}).setdefault(layer or kind, []).append((row["step"], value))
+    if not curves:
+        return False
+    figure = Figure(figsize=(3.4 * min(len(curves), 3), 2.9 * -(-len(curves) // 3)), layout="constrained")
+    grid = figure.subplots(-(-len(curves) // 3), min(len(curves), 3), squeeze=False).flat
+    for axes in grid[len(curves) :]:
+        axes.remove()
+    for axes, (label, lines) in zip(grid, curves.items(), strict=False):
+        for i, points in enumerate(lines.values()):
+            axes.plot(*zip(*points, strict=True), color=colormaps["viridis"](i / max(len(lines) - 1, 1)), linewidth=1)
+        axes.set(xlabel="update", ylabel=label, yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{title}: a line a layer, from the first (dark) to the last (bright)", fontsize="medium")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return True

@@ -1,7 +1,6 @@
 """From training arguments to the optimizer of a registered method, for our Trainer and for anybody's."""
 
 import itertools
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,9 +13,9 @@ from transformers import TrainingArguments
 
 from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
 
-SAMPLES = 8  # of a batch, to measure with: more would cost time and show nothing new
-
 from .optim_args import parse_optim_args
+
+SAMPLES = 8  # of a batch, to measure with: more would cost time and show nothing new
 
 
 def make_optimizer(args: TrainingArguments, model: nn.Module, **grouping) -> torch.optim.Optimizer:
@@ -61,12 +60,10 @@ def refuse_engine(args: TrainingArguments) -> None:
         raise ValueError(
             f"{name} needs whole weights, which DeepSpeed's ZeRO flattens and splits: use DDP or FSDP2 (configs/accelerate/fsdp2.yaml)."
         )
-    if kind == DistributedType.FSDP or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        plugin = getattr(AcceleratorState(), "fsdp_plugin", None)
-        if getattr(plugin, "fsdp_version", 1) == 1:
-            raise ValueError(
-                f"{name} needs whole weights, which FSDP version 1 flattens: set fsdp_version: 2 (configs/accelerate/fsdp2.yaml)."
-            )
+    if kind == DistributedType.FSDP and AcceleratorState().fsdp_plugin.fsdp_version == 1:
+        raise ValueError(
+            f"{name} needs whole weights, which FSDP version 1 flattens: set fsdp_version: 2 (configs/accelerate/fsdp2.yaml)."
+        )
 
 
 def measure_geometry(model: nn.Module, loader: DataLoader) -> dict[str, tuple[int, ...]]:

@@ -97,7 +97,7 @@ WRONG = [
     ("p_bound=big", "p_bound=big: cannot read 'big'"),
     ("p_bound=1,p_bound=2", "'p_bound' twice"),
     ("lr=0.1", "--learning_rate 0.1"),
-    ("geometry.q=1", "no setting 'q'"),
+    ("geometry.q=1", "no setting .q."),
 ]
 
 

@@ -1,0 +1,261 @@
+"""GeoTrainer in one process: telemetry, clipping, searches, precision, engines and the losses of an update."""
+
+import json
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.trainer_utils import BestRun
+
+from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo.optim import get_method, list_optimizers
+from hf_geo.training.loss import LossOfUpdate
+from hf_geo.training.optimizers import refuse_engine
+from tests.training.problems import flat, make_problem
+
+
+def make_trainer(folder, model=None, **settings) -> GeoTrainer:
+    """A short run on the points, whose scheduler leaves the learning rate alone."""
+    original, data = make_problem("points")
+    defaults = {
+        "max_steps": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "lr_scheduler_type": "constant",
+        "disable_tqdm": True,
+    }
+    args = GeoTrainingArguments(output_dir=str(folder), **{**defaults, **settings})
+    return GeoTrainer(original if model is None else model, args, train_dataset=data, eval_dataset=data)
+
+
+class Normalized(nn.Module):
+    """A linear layer before batch normalization, so that every method with a geometry has a weight for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = PreTrainedConfig()
+        torch.manual_seed(0)
+        self.hidden, self.norm, self.out = nn.Linear(8, 6, bias=False), nn.BatchNorm1d(6), nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, x, labels):
+        logits = self.out(self.norm(self.hidden(x)).relu())
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+@pytest.mark.parametrize("name", [*list_optimizers(), "adamw_torch"])
+def test_telemetry_is_what_happened(tmp_path, name: str) -> None:
+    trainer = make_trainer(tmp_path, Normalized(), optim=name, log_geometry=True, logging_steps=2)
+    seen = {}
+    step = trainer.training_step
+
+    def remember(*args, **kwargs):
+        seen.setdefault("weights", []).append(trainer.model.hidden.weight.detach().clone())
+        loss = step(*args, **kwargs)
+        seen.setdefault("gradients", []).append(trainer.model.hidden.weight.grad.norm().item())
+        return loss
+
+    trainer.training_step = remember
+    trainer.train()
+    after = [*seen["weights"][1:], trainer.model.hidden.weight.detach()]
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    for row, i in zip(rows, (1, 3), strict=True):
+        before, lr = seen["weights"][i], row.get("lr/geometry", row["learning_rate"])
+        shown = {
+            kind: row[f"geometry/{kind}/hidden.weight"] for kind in ("weight_norm", "relative_update", "effective_lr")
+        }
+        expected = {
+            "weight_norm": before.norm().item(),
+            "relative_update": ((after[i] - before).norm() / before.norm()).item(),
+            "effective_lr": lr / before.norm().item() ** 2,
+        }
+        assert shown == pytest.approx(expected, rel=1e-5)
+        clipped = min(1.0, trainer.args.max_grad_norm / row["grad_norm"]) if trainer.args.max_grad_norm else 1.0
+        assert row["geometry/grad_norm/hidden.weight"] == pytest.approx(clipped * seen["gradients"][i], rel=1e-4)
+        if name in list_optimizers() and get_method(name).geometry:
+            cosine = torch.nn.functional.cosine_similarity(before, after[i], dim=1).clamp(-1, 1)
+            assert row["geometry/angle/hidden.weight"] == pytest.approx(
+                cosine.arccos().mean().item(), rel=1e-3, abs=1e-6
+            )
+        assert ("geometry/step_size" in row) == (name == "alig")
+
+
+def test_each_groups_rate_is_logged(tmp_path) -> None:
+    trainer = make_trainer(tmp_path, Normalized(), optim="sgdg", optim_args="geometry.lr=0.3,rest.lr=0.02")
+    trainer.train()
+    row = trainer.state.log_history[0]
+    assert (row["lr/geometry"], row["lr/rest"], row["lr/no_decay"]) == (0.3, 0.02, 0.01)
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_a_run_without_telemetry_keeps_no_copies(tmp_path, name: str) -> None:
+    trainer = make_trainer(tmp_path, optim=name)
+    trainer.train()
+    assert not any(key.startswith("geometry/") for row in trainer.state.log_history for key in row)
+
+
+def test_telemetry_reaches_tensorboard(tmp_path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer = make_trainer(tmp_path, optim="alig", log_geometry=True, report_to="tensorboard")
+    trainer.train()
+    [folder] = {path.parent for path in tmp_path.rglob("events.out.tfevents*")}
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    assert len(events.Scalars("train/geometry/step_size")) == 4
+    assert '"optim": "alig"' in events.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def test_alig_sees_the_smoothed_loss(tmp_path) -> None:
+    """One update by hand from the paper's rule, with the loss that label smoothing makes."""
+    trainer = make_trainer(
+        tmp_path, optim="alig", optim_args="momentum=0.0", learning_rate=10.0, max_steps=1, label_smoothing_factor=0.2
+    )
+    model, data = make_problem("points")
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss = nn.functional.cross_entropy(model(batch["x"])["logits"], batch["labels"], label_smoothing=0.2)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    step = loss / (sum(g.square().sum() for g in gradients) + 1e-5)
+    assert step < 10
+    trainer.train()
+    expected = torch.cat([(p - step * g).flatten() for p, g in zip(model.parameters(), gradients, strict=True)])
+    torch.testing.assert_close(flat(trainer.model), expected, rtol=0, atol=1e-7)
+
+
+def test_clipping_would_change_aligs_step(tmp_path) -> None:
+    def trained(**settings):
+        trainer = make_trainer(
+            tmp_path, optim="alig", optim_args="momentum=0.0", learning_rate=1e4, max_steps=1, **settings
+        )
+        start = flat(trainer.model)
+        trainer.train()
+        return flat(trainer.model) - start
+
+    free, off, clipped = trained(), trained(max_grad_norm=0.0), trained(max_grad_norm=0.05)
+    assert torch.equal(free, off)
+    assert clipped.norm() > 2 * free.norm()  # by the factor the gradient shrank, as the warning says
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_bfloat16_autocast_stays_near_full_precision(tmp_path, name: str) -> None:
+    model, _ = make_problem("points")
+
+    def trained(**settings):
+        trainer = make_trainer(tmp_path, make_problem("points")[0].float(), optim=name, **settings)
+        trainer.train_dataset.x = trainer.train_dataset.x.float()
+        trainer.train()
+        return flat(trainer.model)
+
+    full, mixed = trained(), trained(bf16=True, use_cpu=True)
+    moved = (full - flat(model).float()).norm()
+    assert 0 < (mixed - full).norm() < 0.3 * moved
+
+
+def test_search_over_rate_and_setting(tmp_path) -> None:
+    pytest.importorskip("optuna")
+    trainer = make_trainer(tmp_path, optim="fromage", eval_strategy="steps", eval_steps=4)
+    trainer.model_init = lambda: make_problem("points")[0]
+    seen = []
+    create = trainer.create_optimizer
+
+    def remember(*args, **kwargs):
+        optimizer = create(*args, **kwargs)
+        seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["p_bound"]))
+        return optimizer
+
+    trainer.create_optimizer = remember
+    best = trainer.hyperparameter_search(
+        hp_space=lambda trial: {
+            "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True),
+            "optim_args": f"p_bound={trial.suggest_float('p_bound', 1.0, 4.0)}",
+        },
+        n_trials=3,
+        direction="minimize",
+        backend="optuna",
+    )
+    assert isinstance(best, BestRun) and math.isfinite(best.objective)
+    assert len({rate for rate, _ in seen}) == 3 and all(1.0 <= bound <= 4.0 for _, bound in seen)
+
+
+@pytest.mark.parametrize("name", ["alig"])
+def test_search_gives_each_trial_its_own_losses(tmp_path, name: str) -> None:
+    pytest.importorskip("optuna")
+    trainer = make_trainer(tmp_path, optim=name, eval_strategy="steps", eval_steps=4)
+    trainer.model_init = lambda: make_problem("points")[0]
+    space = {"hp_space": lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [0.05])}}
+    results = []
+    for _ in range(2):
+        results.append(
+            trainer.hyperparameter_search(n_trials=1, direction="minimize", backend="optuna", **space).objective
+        )
+    assert results[0] == results[1]
+
+
+class Silent(nn.Module):
+    """A model that returns no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3).double()
+
+    def forward(self, x, labels):
+        return {"logits": self.layer(x)}
+
+
+def test_a_model_without_a_loss_is_named(tmp_path) -> None:
+    with pytest.raises(ValueError, match="did not return a loss"):
+        make_trainer(tmp_path, Silent(), optim="alig").train()
+
+
+@pytest.mark.parametrize("engine", [DistributedType.DEEPSPEED, DistributedType.FSDP])
+@pytest.mark.parametrize("name", list_optimizers())
+def test_engines_that_hide_whole_weights_are_refused(monkeypatch, name: str, engine: DistributedType) -> None:
+    args = GeoTrainingArguments(output_dir="unused", optim=name)
+    Accelerator(cpu=True)
+    monkeypatch.setitem(PartialState._shared_state, "distributed_type", engine)
+    for version in (2, 1):
+        plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
+        monkeypatch.setitem(AcceleratorState._shared_state, "fsdp_plugin", plugin)
+        if engine == DistributedType.FSDP and version == 2:
+            refuse_engine(args)
+            continue
+        with pytest.raises(
+            ValueError, match=f"{name} needs whole weights.*(DeepSpeed's ZeRO flattens|fsdp_version: 2)"
+        ):
+            refuse_engine(args)
+
+
+def test_data_parallel_is_refused_with_the_command(monkeypatch) -> None:
+    args = GeoTrainingArguments(output_dir="unused", optim="fromage")
+    monkeypatch.setattr(args, "_n_gpu", 4)
+    with pytest.raises(ValueError, match="accelerate launch --num_processes 4"):
+        refuse_engine(args)
+
+
+def test_the_losses_of_an_update_are_added_and_then_begin_anew() -> None:
+    accelerator = Accelerator(cpu=True)
+    loss_of_update = LossOfUpdate(accelerator)
+    with pytest.raises(RuntimeError, match="No loss was added"):
+        loss_of_update()
+    for complete, loss, total in [
+        (False, 1.0, 1.0),
+        (True, 2.0, 3.0),
+        (False, 4.0, 4.0),
+        (True, 0.5, 4.5),
+        (True, 7.0, 7.0),
+    ]:
+        accelerator.gradient_state._set_sync_gradients(complete)
+        loss_of_update.add(torch.tensor(loss, dtype=torch.float16))
+        assert loss_of_update().item() == total and loss_of_update().dtype == torch.float32
+
+
+def test_the_log_is_json(tmp_path) -> None:
+    trainer = make_trainer(tmp_path, Normalized(), optim="alig", log_geometry=True)
+    trainer.train()
+    trainer.save_state()
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert isinstance(state["log_history"][0]["geometry/step_size_unclipped"], float)
