@@ -49,11 +49,13 @@ LAYOUTS: dict[str, Callable[[Mixed, DeviceMesh], None]] = {"rows": by_rows, "col
 
 
 def steps(case: Case, optimizer: torch.optim.Optimizer, model: nn.Module, start: int, stop: int) -> None:
+    """Steps with gradients sharded as the parameters are, or (every third) held by every process."""
     for number in range(start, stop):
         for index, param in enumerate(model.parameters()):
             if isinstance(param, DTensor):
                 whole = make_gradient(torch.empty(param.shape, dtype=param.dtype), index, number)
-                param.grad = distribute_tensor(whole, param.device_mesh, param.placements, src_data_rank=None)
+                placements = param.placements if number % 3 else [Replicate()]
+                param.grad = distribute_tensor(whole, param.device_mesh, placements, src_data_rank=None)
             else:
                 param.grad = make_gradient(param, index, number)
         case.step(optimizer, make_loss(number))

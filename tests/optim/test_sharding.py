@@ -14,6 +14,7 @@ SHARDABLE = pytest.mark.parametrize("case", [c for c in CASES if c.shardable], i
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_layout = pytest.mark.parametrize("layout", sharded.LAYOUTS)
 TOLERANCE = 1e-10  # in float64
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
 @pytest.fixture(scope="module")
