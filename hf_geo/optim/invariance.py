@@ -12,10 +12,10 @@ from ._probe import map_tensors
 from ._rescaling import start_search
 
 DRAWS = 4  # a branch that dropout or stochastic depth hid is looked at again under other random numbers
-NO_DIRECTION = "one weight a filter: without its scale nothing is left of it"
+NO_DIRECTION = "gain, shift or bias: one weight a filter"
 UNREACHED = "no gradient reaches it"
-FOLLOWED = "the outputs follow its scale"
-SHIFTED = "the outputs follow its scale because of a bias between it and its norm"
+FOLLOWED = "its scale shows in the outputs"
+SHIFTED = "its scale shows through a bias before its norm"
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def measure_invariance(
 
     Not found: groups that are no axes of the tensor, such as the blocks of filters of a grouped convolution before
     group normalization or the heads of an attention with query and key norms; the whole tensor is tried for them. Left
-    out by purpose: tensors with one weight a filter (gains, shifts, biases), for which an invariant group has no
-    direction left to optimize.
+    out by purpose: tensors with one weight a filter (gains, shifts, biases), for which nothing is left to optimize once
+    their scale is gone.
 
     Args:
         model: The network, before it is wrapped or sharded for several processes.
