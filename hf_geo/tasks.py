@@ -1,5 +1,6 @@
 """What a run needs that depends on its task: model, data, metrics, and what its card says about them."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ class Job:
     Args:
         task: The Hub's name of the task.
         model: What is trained.
+        new_model: Makes another model like it with other random weights; None where the weights are pretrained.
+        num_parameters: Of one such model.
         datasets: By split: "train", "eval" and, where there is one, "test".
         metric: The main metric.
         compute_metrics: For the Trainer.
@@ -39,6 +42,8 @@ class Job:
 
     task: str
     model: PreTrainedModel
+    new_model: Callable[[], PreTrainedModel] | None
+    num_parameters: int
     datasets: Mapping[str, torch.utils.data.Dataset]
     metric: str
     compute_metrics: Callable[[EvalPrediction], dict[str, float]]
@@ -58,7 +63,8 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, s
         ValueError: The data set or the model does not exist or does not fit.
     """
     data = load_image_data(data_args, seed=seed)
-    model = build_image_classifier(
+    build = functools.partial(
+        build_image_classifier,
         model_args.model,
         num_classes=data.num_classes,
         id2label=data.id2label,
@@ -67,12 +73,16 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, s
         img_size=data_args.image_size,
         data_config=data.data_config,
     )
+    model = build()
     config = input_config(model)
     architecture = getattr(model.config, "architecture", model.config.model_type)
     ours = architecture in timm.list_models(module=hf_geo.models.cifar.__name__.rsplit(".", 1)[-1])
+    pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
     return Job(
         task="image-classification",
         model=model,
+        new_model=None if pretrained else build,
+        num_parameters=model.num_parameters(),
         datasets={split: data.dataset(split, config) for split in data.splits},
         metric="accuracy",
         compute_metrics=image_classification_metrics,
@@ -82,7 +92,7 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, s
         how_to_load='timm.create_model("local-dir:{folder}", pretrained=True)',
         card={
             "architecture": architecture,
-            "pretrained": model_args.pretrained or model_args.model != architecture,
+            "pretrained": pretrained,
             "classes": data.num_classes,
             "image_size": list(config["input_size"]),
             "needs_hf_geo": ours,

@@ -20,8 +20,9 @@ from hf_geo.hub.push import check_destination, push_folder
 from hf_geo.hub.report import RunReport, write_card, write_results
 from hf_geo.models.config import ModelArguments
 from hf_geo.optim import get_method, list_optimizers
+from hf_geo.subspaces import Subspace
 from hf_geo.tasks import Job, image_classification
-from hf_geo.training.arguments import GeoTrainingArguments, RunArguments
+from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
 from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_geometry, draw_training_curves
 from hf_geo.training.runs import (
@@ -41,8 +42,8 @@ TRAINING, GEOMETRY = "figures/training.png", "figures/geometry.png"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     with one_sentence_errors("train.py"):
-        model_args, data_args, run_args, args, chosen = parse_command_line(
-            (ModelArguments, DataArguments, RunArguments, GeoTrainingArguments),
+        model_args, data_args, subspace_args, run_args, args, chosen = parse_command_line(
+            (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments),
             argv,
             prog="train.py",
             usage="train.py [--config FILE [--variant NAME]] [--smoke] [--OPTION VALUE ...]",
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_destination(hub_id, folder=args.output_dir, private=args.hub_private_repo, token=args.hub_token)
         set_seed(args.seed)
         job = image_classification(model_args, data_args, args.seed)
+        subspace = subspace_args.config
+        if subspace:
+            subspace = Subspace.attach(job.model, subspace, model_init=job.new_model, seed=args.seed)
         args.remove_unused_columns = False  # the data sets hold what the model takes and nothing else
         trainer = GeoTrainer(
             job.model,
@@ -66,19 +70,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             eval_dataset=job.datasets["eval"],
             compute_metrics=job.compute_metrics,
             processing_class=job.processor,
+            subspace=subspace,
         )
         trainer.create_optimizer()  # its settings are checked before any work is done
         if run_args.overwrite and trainer.is_world_process_zero():
             remove_earlier_run(args.output_dir)
 
     trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    if subspace:
+        trainer.settle_subspace()
     evaluated = [split for split in job.datasets if split != "train"]
     measured = {split: trainer.evaluate(job.datasets[split], metric_key_prefix=split) for split in evaluated}
-    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers shards, so on every process
+    # Shards are gathered, so every process takes part.
+    if subspace:
+        state_dict = subspace.folded_state_dict()
+        subspace.save(args.output_dir)
+    else:
+        state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return 0
 
-    settings = (model_args, data_args, args)
+    settings = (model_args, data_args, subspace_args, args)
     figures = draw_figures(trainer, job)
     shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
     report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), figures, hub_id)
@@ -138,7 +150,8 @@ def make_report(
         epochs=trainer.state.epoch or 0.0,
         seconds=trained["train_runtime"],
         hardware=hardware(trainer.accelerator.num_processes),
-        parameters=job.model.num_parameters(),
+        parameters=job.num_parameters,
+        subspace=trainer.subspace and trainer.subspace.config,
         hub_id=hub_id,
         base_model=job.base_model,
     )

@@ -17,7 +17,7 @@ LAYERS = {
     "models": set(),
     "data": set(),
     "evaluation": {"subspaces", "metrics"},
-    "training": {"optim", "subspaces", "metrics"},
+    "training": {"optim", "subspaces", "metrics", "evaluation"},
     "integrations": {"optim", "training"},
     "hub": {"subspaces"},
     "tasks": {"data", "models", "metrics"},

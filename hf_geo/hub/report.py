@@ -10,6 +10,7 @@ from .card import card_metadata, render_card
 
 # Metrics shown as per cent; the rest are shown as numbers.
 _SHARES = ("accuracy",)
+SUBSPACE_TAGS = ("neural-network-subspace", "arxiv:2102.10472")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RunReport:
         hardware: What it ran on, in words.
         parameters: Number of the model's parameters.
         paper: The optimizer's paper (`title`, `url`, `arxiv`, `bibtex`), if it is one of this package's methods.
+        subspace: The settings of the subspace (`kind`, `num_points`, `layerwise`), if one was trained.
         hub_id: Where the run will be pushed to, if known.
         base_model: Hub id of the pretrained weights, if any.
     """
@@ -49,6 +51,7 @@ class RunReport:
     hardware: str
     parameters: int
     paper: Any = None
+    subspace: Any = None
     hub_id: str | None = None
     base_model: str | None = None
 
@@ -84,7 +87,11 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
     metadata = card_metadata(
         name=name,
         task=report.task,
-        tags=[report.optimizer, *([f"arxiv:{paper.arxiv}"] if paper else [])],
+        tags=[
+            report.optimizer,
+            *([f"arxiv:{paper.arxiv}"] if paper else []),
+            *(SUBSPACE_TAGS if report.subspace else ()),
+        ],
         dataset_name=report.dataset_name,
         dataset_id=report.dataset_id,
         split=report.final_split,
@@ -104,6 +111,7 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
             "figures": [{"path": path, "caption": caption} for path, caption in report.figures.items()],
             "settings": report.settings,
             "optimizer": report.optimizer,
+            "subspace": report.subspace,
             "paper": paper,
             "dataset": report.dataset_name,
             "steps": f"{report.steps:,}",

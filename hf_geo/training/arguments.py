@@ -2,18 +2,21 @@
 
 import difflib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from hf_geo.optim import get_method, list_optimizers
+from hf_geo.subspaces import SubspaceConfig
 
 from .optim_args import parse_optim_args
 
 logger = logging.getLogger(__name__)
 
 DEFAULTS = {f.name: f.default for f in TrainingArguments.__dataclass_fields__.values()}
+_HELP = {f.name: f.metadata for f in fields(SubspaceConfig)}
 STAND_IN = "adamw_torch"  # what transformers' own checks see in place of a name they do not know
 
 
@@ -115,6 +118,36 @@ class GeoTrainingArguments(TrainingArguments):
         if ours:
             self.optim = name
         return self
+
+
+@dataclass
+class SubspaceArguments:
+    """Training a subspace of networks instead of one."""
+
+    _argument_group_name = "Subspace"
+
+    subspace: Literal["line", "curve", "simplex"] | None = field(
+        default=None, metadata={"help": "Train a line, a curve or a simplex of networks instead of a single one."}
+    )
+    num_points: int | None = field(default=None, metadata=_HELP["num_points"])
+    layerwise: bool = field(default=False, metadata=_HELP["layerwise"])
+    subspace_beta: float = field(default=1.0, metadata=_HELP["beta"])
+    subspace_parameters: str = field(default="all", metadata=_HELP["parameters"])
+    subspace_samples: int = field(default=1, metadata=_HELP["num_samples"])
+
+    @property
+    def config(self) -> SubspaceConfig | None:
+        """The settings of the subspace; None without one."""
+        if self.subspace is None:
+            return None
+        return SubspaceConfig(
+            kind=self.subspace,
+            num_points=self.num_points,
+            layerwise=self.layerwise,
+            beta=self.subspace_beta,
+            parameters=self.subspace_parameters,
+            num_samples=self.subspace_samples,
+        )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 # What a finished run leaves besides its checkpoints; `overwrite` removes these and nothing else.
 RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
-           "training_args.json", "figures")  # fmt: skip
+           "training_args.json", "subspace.safetensors", "subspace_config.json", "figures")  # fmt: skip
 # Settings about this machine or this account, which say nothing about the model.
 PRIVATE = {"output_dir", "run_name", "hub_token", "hub_model_id", "resume_from_checkpoint", "logging_dir", "local_rank"}
 

@@ -1,17 +1,22 @@
 """`GeoTrainer`: transformers' Trainer that builds the geometry-aware optimizers."""
 
+import functools
+
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_geo.optim import get_method, list_optimizers
 from hf_geo.optim.param_groups import undecayed_parameters
+from hf_geo.subspaces import Subspace, SubspaceConfig
 
 from .arguments import GeoTrainingArguments
 from .loss import hand_over_loss
 from .optimizers import make_optimizer, measure_geometry
 from .resume import check_same_model, check_same_optimizer
+from .subspaces import RECALIBRATION_SAMPLES, SubspaceTraining, some_samples
 from .telemetry import GeometryTelemetry
 
 
@@ -21,14 +26,26 @@ class GeoTrainer(Trainer):
     The rest is transformers' own, with three corrections for all optimizers: norm layers and biases get no weight decay
     whatever they are called, each parameter group's learning rate is logged, and a checkpoint of another model or
     optimizer is refused instead of half loaded.
+
+    Args:
+        *args, **kwargs: As for `transformers.Trainer`.
+        subspace: Train a line, curve or simplex of networks: a `Subspace` attached to the model, or the settings of one
+            whose points start around the model. Every batch is run at a drawn position, evaluations at the centre.
     """
 
     args: GeoTrainingArguments
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, subspace: Subspace | SubspaceConfig | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.telemetry = GeometryTelemetry(layers=self.args.log_geometry)
         self.add_callback(self.telemetry)
+        if isinstance(subspace, SubspaceConfig):
+            subspace = Subspace.attach(self.model, subspace, seed=self.args.seed)
+        self.subspace = subspace
+        self._on_subspace = subspace and SubspaceTraining(subspace, self.args.seed, self.args.process_index)
+        self._micro_batch = 0
+        if subspace and subspace.config.num_samples > 1 and self.args.ddp_broadcast_buffers is None:
+            self.args.ddp_broadcast_buffers = False  # DDP would overwrite buffers between the forwards of one backward
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
@@ -61,7 +78,32 @@ class GeoTrainer(Trainer):
         """One forward and backward pass, whose loss the optimizer is told where its step depends on it."""
         loss = super().training_step(*args, **kwargs)
         hand_over_loss(self, loss)
+        self._micro_batch = 0 if self.accelerator.sync_gradients else self._micro_batch + 1
         return loss
+
+    def compute_loss(self, model: nn.Module, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        """The model's loss; while training on a subspace, at positions drawn for the batch and with the regularizer."""
+        if self._on_subspace is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        key = (self.state.global_step, self._micro_batch)
+        scaled = num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        compute = functools.partial(super().compute_loss, model, num_items_in_batch=num_items_in_batch)
+        penalty = self._on_subspace.penalty(key) / (self.current_gradient_accumulation_steps if scaled else 1)
+        return self._on_subspace.loss(compute, inputs, key, sums=scaled) + penalty
+
+    def evaluation_loop(self, *args, **kwargs):
+        """As in transformers; a subspace is evaluated at its centre."""
+        if self._on_subspace is None:
+            return super().evaluation_loop(*args, **kwargs)
+        with self._on_subspace.at_centre(lambda: self._norm_loader(RECALIBRATION_SAMPLES)):
+            return super().evaluation_loop(*args, **kwargs)
+
+    def settle_subspace(self) -> None:
+        """Ends training on a subspace: the model stays at the centre, with norm statistics of all training samples."""
+        self._on_subspace.settle(self._norm_loader(len(self.train_dataset)))
+
+    def _norm_loader(self, samples: int) -> DataLoader:
+        return self.get_test_dataloader(some_samples(self.train_dataset, samples))
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Logs as transformers does, with what the optimizer did since the last log."""

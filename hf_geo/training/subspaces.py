@@ -1,0 +1,92 @@
+"""Training on a subspace inside a Trainer: where each batch is run, what is added to its loss, and the centre."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from hf_geo.evaluation.batches import batch_size
+from hf_geo.evaluation.norms import recalibrate_norms, running_statistics
+from hf_geo.subspaces import Subspace, draw_generator, split_batch
+
+RECALIBRATION_SAMPLES = 2048  # for an evaluation during training; at the end all training samples are used
+PENALTY = -1  # in place of a process's number, in the key of draws that all processes share
+
+
+class SubspaceTraining:
+    """The positions and losses of a run on a subspace.
+
+    Draws are keyed by (seed, update, micro-batch, process), so that a resumed run needs nothing saved for them.
+
+    Args:
+        subspace: Attached to the model that is trained.
+        seed: The run's.
+        rank: This process's number; processes draw independently unless the subspace's settings share the draws.
+    """
+
+    def __init__(self, subspace: Subspace, seed: int, rank: int) -> None:
+        self.subspace = subspace
+        self.seed = seed
+        self.rank = 0 if subspace.config.shared_draws else rank
+        self.settled = False
+
+    def loss(
+        self, compute: Callable[[Mapping], Tensor], inputs: Mapping[str, Any], key: tuple[int, int], sums: bool
+    ) -> Tensor:
+        """The loss of a batch, its samples divided over the drawn positions.
+
+        Args:
+            compute: From a part of the batch to its loss.
+            inputs: The batch.
+            key: Number of the update, and of the micro-batch within it.
+            sums: Whether losses of parts add up to the batch's; otherwise they are means, to be averaged.
+        """
+        generator = draw_generator(self.seed, *key, self.rank)
+        parts = split_batch(inputs, self.subspace.config.num_samples)
+        whole = batch_size(inputs)
+        losses = []
+        for part in parts:
+            self.subspace.sample(generator)
+            losses.append(compute(part) * (1.0 if sums else batch_size(part) / whole))
+        return sum(losses[1:], losses[0])
+
+    def penalty(self, key: tuple[int, int]) -> Tensor | float:
+        """The weighted regularizer of a pair of control points that all processes draw alike."""
+        beta = self.subspace.config.beta
+        return beta * self.subspace.regularizer(generator=draw_generator(self.seed, *key, PENALTY)) if beta else 0.0
+
+    @contextmanager
+    def at_centre(self, loader: Callable[[], DataLoader]) -> Iterator[None]:
+        """The model at the centre, with norm statistics of that point, for an evaluation; they are put back afterwards.
+
+        Args:
+            loader: Makes a loader of training samples; called only if there are statistics to take.
+        """
+        self.subspace.set_centre()
+        statistics = {} if self.settled else running_statistics(self.subspace.model)
+        kept = {name: buffer.clone() for name, buffer in statistics.items()}
+        if kept:
+            recalibrate_norms(self.subspace.model, loader())
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, buffer in statistics.items():
+                    buffer.copy_(kept[name])
+
+    def settle(self, loader: DataLoader) -> None:
+        """Moves the model to the centre for good, with norm statistics of that point, as it will be exported."""
+        self.subspace.set_centre()
+        recalibrate_norms(self.subspace.model, loader)
+        self.settled = True
+
+
+def some_samples(dataset: Dataset, count: int) -> Dataset:
+    """A fixed random choice of a data set's samples, or all where there are no more."""
+    if len(dataset) <= count:
+        return dataset
+    chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
+    return Subset(dataset, chosen.tolist())
