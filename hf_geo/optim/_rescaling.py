@@ -88,7 +88,7 @@ class Search:
     def _effect(self, name: str, gradient: Tensor | None, weight: Tensor) -> Effect:
         if gradient is None:
             return Effect(0.0, {})
-        effect = gradient * weight
+        effect = gradient.to(torch.promote_types(weight.dtype, torch.float32)) * weight
         reach = torch.linalg.vector_norm(effect).item()
         if not math.isfinite(reach):
             raise RuntimeError(self._unusable(f"has a gradient for {name} that is not finite"))
@@ -162,8 +162,8 @@ class Search:
     def _scaled(self, value: Tensor, channel_dims: tuple[int, ...], least: int) -> Tensor:
         """`value` times 2**least to 2**(least + 4), one factor a group."""
         shape = [size if d in channel_dims else 1 for d, size in enumerate(value.shape)]
-        exponents = torch.randint(least, least + 5, shape, generator=self.generator).to(value.device)
-        return torch.ldexp(value, exponents)
+        exponents = torch.randint(least, least + 5, shape, generator=self.generator)
+        return value * (1 << exponents).to(value)
 
     def shifted(self, names: list[str]) -> list[str]:
         """Which of them would be scale-invariant if all biases were zero."""

@@ -180,6 +180,8 @@ def param_groups(
         for group in groups.values():
             if group["name"] == label:
                 group.update(settings)
+    if method.geometry and geometry != "none" and "geometry" not in known:
+        logger.warning("%s: no weight of this model is for its geometry, so all are treated alike.", name)
     for group in groups.values():
         count = sum(p.numel() for p in group["params"])
         logger.info("%s: group %r has %d tensors, %d parameters", name, group["name"], len(group["params"]), count)

@@ -126,6 +126,14 @@ def test_it_says_when_it_has_to_go_by_structure(caplog: pytest.LogCaptureFixture
     assert "structure" in caplog.text and "example_inputs" in caplog.text
 
 
+def test_it_says_when_the_geometry_is_for_no_weight(caplog: pytest.LogCaptureFixture):
+    model = nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, 3))
+    for arguments, warned in (({"example_inputs": batch()}, True), ({"geometry": "none"}, False)):
+        caplog.clear()
+        param_groups(model, "adamsrt", **arguments)
+        assert ("no weight of this model" in caplog.text) == warned
+
+
 def test_a_plain_step_leaves_a_measured_sphere_outwards():
     """Gradient and weight are orthogonal there (Euler), so by Pythagoras the step is in the weight's norm."""
     model, x = Network().double(), batch().double()
