@@ -50,7 +50,8 @@ class DataArguments:
         default=None, metadata={"help": "Tokens of a block. Default: the tokenizer's longest text, 1,024 at most."}
     )
     min_frequency: int = field(
-        default=1, metadata={"help": "Words that occur less often in the training split are <unk> to a word-level model."}
+        default=1,
+        metadata={"help": "Words that occur less often in the training split are <unk> to a word-level model."},
     )
     streaming: bool = field(
         default=False,

@@ -27,7 +27,7 @@ def colour_statistics(pixels: np.ndarray) -> Statistics:
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in torch.from_numpy(pixels).unbind(-1):
-        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
         means.append(float((share * levels).sum()))
         variance = (share * (levels - means[-1]) ** 2).sum()
         stds.append(float(variance.sqrt()) or 1.0)  # a single shade: nothing to scale by

@@ -67,11 +67,13 @@ class StreamedSplit:
                 "leave --streaming out, or name a column of classes with --label_column."
             )
         self.num_classes = len(columns.class_names)
-        stream = stream.select_columns([columns.image, columns.label])
-        stream = stream.rename_columns(
+        # Undecoded first: what renames columns would decode images and encode them again, with loss.
+        stream = stream.cast_column(columns.image, datasets.Image(decode=False)).select_columns(
+            [columns.image, columns.label]
+        )
+        self.stream = stream.rename_columns(
             {k: v for k, v in ((columns.image, "image"), (columns.label, "label")) if k != v}
         )
-        self.stream = stream.cast_column("image", datasets.Image(decode=False))
         self.first = next(iter(self.stream), None)
         if self.first is None:
             raise ValueError(f"The split {name!r} is empty.")

@@ -1,5 +1,6 @@
 """From a name to a model that transformers' Trainer saves natively and timm opens."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,7 @@ def build_image_classifier(
     network = _build_timm(source, pretrained, num_classes, args)
 
     known = network.pretrained_cfg
+    known.pop("state_dict", None)  # a second copy of the weights
     channels = args.get("in_chans") or known["input_size"][0]
     height, width = _pair(args["img_size"]) if args.get("img_size") else known["input_size"][1:]
     record = {k: known[k] for k in _KEPT if k in known} | wanted | {"input_size": (channels, height, width)}
@@ -129,7 +131,8 @@ def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: M
         ) from error
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in args.items())
-        raise ValueError(f"timm cannot build {source.name!r} with {given or 'its defaults'}: {error}") from error
+        said = textwrap.shorten(str(error), 300)  # weights that do not fit are listed one by one
+        raise ValueError(f"timm cannot build {source.name!r} with {given or 'its defaults'}: {said}") from error
 
 
 def _build_transformers(

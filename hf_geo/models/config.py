@@ -37,9 +37,10 @@ def parse_model_args(text: str | None) -> dict[str, Any]:
     """
     try:
         call = ast.parse(f"f({text or ''})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        values = {k.arg: _value(k.value) for k in call.keywords}
+        if not isinstance(call, ast.Call) or call.args or None in values or len(values) < len(call.keywords):
             raise SyntaxError
-        return {k.arg: _value(k.value) for k in call.keywords}
+        return values
     except (SyntaxError, ValueError) as error:
         raise ValueError(
             f"--model_args {text!r} cannot be read: write key=value,key=value with numbers, words, (tuples) "

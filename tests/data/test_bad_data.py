@@ -1,0 +1,137 @@
+"""What is wrong with a data set is said in one sentence, before anything is trained."""
+
+import os
+import re
+
+import datasets
+import numpy as np
+import PIL.Image
+import pyarrow.parquet
+import pytest
+
+from hf_geo.data import DataArguments, load_image_data
+from hf_geo.data.columns import Columns
+from hf_geo.data.image_split import ImageSplit
+from hf_geo.data.streams import StreamedSplit
+from tests.paths import SHARED
+
+CIFAR10 = str(SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10")
+CAT_DOG = datasets.ClassLabel(names=["cat", "dog"])
+GREY = [PIL.Image.new("L", (8, 8), 9 * i) for i in range(20)]
+
+
+def refusal(**options) -> str:
+    with pytest.raises(ValueError) as error:
+        data = load_image_data(DataArguments(**options))
+        config = {"interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center", **data.data_config}
+        list(data.dataset("train", config))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def write(folder, labels, *, split="train", images=None, feature=CAT_DOG) -> str:
+    """A data set of one parquet file whose label column holds what it is given, unchecked."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    images = GREY[: len(labels)] if images is None else images
+    table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features).data.table
+    declared = datasets.Features({"image": datasets.Image(), "label": feature})
+    folder.mkdir(exist_ok=True)
+    pyarrow.parquet.write_table(table.replace_schema_metadata(declared.arrow_schema.metadata), folder / f"{split}.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": None}, "No data set is named: give a Hub id, a folder or digits"),
+        ({"dataset": "./nowhere"}, "There is no folder './nowhere' to read a data set from."),
+        ({"dataset": "/no/such/folder"}, "There is no folder '/no/such/folder' to read a data set from."),
+        ({"dataset": "some/data"}, "'some/data' is no folder here, and the Hub cannot be reached"),
+        ({"dataset": "somedata"}, "or give the folder of a copy with --dataset."),
+        ({"dataset": "digits", "dataset_config": "small"}, "digits have no configurations"),
+        ({"dataset": "digits", "streaming": True}, "digits have no configurations and nothing to stream"),
+        ({"dataset": CIFAR10, "dataset_config": "fancy_text"}, "'fancy_text' not found. Available: ['plain_text']"),
+        ({"dataset": CIFAR10, "eval_split": "valid"}, "no split 'valid' (--eval_split): it has train, test."),
+        ({"dataset": CIFAR10, "image_column": "image"}, "no column 'image' (--image_column). The columns are img (image), label"),
+        ({"dataset": CIFAR10, "label_column": "img"}, "The column 'img' (--label_column) does not hold classes or integers."),
+        ({"dataset": CIFAR10, "streaming": True, "label_noise": 0.1}, "--label_noise needs all labels before training"),
+        ({"dataset": CIFAR10, "streaming": True}, "no split to evaluate on: name one with --eval_split (of train, test)"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_is_not_there(options, message):
+    assert message in refusal(**options)
+
+
+def test_a_folder_without_data(tmp_path):
+    assert refusal(dataset=str(tmp_path)).startswith(f"The folder {str(tmp_path)!r} cannot be read as a data set: ")
+    (tmp_path / "notes.txt").write_text("no images\n")
+    assert "No image column is found" in refusal(dataset=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1] * 9 + [2, 0], "labels of the split 'train' run from 0 to 2, but there are 2 classes, 0 to 1."),
+        ([0, 1] * 9 + [-1, 0], "labels of the split 'train' run from -1 to 1, but there are 2 classes, 0 to 1."),
+        ([0, 1] * 9 + [None, 0], "1 labels of the split 'train' are missing: remove those rows."),
+    ],
+)
+def test_labels_that_are_no_classes(tmp_path, labels, message):
+    assert message in refusal(dataset=write(tmp_path / "data", labels))
+
+
+def test_an_empty_split():
+    columns = Columns("image", "label", ("cat", "dog"))
+    features = datasets.Features(image=datasets.Image(), label=CAT_DOG)
+    one = datasets.Dataset.from_dict({"image": GREY[:1], "label": [0]}, features=features)
+    with pytest.raises(ValueError, match="The split 'train' is empty"):
+        ImageSplit(one.select([]), columns, "train")
+    with pytest.raises(ValueError, match="The split 'train' is empty"):
+        StreamedSplit(one.to_iterable_dataset().skip(1), columns, "train")
+
+
+def test_a_file_that_is_no_parquet(tmp_path):
+    (tmp_path / "train.parquet").write_bytes(b"not parquet")
+    message = refusal(dataset=str(tmp_path))
+    assert message.startswith(f"The folder {str(tmp_path)!r} cannot be read as a data set: ")
+    assert "Parquet magic bytes not found" in message
+
+
+def test_a_class_in_the_test_split_that_training_has_not(tmp_path):
+    folder = tmp_path / "data"
+    write(folder, [0, 1, 2] * 6, feature=datasets.Value("int64"))
+    write(folder, [0, 3], split="test", feature=datasets.Value("int64"))
+    assert "labels of the split 'test' run from 0 to 3, but there are 3 classes, 0 to 2." in refusal(dataset=str(folder))
+
+
+def test_hidden_test_labels_are_left_out_unless_asked_for(tmp_path):
+    folder = tmp_path / "data"
+    write(folder, [0, 1] * 9)
+    write(folder, [-1] * 4, split="test")
+    data = load_image_data(DataArguments(dataset=str(folder)))
+    assert list(data.splits) == ["train", "eval"]
+    assert "the labels of split 'test' are hidden, so it is not used" in data.description
+    assert "labels of the split 'test' run from -1 to -1" in refusal(dataset=str(folder), test_split="test")
+    streamed = load_image_data(DataArguments(dataset=str(folder), streaming=True, max_eval_samples=4))
+    assert list(streamed.splits) == ["train", "eval"]
+
+
+def test_an_image_that_is_missing_or_broken(tmp_path):
+    assert "1 images of the split 'train' are missing" in refusal(
+        dataset=write(tmp_path / "missing", [0, 1] * 10, images=[*GREY[:19], None])
+    )
+    broken = {"bytes": b"\x89PNG\r\n\x1a\nnot really", "path": None}
+    message = refusal(dataset=write(tmp_path / "broken", [0, 1] * 10, images=[*GREY[:19], broken]))
+    assert re.match("An image of the data set cannot be decoded: ", message)
+
+
+def test_images_of_more_than_eight_bits(tmp_path):
+    deep = PIL.Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))
+    assert "more than 8 bits a channel" in refusal(dataset=write(tmp_path / "deep", [0, 1] * 10, images=[deep] * 20))
+
+
+@pytest.mark.skipif(os.environ.get("HF_HUB_OFFLINE") != "1", reason="the network is there")
+def test_the_reason_is_kept_for_those_who_look():
+    with pytest.raises(ValueError) as error:
+        load_image_data(DataArguments(dataset="some/data"))
+    assert isinstance(error.value.__cause__, ConnectionError)

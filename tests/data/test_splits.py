@@ -1,0 +1,88 @@
+"""Which samples are used for what."""
+
+import numpy as np
+import pytest
+
+from hf_geo.data.config import DataArguments
+from hf_geo.data.splits import add_label_noise, choose_splits, hold_out, subset
+
+
+@pytest.mark.parametrize(
+    ("there", "train", "evaluation", "test", "chosen"),
+    [
+        (["train", "test"], "train", None, None, ("train", None, "test")),
+        (["train", "validation", "test"], "train", None, None, ("train", "validation", "test")),
+        (["train", "val"], "train", None, None, ("train", "val", None)),
+        (["train", "valid", "extra"], "train", None, None, ("train", "valid", None)),
+        (["train", "dev"], "train", None, None, ("train", "dev", None)),
+        (["train", "test"], "train", "test", None, ("train", "test", "test")),
+        (["train", "test", "extra"], "extra", "train", "test", ("extra", "train", "test")),
+        (["train", "validation", "test"], "validation", None, None, ("validation", None, "test")),
+        (["test"], "test", None, None, ("test", None, None)),
+    ],
+)
+def test_splits_are_chosen(there, train, evaluation, test, chosen):
+    names = choose_splits(there, train, evaluation, test)
+    assert (names.train, names.eval, names.test) == chosen
+
+
+@pytest.mark.parametrize("option", ["train", "evaluation", "test"])
+def test_an_unknown_split_is_refused_with_a_list(option):
+    arguments = {"train": "train", "evaluation": None, "test": None, option: "trian"}
+    with pytest.raises(ValueError, match="no split 'trian' .*: it has train, test"):
+        choose_splits(["train", "test"], **arguments)
+
+
+def test_held_out_part_is_a_tenth_of_each_class_and_no_sample_is_in_both():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [1000, 500, 100]))
+    kept, held = hold_out(labels)
+    assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(1600))
+    assert np.bincount(labels[held]).tolist() == [100, 50, 10]
+    assert np.array_equal(held, hold_out(labels)[1])
+    assert not np.array_equal(held, np.arange(160))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4], [0] * 19 + [1], [7, 7, 7]])
+def test_classes_too_rare_to_be_divided_are_held_out_all_the_same(labels):
+    kept, held = hold_out(np.array(labels))
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert len(held) == -(-len(labels) // 10)
+
+
+def test_a_subset_is_random_but_fixed():
+    chosen = subset(1000, 100)
+    assert len(np.unique(chosen)) == 100
+    assert np.array_equal(chosen, np.sort(chosen))
+    assert 350 < chosen.mean() < 650, "taken from one end"
+    assert np.array_equal(chosen, subset(1000, 100))
+    assert np.array_equal(subset(5, 9), subset(5, None))
+    assert np.array_equal(subset(5, None), np.arange(5))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_label_noise_leaves_one_class_in_ten_right(share):
+    labels = np.arange(20_000) % 10
+    noisy = add_label_noise(labels, share, 10, seed=3)
+    wrong = np.mean(noisy != labels)
+    assert wrong == pytest.approx(0.9 * share, abs=0.01)
+    assert np.array_equal(labels, np.arange(20_000) % 10), "the given labels are left alone"
+    if share:
+        drawn = noisy[noisy != labels]
+        assert np.bincount(drawn, minlength=10).min() > 0.9 * len(drawn) / 10
+        assert not np.array_equal(noisy, add_label_noise(labels, share, 10, seed=4))
+    assert np.array_equal(noisy, add_label_noise(labels, share, 10, seed=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_train_samples": 0}, "--max_train_samples must be at least 1, not 0"),
+        ({"max_eval_samples": -3}, "--max_eval_samples must be at least 1, not -3"),
+        ({"image_size": 0}, "--image_size must be at least 1, not 0"),
+        ({"label_noise": 1.5}, "--label_noise is a share between 0 and 1, not 1.5"),
+        ({"label_noise": -0.1}, "--label_noise is a share between 0 and 1, not -0.1"),
+    ],
+)
+def test_impossible_amounts_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        DataArguments(dataset="digits", **values)

@@ -1,0 +1,143 @@
+"""Streaming: the samples of a download, in an order of each epoch's own, dealt out to workers and processes."""
+
+from pathlib import Path
+
+import datasets
+import PIL.Image
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers import default_data_collator
+
+from hf_geo.data import DataArguments, ImageData, load_image_data
+from hf_geo.data.statistics import known_statistics
+from tests.paths import SHARED
+
+CIFAR10 = str(SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10")
+SHARDS, IN_SHARD = 4, 30
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    # datasets waits so many seconds for its reading threads at the end of every shuffled epoch.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.05, raising=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four files of 30 training images, each of another shade, and one of 12 for validation."""
+    folder = tmp_path_factory.mktemp("shades")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
+
+    def save(name: str, shades: range) -> None:
+        rows = {"img": [PIL.Image.new("L", (8, 8), s) for s in shades], "label": [s % 2 for s in shades]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{name}.parquet")
+
+    for k in range(SHARDS):
+        save(f"train-{k:05d}-of-{SHARDS:05d}", range(IN_SHARD * k, IN_SHARD * (k + 1)))
+    save("validation", range(200, 212))
+    return folder
+
+
+def load(dataset: object, **options) -> ImageData:
+    return load_image_data(DataArguments(dataset=str(dataset), streaming=True, **options), seed=5)
+
+
+def config_for(data: ImageData, size: int = 8) -> dict:
+    rest = {"interpolation": "bicubic", "crop_mode": "center", **data.data_config}
+    return {**rest, "input_size": (3, size, size), "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+
+
+def shades(samples) -> list[int]:
+    return [round(float(x["pixel_values"].max())) for x in samples]
+
+
+def test_what_is_known_before_reading(folder):
+    data = load(folder, max_train_samples=100)
+    assert (data.label_names, data.native_size, list(data.splits)) == (("even", "odd"), (8, 8), ["train", "eval"])
+    assert data.data_config["input_size"] == (3, 32, 32)
+    assert data.description == "train: split 'train', streamed; eval: split 'validation', streamed."
+    cifar = load(CIFAR10, eval_split="test")
+    assert (cifar.num_classes, cifar.data_config["mean"]) == (10, known_statistics("cifar10")[0])
+
+
+def test_every_sample_comes_once_an_epoch_in_another_order(folder):
+    data = load(folder)
+    train, orders = data.dataset("train", config_for(data), augment=False), []
+    for epoch in (0, 1, 0):
+        train.set_epoch(epoch)
+        samples = list(train)
+        assert all(x["labels"] == s % 2 for x, s in zip(samples, shades(samples), strict=True))
+        orders.append(shades(samples))
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(SHARDS * IN_SHARD))
+    assert orders[0] == orders[2] != orders[1]
+    assert shades(data.dataset("eval", config_for(data))) == list(range(200, 212))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_share_the_samples(folder, workers):
+    data = load(folder)
+    loader = DataLoader(data.dataset("train", config_for(data), augment=False), 8, num_workers=workers)
+    seen = [s for batch in loader for s in shades([{"pixel_values": x} for x in batch["pixel_values"]])]
+    assert sorted(seen) == list(range(SHARDS * IN_SHARD))
+
+
+def test_augmentation_depends_on_sample_and_epoch_alone(folder):
+    data = load(folder, augmentation="crop")
+    images = []
+    for workers, epoch in ((0, 1), (2, 1), (0, 2)):
+        train = data.dataset("train", config_for(data))
+        train.set_epoch(epoch)
+        samples = DataLoader(train, None, num_workers=workers)
+        images.append({round(float(x["pixel_values"].max())): x["pixel_values"] for x in samples})
+    assert all(torch.equal(images[0][s], images[1][s]) for s in range(1, SHARDS * IN_SHARD))
+    assert any(not torch.equal(images[0][s], images[2][s]) for s in range(1, SHARDS * IN_SHARD))
+
+
+def test_the_streamed_sample_is_the_downloaded_one():
+    streamed = load(CIFAR10, eval_split="test", max_eval_samples=5)
+    downloaded = load_image_data(DataArguments(dataset=CIFAR10, eval_split="test"), seed=5)
+    config = config_for(streamed, 32)
+    whole = downloaded.splits["eval"].dataset(downloaded.dataset("train", config, augment=False).transform, 5)
+    samples = list(streamed.dataset("eval", config))
+    assert len(samples) == 5
+    for i, sample in enumerate(samples):
+        torch.testing.assert_close(sample["pixel_values"], whole[i]["pixel_values"])
+        assert sample["labels"] == whole[i]["labels"]
+
+
+def test_limits_and_a_part_held_out(folder):
+    data = load(folder, eval_split="train", max_train_samples=10, max_eval_samples=4)
+    assert sorted(shades(data.dataset("train", config_for(data), augment=False))) == list(range(10))
+    assert shades(data.dataset("eval", config_for(data))) == list(range(4))
+
+    only_train = load(CIFAR10, max_eval_samples=3, max_train_samples=6)
+    config = config_for(only_train, 32)
+    held, kept = ({x["pixel_values"].sum().item() for x in only_train.dataset(s, config, augment=False)} for s in ("eval", "train"))
+    assert (len(held), len(kept), held & kept) == (3, 6, set())
+    assert "the first 3 samples of split 'train', held out" in only_train.description
+
+
+def test_accelerates_loader_takes_it(folder):
+    data = load(folder)
+    train = data.dataset("train", config_for(data), augment=False)
+    loader = Accelerator(cpu=True).prepare(DataLoader(train, 16, collate_fn=default_data_collator))
+    epochs = [[s for b in loader for s in shades([{"pixel_values": x} for x in b["pixel_values"]])] for _ in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(SHARDS * IN_SHARD))
+    assert epochs[0] != epochs[1]
+
+
+def test_integers_cannot_be_counted_while_streaming(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [PIL.Image.new("L", (8, 8))] * 4, "label": [0, 1, 2, 3]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="'label' holds integers, and how many classes there are cannot be told"):
+        load(tmp_path)
+
+
+def test_a_label_that_is_no_class_stops_the_stream(folder):
+    data = load(folder)
+    data.splits["train"].num_classes = 1
+    with pytest.raises(ValueError, match="A label is 1, but there are 1 classes"):
+        list(data.dataset("train", config_for(data)))

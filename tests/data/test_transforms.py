@@ -1,0 +1,164 @@
+"""Geometry against timm's own transforms, augmentation against torchvision, and its distribution."""
+
+from itertools import product
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from timm.data import create_transform
+from torchvision.transforms import functional as tv
+
+from hf_geo.data.randomness import sample_seeds, seeded
+from hf_geo.data.transforms import PixelTransform, TimmTransform, crop_and_flip, make_transform, to_channels
+
+CONFIG = {
+    "input_size": (3, 32, 32),
+    "interpolation": "bicubic",
+    "mean": (0.4, 0.5, 0.6),
+    "std": (0.2, 0.25, 0.3),
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
+
+
+def photo(width: int = 40, height: int = 32, mode: str = "RGB") -> PIL.Image.Image:
+    pixels = np.random.default_rng(width).integers(256, size=(height, width, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (28, 36)])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (32, 32), (50, 40), (30, 90)])
+def test_evaluation_is_timms(size, crop_pct, width, height):
+    config = {**CONFIG, "input_size": (3, *size), "crop_pct": crop_pct}
+    image = photo(width, height)
+    ours = make_transform(config, "none", mirror=True)(image, np.uint64(7))
+    torch.testing.assert_close(ours, create_transform(**config, is_training=False)(image))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "LA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_modes_become_the_networks_channels(mode, channels):
+    config = {**CONFIG, "input_size": (channels, 32, 32), "mean": (0.5,) * channels, "std": (0.5,) * channels}
+    image = photo(32, 32, mode)
+    assert PixelTransform(config)(image, np.uint64(0)).shape == (channels, 32, 32)
+    assert TimmTransform(config)(image, np.uint64(0)).shape == (channels, 32, 32)
+    if mode == "L" and channels == 3:
+        assert np.array_equal(np.asarray(to_channels(image, 3)), np.stack([np.asarray(image)] * 3, -1))
+
+
+def placements(images: torch.Tensor, padding: int, flip: bool) -> list[torch.Tensor]:
+    """All the results that random cropping and flipping may have, by torchvision."""
+    size = images.shape[-2:]
+    crops = [tv.crop(tv.pad(images, padding), y, x, *size) for y, x in product(range(2 * padding + 1), repeat=2)]
+    return crops + [tv.hflip(x) for x in crops] if flip else crops
+
+
+@pytest.mark.parametrize(("padding", "flip", "height", "width"), [(0, True, 6, 5), (2, False, 6, 6), (2, True, 5, 7)])
+def test_crops_and_flips_are_torchvisions_and_all_occur_alike(padding, flip, height, width):
+    image = torch.randint(1, 256, (3, height, width), dtype=torch.uint8)
+    n = 20_000
+    results = crop_and_flip(image.expand(n, -1, -1, -1), sample_seeds(0, 0, np.arange(n)), padding, flip)
+    possible = placements(image, padding, flip)
+    counts = torch.stack([(results == x).flatten(1).all(1) for x in possible]).sum(1)
+    assert counts.sum() == n, "something else came out"
+    expected = n / len(possible)
+    chi2 = float(((counts - expected) ** 2 / expected).sum())
+    freedom = len(possible) - 1
+    assert chi2 < freedom + 5 * (2 * freedom) ** 0.5, "some shifts are likelier than others"
+
+
+def test_a_batch_is_its_images_one_by_one():
+    images, seeds = torch.randint(256, (9, 3, 8, 8), dtype=torch.uint8), sample_seeds(1, 2, np.arange(9))
+    together = crop_and_flip(images, seeds, 2, True)
+    alone = [crop_and_flip(images[i : i + 1], seeds[i : i + 1], 2, True) for i in range(9)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_seeds_are_spread_over_all_bits():
+    seeds = np.stack([sample_seeds(s, e, np.arange(1000)) for s in (0, 1) for e in (0, 1)])
+    assert len(np.unique(seeds)) == 4000
+    bits = (seeds.reshape(-1, 1) >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    assert np.abs(bits.mean(0) - 0.5).max() < 5 * 0.5 / 4000**0.5
+    assert sample_seeds(-1, 0, np.array([-1, 2**62])).dtype == np.uint64
+
+
+def test_seeds_stay_the_same_over_releases():
+    # SplitMix64's finaliser in plain Python integers.
+    def mix(z):
+        z = (z + 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    for seed, epoch, index in product((0, 42), (0, 7), (0, 1, 50_000)):
+        assert int(sample_seeds(seed, epoch, np.array([index]))[0]) == mix(mix(mix(seed) ^ epoch) ^ index)
+
+
+def test_seeding_leaves_the_generators_as_they_were():
+    import random
+
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    def reset():
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+
+    reset()
+    expected = draw()
+    reset()
+    with seeded(2**64 - 1):
+        first = draw()
+    assert draw() == expected
+    with pytest.raises(KeyError), seeded(2**64 - 1):
+        assert draw() == first
+        raise KeyError
+    reset()
+    with pytest.raises(KeyError), seeded(5):
+        raise KeyError
+    assert draw() == expected
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "size", "mirror", "kind", "padding", "flip"),
+    [
+        ("auto", 32, True, PixelTransform, 4, True),
+        ("auto", 32, False, PixelTransform, 4, False),
+        ("auto", 64, True, PixelTransform, 8, True),
+        ("auto", 224, True, TimmTransform, None, None),
+        ("crop", 224, True, PixelTransform, 28, False),
+        ("crop-flip", 28, False, PixelTransform, 3, True),
+        ("none", 224, True, PixelTransform, 0, False),
+        ("timm", 32, True, TimmTransform, None, None),
+    ],
+)
+def test_choice_of_augmentation(augmentation, size, mirror, kind, padding, flip):
+    transform = make_transform({**CONFIG, "input_size": (3, size, size)}, augmentation, mirror)
+    assert type(transform) is kind
+    if kind is PixelTransform:
+        assert (transform.padding, transform.flip) == (padding, flip)
+
+
+def test_timm_does_not_mirror_digits():
+    gradient = PIL.Image.fromarray(np.tile(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], (64, 1, 3)))
+    config = {**CONFIG, "input_size": (3, 48, 48)}
+
+    def mirrored(mirror: bool) -> int:
+        transform = make_transform(config, "timm", mirror)
+        images = [transform(gradient, np.uint64(i)) for i in range(40)]
+        return sum(bool(x[..., 0].mean() > x[..., -1].mean()) for x in images)
+
+    assert mirrored(False) == 0
+    assert 8 < mirrored(True) < 32
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+def test_more_than_eight_bits_are_refused(mode):
+    with pytest.raises(ValueError, match="more than 8 bits a channel"):
+        to_channels(PIL.Image.new(mode, (4, 4)), 3)
+
+
+def test_a_network_of_two_channels_is_refused():
+    with pytest.raises(ValueError, match=r"takes 2 channels, but images have 1 \(grey\) or 3"):
+        to_channels(photo(), 2)

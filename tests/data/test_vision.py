@@ -1,0 +1,229 @@
+"""From a name to samples, on real data: CIFAR-10, the digits, and folders in the layouts people have."""
+
+import io
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import PIL.Image
+import pyarrow.parquet
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from timm.data import create_transform
+from torchvision.transforms import functional as tv
+
+from hf_geo.data import DataArguments, ImageData, load_image_data
+from hf_geo.data.image_datasets import EncodedImages, TensorImages
+from hf_geo.data.statistics import colour_statistics, known_statistics
+from tests.paths import SHARED
+
+CIFAR10 = SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def config_for(data: ImageData, **changes) -> dict:
+    """What a model trained from scratch would ask for."""
+    rest = {"input_size": (3, 32, 32), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center"}
+    return {**rest, **data.data_config, **changes}
+
+
+def load(dataset: object = "digits", *, seed: int = 0, **options) -> ImageData:
+    return load_image_data(DataArguments(dataset=str(dataset), **options), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def cifar() -> ImageData:
+    return load(CIFAR10, max_train_samples=600, max_eval_samples=200)
+
+
+def test_cifar10_is_understood(cifar):
+    assert (cifar.name, cifar.hub_id, cifar.label_names) == ("cifar10", None, CLASSES)
+    assert cifar.id2label[3] == "cat"
+    assert (cifar.num_classes, cifar.native_size) == (10, (32, 32))
+    assert cifar.description == (
+        "train: 600 images from split 'train'; eval: 200 images from a tenth of split 'train' held out, the same in every "
+        "run; test: 200 images from split 'test'."
+    )
+
+
+def test_a_test_sample_is_the_stored_image_normalized(cifar):
+    table = pyarrow.parquet.read_table(next((CIFAR10 / "plain_text").glob("test-*")))
+    config = config_for(cifar)
+    # A subset keeps the order, so the stored images that are in it come one after the other.
+    samples = iter(cifar.dataset("test", config))
+    sample, found = next(samples), 0
+    for cell, label in zip(table["img"].to_pylist()[:200], table["label"].to_pylist(), strict=False):
+        pixels = tv.to_tensor(PIL.Image.open(io.BytesIO(cell["bytes"])))
+        expected = tv.normalize(pixels, config["mean"], config["std"])
+        if torch.allclose(sample["pixel_values"], expected, atol=1e-6):
+            assert sample["labels"] == label
+            sample, found = next(samples), found + 1
+    assert found >= 2  # 200 of 10,000 are in the subset
+
+
+def test_statistics_are_those_of_the_training_images(cifar):
+    pixels = cifar.splits["train"].pixels.astype(np.float64) / 255
+    mean, std = colour_statistics(cifar.splits["train"].pixels)
+    np.testing.assert_allclose(mean, pixels.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, pixels.std((0, 1, 2)), rtol=1e-12)
+    assert (cifar.data_config["mean"], cifar.data_config["std"]) == (mean, std)
+    np.testing.assert_allclose(mean, known_statistics("uoft-cs/cifar10")[0], atol=0.03)
+    np.testing.assert_allclose(std, known_statistics("uoft-cs/cifar10")[1], atol=0.03)
+
+
+def test_statistics_of_one_shade_divide_by_nothing():
+    assert colour_statistics(np.full((2, 4, 4, 1), 51, np.uint8)) == (pytest.approx((0.2,) * 3), (1.0,) * 3)
+
+
+def test_splits_share_no_image(cifar):
+    everything = load(CIFAR10)
+    assert [len(s) for s in everything.splits.values()] == [45_000, 5_000, 10_000]
+    kept, held = (set(everything.splits[s].rows._indices["indices"].to_pylist()) for s in ("train", "eval"))
+    assert not kept & held
+    assert np.bincount(everything.splits["eval"].labels).tolist() == [500] * 10
+
+
+def test_digits_are_scikit_learns():
+    data = load()
+    assert (data.num_classes, data.native_size, data.label_names) == (10, (8, 8), tuple("0123456789"))
+    assert [len(s) for s in data.splits.values()] == [1293, 144, 360]
+    ours = np.concatenate([s.pixels.reshape(len(s), 64) for s in data.splits.values()])
+    labels = np.concatenate([s.labels for s in data.splits.values()])
+    images, targets = load_digits(return_X_y=True)
+    rounded = np.round(images * 255 / 16)
+
+    def as_set(pixels, classes):
+        return sorted((*map(int, row), int(c)) for row, c in zip(pixels, classes, strict=True))
+
+    assert as_set(ours, labels) == as_set(rounded, targets)
+
+
+def test_digits_are_enlarged_as_the_exported_configuration_says():
+    data = load()
+    config = config_for(data)
+    assert config["input_size"] == (3, 32, 32)
+    sample = data.dataset("test", config)[5]
+    image = PIL.Image.fromarray(data.splits["test"].pixels[5, ..., 0])
+    torch.testing.assert_close(sample["pixel_values"], create_transform(**config, is_training=False)(image.convert("RGB")))
+    assert type(sample["labels"]) is int
+    assert sample["labels"] == data.splits["test"].labels[5]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "size"),
+    [("digits", {}, 32), ("digits", {"image_size": 16}, 16), (CIFAR10, {}, 32), (CIFAR10, {"image_size": 96}, 96)],
+)
+def test_size_of_the_input(dataset, options, size):
+    data = load(dataset, max_train_samples=20, max_eval_samples=5, **options)
+    config = config_for(data)
+    assert config["input_size"] == (3, size, size)
+    for split in ("train", "eval", "test"):
+        assert data.dataset(split, config)[0]["pixel_values"].shape == (3, size, size)
+
+
+def test_a_network_of_one_channel_gets_greyscale(cifar):
+    config = config_for(cifar, input_size=(1, 32, 32), mean=(0.5,), std=(0.25,))
+    sample = cifar.dataset("test", config)[0]
+    grey = PIL.Image.fromarray(cifar.splits["test"].pixels[0]).convert("L")
+    torch.testing.assert_close(sample["pixel_values"], (tv.to_tensor(grey) - 0.5) / 0.25)
+    grey_digit = load().dataset("test", config)[0]["pixel_values"]
+    assert grey_digit.shape == (1, 32, 32)
+
+
+def test_small_images_come_from_memory_and_large_inputs_are_made_one_by_one(cifar):
+    assert type(cifar.dataset("train", config_for(cifar))) is TensorImages
+    large = cifar.dataset("train", config_for(cifar, input_size=(3, 224, 224)))
+    assert type(large) is EncodedImages
+    assert large[0]["pixel_values"].shape == (3, 224, 224)
+
+
+def test_memory_and_decoding_one_by_one_give_the_same(cifar):
+    config = config_for(cifar)
+    in_memory = cifar.dataset("train", config)
+    one_by_one = EncodedImages(cifar.splits["train"].rows, in_memory.labels, in_memory.transform, in_memory.seed)
+    for index in (0, 17, 599):
+        torch.testing.assert_close(in_memory[index], one_by_one[index])
+
+
+def test_samples_are_made_faster_than_a_small_network_takes_them(cifar):
+    train = cifar.dataset("train", config_for(cifar))
+    loader = torch.utils.data.DataLoader(train, batch_size=128, shuffle=True)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        seen = sum(len(batch["labels"]) for batch in loader)
+        times.append((time.perf_counter() - start) / seen)
+    assert min(times) < 150e-6
+
+
+def test_augmentation_is_for_training_and_mirrors_no_digit(cifar):
+    config = config_for(cifar)
+    plain = cifar.dataset("train", config, augment=False)
+    assert not torch.equal(plain[1]["pixel_values"], cifar.dataset("train", config)[1]["pixel_values"])
+    assert torch.equal(plain[1]["pixel_values"], load(
+        CIFAR10, max_train_samples=600, augmentation="none"
+    ).dataset("train", config)[1]["pixel_values"])  # fmt: skip
+    assert cifar.dataset("train", config).transform.flip
+    digits = load().dataset("train", config_for(load())).transform
+    assert (digits.padding, digits.flip) == (4, False)
+
+
+def test_label_noise_is_in_the_training_labels_only():
+    clean, noisy = load(seed=1), load(seed=1, label_noise=0.5)
+    different = np.mean(clean.splits["train"].labels != noisy.splits["train"].labels)
+    assert different == pytest.approx(0.45, abs=0.05)
+    for split in ("eval", "test"):
+        assert np.array_equal(clean.splits[split].labels, noisy.splits[split].labels)
+    assert "label noise: 50% of the training labels" in noisy.description
+    assert [x["labels"] for x in noisy.dataset("train", config_for(noisy))] == noisy.splits["train"].labels.tolist()
+
+
+def test_a_split_that_is_not_there():
+    data = load(eval_split="test", test_split="test")
+    assert len(data.splits["train"]) == 1437
+    data.splits.pop("test")
+    with pytest.raises(ValueError, match="digits has no 'test' split to use, only train, eval"):
+        data.dataset("test", config_for(data))
+
+
+def save_images(folder: Path, classes: dict[str, int], size: tuple[int, int] = (20, 20), mode: str = "RGB") -> None:
+    """A folder of PNG files for each class; images of class i have the shade 10 i + their number."""
+    for i, (name, count) in enumerate(classes.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for k in range(count):
+            PIL.Image.new("L", size, 10 * i + k).convert(mode).save(folder / name / f"{k}.png")
+
+
+def test_a_folder_of_images(tmp_path):
+    save_images(tmp_path / "train", {"cat": 8, "dog": 7})
+    save_images(tmp_path / "test", {"cat": 2, "dog": 2})
+    data = load(tmp_path)
+    assert (data.name, data.label_names) == (tmp_path.name, ("cat", "dog"))
+    assert [len(s) for s in data.splits.values()] == [13, 2, 4]
+    for sample in data.dataset("test", config_for(data, mean=(0.0,) * 3, std=(1.0,) * 3)):
+        shade = round(float(sample["pixel_values"].mean()) * 255)
+        assert shade // 10 == sample["labels"]
+
+
+def test_images_of_several_sizes_are_decoded_one_by_one(tmp_path):
+    save_images(tmp_path / "train", {"cat": 6, "dog": 5}, size=(20, 30))
+    save_images(tmp_path / "train", {"bird": 4}, size=(120, 80))
+    save_images(tmp_path / "val", {"bird": 1, "cat": 1, "dog": 1}, size=(50, 90))
+    data = load(tmp_path)
+    assert list(data.splits) == ["train", "eval"]
+    train = data.dataset("train", config_for(data, input_size=(3, 64, 64)))
+    assert type(train) is EncodedImages
+    assert {tuple(x["pixel_values"].shape) for x in train} == {(3, 64, 64)}
+    assert [x["labels"] for x in train] == data.splits["train"].labels.tolist()
+    assert data.data_config["mean"] == known_statistics("imagenet")[0]
+
+
+def test_a_folder_of_parquet_with_integers_for_classes(tmp_path):
+    features = datasets.Features({"picture": datasets.Image(), "grade": datasets.Value("int32")})
+    rows = {"picture": [PIL.Image.new("L", (8, 8), i) for i in range(30)], "grade": [i % 3 for i in range(30)]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    data = load(tmp_path)
+    assert data.label_names == ("0", "1", "2")
+    assert [len(s) for s in data.splits.values()] == [27, 3]

@@ -1,0 +1,247 @@
+"""Building a classifier: timm's own weights, a configuration both libraries read, every kind of source, bad input."""
+
+import json
+import re
+
+import pytest
+import timm
+import torch
+from timm.data import create_transform, resolve_model_data_config
+from timm.models import save_for_hf
+from transformers import (
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+
+from hf_geo.hub.export import export_model
+from hf_geo.models import build_image_classifier, input_config
+
+CIFAR = {"input_size": (3, 32, 32), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 1.0}
+NAMES = {i: name for i, name in enumerate(["cat", "dog", "frog"])}
+
+
+def assert_same_weights(model: torch.nn.Module, other: torch.nn.Module) -> None:
+    a, b = model.state_dict(), other.state_dict()
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("cifar_resnet20", {}),
+        ("resnet18", {"zero_init_last": True}),
+        ("test_resnet", {}),
+        ("test_efficientnet", {"drop_path_rate": 0.1}),
+        ("test_vit", {"img_size": 32}),
+        ("test_convnext", {"in_chans": 1}),
+    ],
+)
+def test_initial_weights_are_timms(name, args):
+    torch.manual_seed(3)
+    expected = timm.create_model(name, num_classes=3, **args)
+    torch.manual_seed(3)
+    model = build_image_classifier(name, num_classes=3, model_args=args)
+    assert isinstance(model, TimmWrapperForImageClassification)
+    assert_same_weights(model.timm_model, expected)
+    assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"cpu"}
+
+
+def test_the_wrapper_alone_would_have_drawn_other_weights():
+    model = TimmWrapperForImageClassification(TimmWrapperConfig(architecture="cifar_resnet20", num_labels=3))
+    timms = timm.create_model("cifar_resnet20", num_classes=3)
+    assert model.timm_model.layer1[0].conv1.weight.std() < 0.5 * timms.layer1[0].conv1.weight.std()
+
+
+def test_configuration_says_what_an_export_needs():
+    model = build_image_classifier("resnet18", num_classes=3, id2label=NAMES, data_config=CIFAR, model_args={"drop_rate": 0.2})
+    config = json.loads(json.dumps(model.config.to_dict()))
+    assert config["architecture"] == "resnet18"
+    assert config["num_classes"] == 3
+    assert config["label_names"] == ["cat", "dog", "frog"]
+    assert config["model_args"] == {"drop_rate": 0.2, "in_chans": 3}
+    assert {k: tuple(v) if isinstance(v, list) else v for k, v in config["pretrained_cfg"].items()}.items() >= CIFAR.items()
+    assert config["pretrained_cfg"]["first_conv"] == "conv1"
+    assert not config["pretrained_cfg"].keys() & {"url", "hf_hub_id", "file", "state_dict", "tag", "label_names"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "shown"),
+    [
+        # From scratch the data decides, then what is asked for; an architecture's own values where neither says.
+        ("resnet18", {"data_config": CIFAR}, {"input_size": (3, 32, 32), "mean": (0.1, 0.2, 0.3), "crop_pct": 1.0}),
+        ("resnet18", {"data_config": {"mean": (0.5,) * 3}}, {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "crop_pct": 0.95}),
+        ("resnet18", {"data_config": CIFAR, "img_size": 64}, {"input_size": (3, 64, 64)}),
+        ("resnet18", {"img_size": 64, "model_args": {"img_size": 96}}, {"input_size": (3, 96, 96)}),
+        ("resnet18", {"data_config": CIFAR, "in_chans": 1}, {"input_size": (1, 32, 32), "mean": (0.2,), "std": (0.5,)}),
+        ("test_vit", {"data_config": CIFAR}, {"input_size": (3, 32, 32)}),
+        ("test_vit", {"model_args": {"img_size": (32, 48)}}, {"input_size": (3, 32, 48)}),
+    ],
+)
+def test_input_configuration(name, kwargs, shown):
+    model = build_image_classifier(name, num_classes=3, **kwargs)
+    config = input_config(model)
+    for key, value in shown.items():
+        assert config[key] == pytest.approx(value) if key != "input_size" else config[key] == value
+    assert model.eval()(torch.zeros(1, *config["input_size"])).logits.shape == (1, 3)
+    create_transform(**config)  # timm takes it as it is
+
+
+def trained(name: str = "cifar_resnet20", **kwargs) -> TimmWrapperForImageClassification:
+    """A model whose statistics and weights are not the initial ones."""
+    model = build_image_classifier(name, num_classes=3, id2label=NAMES, data_config=CIFAR, **kwargs)
+    for _ in range(2):
+        model(torch.randn(8, *input_config(model)["input_size"]))
+    return model.eval()
+
+
+def save_by_timm(model, folder):
+    # timm's own export writes num_classes into model_args and takes preprocessing from the network's pretrained_cfg.
+    model.timm_model.pretrained_cfg = {**model.timm_model.pretrained_cfg, **CIFAR}
+    save_for_hf(model.timm_model, folder, model_config={"label_names": list(NAMES.values())}, safe_serialization=True)
+
+
+def save_by_timm_as_pickle(model, folder):
+    model.timm_model.pretrained_cfg = {**model.timm_model.pretrained_cfg, **CIFAR}
+    save_for_hf(model.timm_model, folder, safe_serialization=False)
+
+
+SAVERS = {
+    "our export": lambda model, folder: export_model(model, folder),
+    "a Trainer checkpoint": lambda model, folder: model.save_pretrained(folder),
+    "timm": save_by_timm,
+    "timm, pickled": save_by_timm_as_pickle,
+}
+
+
+@pytest.mark.parametrize("how", SAVERS)
+@pytest.mark.parametrize("prefix", ["", "local-dir:"])
+def test_a_folder_brings_its_weights(how, prefix, tmp_path):
+    model, x = trained(), torch.randn(2, 3, 32, 32)
+    SAVERS[how](model, tmp_path)
+    reopened = build_image_classifier(f"{prefix}{tmp_path}", num_classes=3).eval()
+    torch.testing.assert_close(reopened(x).logits, model(x).logits, rtol=0, atol=0)
+    assert reopened.config.architecture == "cifar_resnet20"
+    assert input_config(reopened)["mean"] == pytest.approx(CIFAR["mean"])
+    assert str(tmp_path) not in json.dumps(reopened.config.to_dict()), "a local path would be pushed along"
+
+
+def test_a_folder_keeps_its_own_preprocessing_and_structure(tmp_path):
+    export_model(trained("test_vit", in_chans=1), tmp_path)
+    model = build_image_classifier(str(tmp_path), num_classes=3, data_config={"mean": (0.9,) * 3, "input_size": (3, 64, 64)})
+    assert input_config(model)["input_size"] == (1, 32, 32)
+    assert input_config(model)["mean"] == pytest.approx((0.2,))
+
+
+def test_other_classes_get_a_new_classifier_and_keep_the_rest(tmp_path):
+    model = trained()
+    export_model(model, tmp_path)
+    tuned = build_image_classifier(str(tmp_path), num_classes=5)
+    assert tuned.timm_model.fc.weight.shape == (5, 64)
+    for name, tensor in tuned.timm_model.state_dict().items():
+        if not name.startswith("fc."):
+            assert torch.equal(tensor, model.timm_model.state_dict()[name]), name
+
+
+def test_a_finetuned_folder_opens_in_timm_and_transformers(tmp_path):
+    export_model(trained(), tmp_path / "first")
+    model, x = build_image_classifier(str(tmp_path / "first"), num_classes=5).eval(), torch.randn(2, 3, 32, 32)
+    export_model(model, tmp_path / "second")
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'second'}", pretrained=True).eval()
+    by_transformers = AutoModelForImageClassification.from_pretrained(tmp_path / "second").eval()
+    torch.testing.assert_close(by_timm(x), model(x).logits)
+    torch.testing.assert_close(by_transformers(x).logits, model(x).logits)
+    assert resolve_model_data_config(by_timm)["mean"] == pytest.approx(CIFAR["mean"])
+
+
+def test_a_model_of_transformers_own(tmp_path):
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8)
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3, image_std=[0.2] * 3).save_pretrained(tmp_path)
+    model = build_image_classifier(str(tmp_path), num_classes=3, id2label=NAMES)
+    assert isinstance(model, ViTForImageClassification)
+    assert model.config.id2label == NAMES
+    shown = input_config(model)
+    assert (shown["input_size"], shown["mean"], shown["crop_pct"]) == ((3, 32, 32), (0.1,) * 3, 1.0)
+    assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
+    with pytest.raises(ValueError, match="--model_args are arguments of timm architectures"):
+        build_image_classifier(str(tmp_path), num_classes=3, model_args={"drop_rate": 0.1})
+
+
+def test_a_hub_id_brings_its_weights(hub, tmp_path):
+    model = trained()
+    export_model(model, tmp_path / "export")
+    hub.run(
+        f"""
+import torch
+from huggingface_hub import HfApi
+from hf_geo.models import build_image_classifier
+HfApi().create_repo("ada/small")
+HfApi().upload_folder(repo_id="ada/small", folder_path={str(tmp_path / "export")!r})
+for name in ("hf-hub:ada/small", "ada/small", "ada/small@main"):
+    model = build_image_classifier(name, num_classes=3)
+    torch.save(model.timm_model.state_dict(), {str(tmp_path)!r} + f"/{{name.replace('/', '_')}}.pt")
+for name in ("ada/none", "hf-hub:ada/none"):
+    try:
+        build_image_classifier(name, num_classes=3)
+    except ValueError as error:
+        assert "gives no model 'ada/none'" in str(error), error
+    else:
+        raise AssertionError("opened a model that is not there")
+""",
+        token=hub.write_token,
+    )
+    for name in ("hf-hub:ada_small", "ada_small", "ada_small@main"):
+        assert_same_weights(model.timm_model, _Loaded(torch.load(tmp_path / f"{name}.pt")))
+
+
+class _Loaded:
+    def __init__(self, state):
+        self.state_dict = lambda: state
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        (None, {}, "No model is named"),
+        ("", {}, "No model is named"),
+        ("resnet_18", {}, "Unknown model 'resnet_18'.*Nearest: resnet18"),
+        ("cifar_resnet2O", {}, "Nearest: cifar_resnet20"),
+        ("./nowhere", {}, "no folder './nowhere'"),
+        ("/no/where", {}, "no folder '/no/where'"),
+        ("some/model", {}, "'some/model' is no folder here, and the Hub cannot be reached"),
+        ("hf-hub:some/model", {}, "'some/model' is no folder here, and the Hub cannot be reached"),
+        ("resnet18", {"pretrained": True}, "pretrained weights of 'resnet18' are not on this machine"),
+        ("cifar_resnet20", {"pretrained": True}, "No pretrained weights exist for cifar_resnet20"),
+        ("resnet18.no_such_tag", {}, "Invalid pretrained tag"),
+        ("resnet18", {"model_args": {"dept": 3}}, "timm cannot build 'resnet18' with dept=3: .*unexpected keyword"),
+        ("resnet18", {"model_args": {"global_pool": "mean"}}, "timm cannot build 'resnet18' with global_pool='mean'"),
+        ("resnet18", {"model_args": {"num_classes": 3}}, "num_classes follows from the data set"),
+    ],
+)
+def test_bad_input(name, kwargs, message):
+    with pytest.raises(ValueError, match=message) as error:
+        build_image_classifier(name, num_classes=3, **kwargs)
+    assert "\n" not in str(error.value)
+
+
+def test_folders_that_hold_no_model(tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"{str(tmp_path)!r} holds no model: there is no config.json")):
+        build_image_classifier(str(tmp_path), num_classes=3)
+    export_model(trained(), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no weights: neither model.safetensors nor pytorch_model.bin"):
+        build_image_classifier(str(tmp_path), num_classes=3)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    export_model(trained(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnet18"}))
+    with pytest.raises(ValueError, match="timm cannot build .*Missing key"):
+        build_image_classifier(str(tmp_path), num_classes=3)
