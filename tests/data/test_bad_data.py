@@ -36,7 +36,9 @@ def write(folder, labels, *, split="train", images=None, feature=CAT_DOG) -> str
     table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features).data.table
     declared = datasets.Features({"image": datasets.Image(), "label": feature})
     folder.mkdir(exist_ok=True)
-    pyarrow.parquet.write_table(table.replace_schema_metadata(declared.arrow_schema.metadata), folder / f"{split}.parquet")
+    pyarrow.parquet.write_table(
+        table.replace_schema_metadata(declared.arrow_schema.metadata), folder / f"{split}.parquet"
+    )
     return str(folder)
 
 
@@ -101,7 +103,9 @@ def test_a_class_in_the_test_split_that_training_has_not(tmp_path):
     folder = tmp_path / "data"
     write(folder, [0, 1, 2] * 6, feature=datasets.Value("int64"))
     write(folder, [0, 3], split="test", feature=datasets.Value("int64"))
-    assert "labels of the split 'test' run from 0 to 3, but there are 3 classes, 0 to 2." in refusal(dataset=str(folder))
+    assert "labels of the split 'test' run from 0 to 3, but there are 3 classes, 0 to 2." in refusal(
+        dataset=str(folder)
+    )
 
 
 def test_hidden_test_labels_are_left_out_unless_asked_for(tmp_path):

@@ -16,7 +16,11 @@ INTEGER, TEXT, REAL = Value("int64"), Value("string"), Value("float32")
     [
         # The layouts of CIFAR-10, CIFAR-100, MNIST or SVHN, ImageNet, and a folder of images.
         ({"img": Image(), "label": CAT_DOG}, {}, ("img", "label", ("cat", "dog"))),
-        ({"img": Image(), "fine_label": CAT_DOG, "coarse_label": ClassLabel(2)}, {}, ("img", "fine_label", ("cat", "dog"))),
+        (
+            {"img": Image(), "fine_label": CAT_DOG, "coarse_label": ClassLabel(2)},
+            {},
+            ("img", "fine_label", ("cat", "dog")),
+        ),
         ({"image": Image(), "label": CAT_DOG}, {}, ("image", "label", ("cat", "dog"))),
         ({"image": Image(), "label": INTEGER}, {}, ("image", "label", None)),
         # By type where the name is another; a class before an integer.
@@ -34,16 +38,36 @@ def test_columns_are_found(features, named, found):
 @pytest.mark.parametrize(
     ("features", "named", "message"),
     [
-        ({"a": Image(), "b": Image(), "label": CAT_DOG}, {}, "More than one image column is found: name it with --image_column"),
+        (
+            {"a": Image(), "b": Image(), "label": CAT_DOG},
+            {},
+            "More than one image column is found: name it with --image_column",
+        ),
         ({"text": TEXT, "label": CAT_DOG}, {}, "No image column is found"),
-        ({"image": Image(), "x": CAT_DOG, "y": CAT_DOG}, {}, "More than one label column is found: name it with --label_column"),
+        (
+            {"image": Image(), "x": CAT_DOG, "y": CAT_DOG},
+            {},
+            "More than one label column is found: name it with --label_column",
+        ),
         ({"image": Image(), "label": TEXT}, {}, "No label column is found"),
         ({"image": Image(), "label": CAT_DOG}, {"image": "img"}, "There is no column 'img' (--image_column)"),
         ({"image": Image(), "label": CAT_DOG}, {"label": "class"}, "There is no column 'class' (--label_column)"),
         ({"image": Image(), "label": CAT_DOG}, {"image": "label"}, "'label' (--image_column) does not hold images"),
-        ({"image": Array3D((3, 2, 2), "uint8"), "label": CAT_DOG}, {"image": "image"}, "'image' (--image_column) does not hold images"),
-        ({"image": Image(), "label": CAT_DOG, "y": REAL}, {"label": "y"}, "'y' (--label_column) does not hold classes or integers"),
-        ({"image": Image(), "label": CAT_DOG, "y": TEXT}, {"label": "y"}, "'y' (--label_column) does not hold classes or integers"),
+        (
+            {"image": Array3D((3, 2, 2), "uint8"), "label": CAT_DOG},
+            {"image": "image"},
+            "'image' (--image_column) does not hold images",
+        ),
+        (
+            {"image": Image(), "label": CAT_DOG, "y": REAL},
+            {"label": "y"},
+            "'y' (--label_column) does not hold classes or integers",
+        ),
+        (
+            {"image": Image(), "label": CAT_DOG, "y": TEXT},
+            {"label": "y"},
+            "'y' (--label_column) does not hold classes or integers",
+        ),
     ],
 )
 def test_unclear_columns_are_refused_with_a_list_of_what_there_is(features, named, message):

@@ -29,7 +29,7 @@ def test_splits_are_chosen(there, train, evaluation, test, chosen):
 @pytest.mark.parametrize("option", ["train", "evaluation", "test"])
 def test_an_unknown_split_is_refused_with_a_list(option):
     arguments = {"train": "train", "evaluation": None, "test": None, option: "trian"}
-    with pytest.raises(ValueError, match="no split 'trian' .*: it has train, test"):
+    with pytest.raises(ValueError, match=r"no split 'trian' .*: it has train, test"):
         choose_splits(["train", "test"], **arguments)
 
 

@@ -106,7 +106,9 @@ def test_digits_are_enlarged_as_the_exported_configuration_says():
     assert config["input_size"] == (3, 32, 32)
     sample = data.dataset("test", config)[5]
     image = PIL.Image.fromarray(data.splits["test"].pixels[5, ..., 0])
-    torch.testing.assert_close(sample["pixel_values"], create_transform(**config, is_training=False)(image.convert("RGB")))
+    torch.testing.assert_close(
+        sample["pixel_values"], create_transform(**config, is_training=False)(image.convert("RGB"))
+    )
     assert type(sample["labels"]) is int
     assert sample["labels"] == data.splits["test"].labels[5]
 

@@ -25,7 +25,9 @@ def test_against_scikit_learn(n, classes):
 
 
 def test_large_logits_overflow_nothing():
-    measured = image_classification_metrics(EvalPrediction(np.array([[1e4, 0.0], [1e4, 0.0]], np.float32), np.array([0, 1])))
+    measured = image_classification_metrics(
+        EvalPrediction(np.array([[1e4, 0.0], [1e4, 0.0]], np.float32), np.array([0, 1]))
+    )
     assert measured == {"accuracy": 0.5, "loss": 5e3}
 
 
@@ -34,7 +36,11 @@ def test_batches_give_what_the_whole_gives():
     whole, batched = Accuracy(), Accuracy()
     for part in np.array_split(np.arange(100), 7):
         batched.add_batch(predictions=guesses[part], references=truth[part])
-    assert batched.compute() == whole.compute(predictions=guesses, references=truth) == {"accuracy": np.mean(truth == guesses)}
+    assert (
+        batched.compute()
+        == whole.compute(predictions=guesses, references=truth)
+        == {"accuracy": np.mean(truth == guesses)}
+    )
     loss = CrossEntropy()
     for value in (-1.0, -2.5):
         loss.add(prediction=value)

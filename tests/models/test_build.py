@@ -21,7 +21,7 @@ from hf_geo.hub.export import export_model
 from hf_geo.models import build_image_classifier, input_config
 
 CIFAR = {"input_size": (3, 32, 32), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 1.0}
-NAMES = {i: name for i, name in enumerate(["cat", "dog", "frog"])}
+NAMES = {0: "cat", 1: "dog", 2: "frog"}
 
 
 def assert_same_weights(model: torch.nn.Module, other: torch.nn.Module) -> None:
@@ -59,13 +59,17 @@ def test_the_wrapper_alone_would_have_drawn_other_weights():
 
 
 def test_configuration_says_what_an_export_needs():
-    model = build_image_classifier("resnet18", num_classes=3, id2label=NAMES, data_config=CIFAR, model_args={"drop_rate": 0.2})
+    model = build_image_classifier(
+        "resnet18", num_classes=3, id2label=NAMES, data_config=CIFAR, model_args={"drop_rate": 0.2}
+    )
     config = json.loads(json.dumps(model.config.to_dict()))
     assert config["architecture"] == "resnet18"
     assert config["num_classes"] == 3
     assert config["label_names"] == ["cat", "dog", "frog"]
     assert config["model_args"] == {"drop_rate": 0.2, "in_chans": 3}
-    assert {k: tuple(v) if isinstance(v, list) else v for k, v in config["pretrained_cfg"].items()}.items() >= CIFAR.items()
+    assert {
+        k: tuple(v) if isinstance(v, list) else v for k, v in config["pretrained_cfg"].items()
+    }.items() >= CIFAR.items()
     assert config["pretrained_cfg"]["first_conv"] == "conv1"
     assert not config["pretrained_cfg"].keys() & {"url", "hf_hub_id", "file", "state_dict", "tag", "label_names"}
 
@@ -75,7 +79,11 @@ def test_configuration_says_what_an_export_needs():
     [
         # From scratch the data decides, then what is asked for; an architecture's own values where neither says.
         ("resnet18", {"data_config": CIFAR}, {"input_size": (3, 32, 32), "mean": (0.1, 0.2, 0.3), "crop_pct": 1.0}),
-        ("resnet18", {"data_config": {"mean": (0.5,) * 3}}, {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "crop_pct": 0.95}),
+        (
+            "resnet18",
+            {"data_config": {"mean": (0.5,) * 3}},
+            {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "crop_pct": 0.95},
+        ),
         ("resnet18", {"data_config": CIFAR, "img_size": 64}, {"input_size": (3, 64, 64)}),
         ("resnet18", {"img_size": 64, "model_args": {"img_size": 96}}, {"input_size": (3, 96, 96)}),
         ("resnet18", {"data_config": CIFAR, "in_chans": 1}, {"input_size": (1, 32, 32), "mean": (0.2,), "std": (0.5,)}),
@@ -133,7 +141,9 @@ def test_a_folder_brings_its_weights(how, prefix, tmp_path):
 
 def test_a_folder_keeps_its_own_preprocessing_and_structure(tmp_path):
     export_model(trained("test_vit", in_chans=1), tmp_path)
-    model = build_image_classifier(str(tmp_path), num_classes=3, data_config={"mean": (0.9,) * 3, "input_size": (3, 64, 64)})
+    model = build_image_classifier(
+        str(tmp_path), num_classes=3, data_config={"mean": (0.9,) * 3, "input_size": (3, 64, 64)}
+    )
     assert input_config(model)["input_size"] == (1, 32, 32)
     assert input_config(model)["mean"] == pytest.approx((0.2,))
 
@@ -160,9 +170,13 @@ def test_a_finetuned_folder_opens_in_timm_and_transformers(tmp_path):
 
 
 def test_a_model_of_transformers_own(tmp_path):
-    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
+    )
     ViTForImageClassification(config).save_pretrained(tmp_path)
-    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3, image_std=[0.2] * 3).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3, image_std=[0.2] * 3).save_pretrained(
+        tmp_path
+    )
     model = build_image_classifier(str(tmp_path), num_classes=3, id2label=NAMES)
     assert isinstance(model, ViTForImageClassification)
     assert model.config.id2label == NAMES
@@ -235,7 +249,7 @@ def test_folders_that_hold_no_model(tmp_path):
         build_image_classifier(str(tmp_path), num_classes=3)
     export_model(trained(), tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="has no weights: neither model.safetensors nor pytorch_model.bin"):
+    with pytest.raises(ValueError, match="has no weights: neither"):
         build_image_classifier(str(tmp_path), num_classes=3)
 
 
@@ -243,5 +257,5 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     export_model(trained(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnet18"}))
-    with pytest.raises(ValueError, match="timm cannot build .*Missing key"):
+    with pytest.raises(ValueError, match=r"timm cannot build .*Missing key"):
         build_image_classifier(str(tmp_path), num_classes=3)

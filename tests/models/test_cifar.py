@@ -43,7 +43,9 @@ def test_parameter_count(name, num_classes, parameters):
 @pytest.mark.parametrize(("name", "layers"), [("cifar_resnet20", 20)])
 def test_has_the_layers_its_name_says(name, layers):
     modules = timm.create_model(name).modules()
-    weighted = [m for m in modules if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))]
+    weighted = [
+        m for m in modules if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
+    ]
     assert len(weighted) == layers
 
 
@@ -74,7 +76,12 @@ class TestTimmInterface:
     def test_is_in_the_registry_with_its_configuration(self):
         assert "cifar_resnet20" in timm.list_models("cifar_*")
         config = timm.get_pretrained_cfg("cifar_resnet20")
-        assert (config.input_size, config.num_classes, config.first_conv, config.classifier) == ((3, 32, 32), 10, "conv1", "fc")
+        assert (config.input_size, config.num_classes, config.first_conv, config.classifier) == (
+            (3, 32, 32),
+            10,
+            "conv1",
+            "fc",
+        )
         assert not config.has_weights
 
     def test_head_is_applied_to_features(self):
@@ -99,7 +106,11 @@ class TestTimmInterface:
 
     def test_features_only(self):
         model = timm.create_model("cifar_resnet20", features_only=True)
-        assert [tuple(x.shape[1:]) for x in model(torch.randn(1, 3, 32, 32))] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+        assert [tuple(x.shape[1:]) for x in model(torch.randn(1, 3, 32, 32))] == [
+            (16, 32, 32),
+            (32, 16, 16),
+            (64, 8, 8),
+        ]
         assert model.feature_info.reduction() == [1, 2, 4]
 
     def test_dropout_acts_in_training_only(self):
