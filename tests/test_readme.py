@@ -1,0 +1,44 @@
+"""What the README shows works: its Python runs as it stands, its options and files exist."""
+
+import re
+import shlex
+
+import pytest
+
+from tests.paths import REPOSITORY
+from tests.training.launching import launch_or_fail
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+SHELL = re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", README, re.M | re.S)
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_python_runs(number: int, tmp_path, monkeypatch) -> None:
+    code = PYTHON[number].replace('"outputs/mine"', repr(str(tmp_path)))
+    launch_or_fail("-c", code)
+    assert len(PYTHON) >= 3
+
+
+def test_files_and_options_exist() -> None:
+    from hf_geo.data.config import DataArguments
+    from hf_geo.models.config import ModelArguments
+    from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
+    from hf_geo.training.config import make_parser
+
+    kinds = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
+    known = {option for action in make_parser(kinds)._actions for option in action.option_strings} | {"--config"}
+    commands = [shlex.split(line, comments=True) for block in SHELL for line in block.splitlines()]
+    for words in commands:
+        for word in words:
+            assert not word.startswith(("scripts/", "configs/")) or (REPOSITORY / word).exists(), word
+        if "scripts/train.py" in words:
+            options = words[words.index("scripts/train.py") :]
+            assert [word for word in options if word.startswith("--") and word not in known] == []
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+    mentioned = re.findall(r"`((?:scripts|configs|tests|hf_geo)/[\w/.\-]+)`", README)
+    assert mentioned and [path for path in mentioned if not (REPOSITORY / path).exists()] == []
