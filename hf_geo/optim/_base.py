@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 
 from ._shards import local, local_grad, wide_dtype
 
-# Elements of a block: with two threads a block of the weight, its gradient, its momentum and a temporary
-# stay in the second-level caches, so the several small operations on it cost one pass over the memory.
-BLOCK = 3 << 15
+# Elements of a block: what one of the several small operations on it has written is still in the cache for the next.
+BLOCK = 1 << 19
 
 
 def check_number(
@@ -46,7 +45,9 @@ def check_number(
         raise TypeError(f"{name} has to be a number{' or None' if optional else ''}, not {value!r}.")
     if not 0 <= value < below or (positive and value == 0):
         floor = "above 0" if positive else "at least 0"
-        raise ValueError(f"{name} has to be {floor} and {'finite' if math.isinf(below) else f'below {below:g}'}, not {value}.")
+        raise ValueError(
+            f"{name} has to be {floor} and {'finite' if math.isinf(below) else f'below {below:g}'}, not {value}."
+        )
     group[name] = value if is_tensor else float(value)
 
 
@@ -69,6 +70,9 @@ def blocks(axis: int | None, x: Tensor, *others: Tensor) -> Iterator[tuple[Tenso
     else:
         pieces = (tensors,)
     dtype = wide_dtype(x)
+    if all(t.dtype == dtype for t in tensors):
+        yield from pieces
+        return
     for piece in pieces:
         wide = tuple(t.to(dtype) for t in piece)
         yield wide
@@ -102,7 +106,9 @@ class GeometricOptimizer(Optimizer):
             for p in group["params"]:
                 if not p.is_floating_point():
                     kind = "complex" if p.is_complex() else str(p.dtype)
-                    raise TypeError(f"{type(self).__name__} takes floating-point parameters, but one is {kind}: leave it out.")
+                    raise TypeError(
+                        f"{type(self).__name__} takes floating-point parameters, but one is {kind}: leave it out."
+                    )
             self._check_group(group)
         except (TypeError, ValueError):
             self.param_groups.pop()

@@ -79,7 +79,9 @@ class SphericalOptimizer(GeometricOptimizer):
             if not all(isinstance(axis, int) and not isinstance(axis, bool) for axis in dims):
                 raise TypeError(f"channel_dims has to hold integers, but it is {dims!r}.")
             if group["channel_wise"] and tuple(dims) != (0,):
-                raise ValueError(f"channel_wise=True means channel_dims=[0], but channel_dims is {dims!r}: give one of them.")
+                raise ValueError(
+                    f"channel_wise=True means channel_dims=[0], but channel_dims is {dims!r}: give one of them."
+                )
             group["channel_dims"] = tuple(dims)
         for p in group["params"]:
             self._check_axes(tuple(p.shape), self._channel_dims(group) or ())

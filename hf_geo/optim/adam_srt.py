@@ -4,6 +4,7 @@ Roburin, de Mont-Marin, Bursuc, Marlet, Perez, Aubry: Spherical Perspective on L
 Neurocomputing 487 (2022), arXiv 2006.13382.
 """
 
+from itertools import islice
 from math import sqrt
 from numbers import Real
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._base import blocks, check_flag, check_number
+from ._fused import adam_step, batches
 from ._shards import local, local_grad, zeros_like
 from ._spheres import Rows, SphericalOptimizer
 
@@ -26,29 +28,41 @@ class _SphericalAdam(SphericalOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._with_gradient():
-            if not params:
-                continue
             rows = [Rows.of(p, self._channel_dims(group)) for p in params]
             for p, r in zip(params, rows, strict=True):
                 if not self.state[p]:
-                    self.state[p]["step"] = torch.zeros(())
+                    self.state[p]["step"] = torch.zeros((), device=p.device)
                     self.state[p]["exp_avg"] = zeros_like(p)
                     self.state[p]["exp_avg_sq"] = zeros_like(p, r.dims if r else ())
-            states = [self.state[p] for p in params]
-            corrections = advance([s["step"] for s in states], *group["betas"])
-            for p, r, state, c1, c2 in zip(params, rows, states, *corrections, strict=True):
-                # lr * sqrt(d) * (m / c1) / (sqrt(v / c2) + eps), with the constants taken out of the loop
-                scale = group["lr"] * sqrt(r.size if r else 1) * c2.sqrt() / c1
-                eps = group["eps"] * c2.sqrt()
-                tensors = (local(p), local_grad(p), local(state["exp_avg"]), local(state["exp_avg_sq"]))
-                for x, g, m, v in blocks(r.axis if r else 0 if p.ndim else None, *tensors):
-                    if group["weight_decay"]:
-                        g = g.add(x, alpha=group["weight_decay"])
-                    a = adam_s(x, g, m, v, r, scale, eps, *group["betas"])
-                    if r and group.get("rt", False):
-                        transport(x, m, v, a, r, group["eps"])
-                    else:
-                        x.addcmul_(m, a, value=-1)
+            # torch.compile cannot look into the fused kernel, and makes one of its own of the steps on groups of one.
+            fused = [r is None and not torch.compiler.is_compiling() for r in rows]
+            self._adam(group, [p for p, f in zip(params, fused, strict=True) if f])
+            self._spherical(group, [(p, r) for p, r, f in zip(params, rows, fused, strict=True) if not f])
+
+    def _adam(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        moments = ([local(self.state[p][key]) for p in params] for key in ("exp_avg", "exp_avg_sq"))
+        steps = iter([self.state[p]["step"] for p in params])
+        settings = {k: group[k] for k in ("lr", "betas", "eps", "weight_decay")}
+        for batch in batches([local(p) for p in params], [local_grad(p) for p in params], *moments):
+            adam_step(*batch, list(islice(steps, len(batch[0]))), **settings)
+
+    def _spherical(self, group: dict[str, Any], members: list[tuple[Tensor, Rows | None]]) -> None:
+        if not members:
+            return
+        corrections = advance([self.state[p]["step"] for p, _ in members], *group["betas"])
+        for (p, r), c1, c2 in zip(members, *corrections, strict=True):
+            # lr * sqrt(d) * (m / c1) / (sqrt(v / c2) + eps), with the constants taken out of the loop
+            scale = group["lr"] * sqrt(r.size if r else 1) * c2.sqrt() / c1
+            eps = group["eps"] * c2.sqrt()
+            tensors = (local(p), local_grad(p), local(self.state[p]["exp_avg"]), local(self.state[p]["exp_avg_sq"]))
+            for x, g, m, v in blocks(r.axis if r else None, *tensors):
+                if group["weight_decay"]:
+                    g = g.add(x, alpha=group["weight_decay"])
+                a = adam_s(x, g, m, v, r, scale, eps, *group["betas"])
+                if r and group.get("rt", False):
+                    transport(x, m, v, a, r, group["eps"])
+                else:
+                    x.addcmul_(m, a, value=-1)
 
 
 def check_betas(group: dict[str, Any]) -> None:
@@ -64,7 +78,7 @@ def check_betas(group: dict[str, Any]) -> None:
 def advance(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:
     """Counts a step, and gives Adam's bias corrections `1 - beta ** step`: for each beta, a 0-dim tensor a parameter."""
     torch._foreach_add_(steps, 1)
-    counts = torch.stack(steps).double()
+    counts = torch.stack([step.to(steps[0].device) for step in steps]).double()
     return [(1 - beta**counts).unbind() for beta in betas]
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ._base import GeometricOptimizer, blocks, check_flag, check_number
+from ._base import GeometricOptimizer, check_flag, check_number
+from ._fused import batches, sgd_step
 from ._shards import local, local_grad, norms, zeros_like
 
 # The `lr` of an unbounded group: finite, so that a scheduler's changes of it can be seen (0.1 * infinity cannot).
@@ -38,7 +39,13 @@ class AliG(GeometricOptimizer):
         if projection_fn is not None and not callable(projection_fn):
             raise TypeError(f"projection_fn has to be a function without arguments or None, not {projection_fn!r}.")
         self.projection_fn = projection_fn
-        defaults = {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps, "adjusted_momentum": adjusted_momentum}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "max_norm": max_norm,
+            "eps": eps,
+            "adjusted_momentum": adjusted_momentum,
+        }
         super().__init__(params, defaults)
         self._project(torch.tensor(True))
 
@@ -90,25 +97,21 @@ class AliG(GeometricOptimizer):
         loss = loss.to(params[0].device)
         sq_norm = norms(params, grads).square().sum()
         usable = loss.isfinite() & sq_norm.isfinite()
-        skipped = (~usable).long()
+        skipped = (~usable).float()
         self._skipped = skipped if self._skipped is None else self._skipped + skipped
 
         sizes = []
         for group, members in gathered:
             unclipped = torch.where(usable, loss / (sq_norm + group["eps"]), 0.0).nan_to_num(0.0).clamp(min=0.0)
-            size = torch.clamp(unclipped, max=group["lr"])
-            sizes.append((size, unclipped))
-            push = usable.double() * group["momentum"]
-            keep = push + (~usable).double()
-            for p in members:
-                tensors = [local(p), local_grad(p)]
-                if group["momentum"]:
+            sizes.append((torch.clamp(unclipped, max=group["lr"]), unclipped))
+            tensors = [[local(p) for p in members], [local_grad(p) for p in members]]
+            if group["momentum"]:
+                for p in members:
                     if not self.state[p]:
                         self.state[p]["momentum_buffer"] = zeros_like(p)
-                    tensors.append(local(self.state[p]["momentum_buffer"]))
-                coefficients = [c.to(p.device) for c in (size, keep, push)]
-                for x, g, *b in blocks(0 if p.ndim else None, *tensors):
-                    alig(x, g.nan_to_num(0.0, 0.0, 0.0), *b, *coefficients, adjusted=group["adjusted_momentum"])
+                tensors.append([local(self.state[p]["momentum_buffer"]) for p in members])
+            for batch in batches(*tensors):
+                alig(*batch, size=sizes[-1][0], skip=skipped, group=group)
         self.step_size, self.step_size_unclipped = sizes[0]
         self._project(usable)
 
@@ -139,7 +142,9 @@ class AliG(GeometricOptimizer):
         params = [p for group in self.param_groups for p in group["params"]]
         weights = [local(p) for p in params]
         total = torch.linalg.vector_norm(norms(params, weights))
-        factor = torch.where(usable.to(total.device) & (total > max_norm), max_norm / total, 1.0)
+        # What has just been scaled to the bound may exceed it by rounding, and shall stay as it is.
+        outside = total > max_norm * (1 + 8 * torch.finfo(total.dtype).eps)
+        factor = torch.where(usable.to(total.device) & outside, max_norm / total, 1.0)
         for w in weights:
             w.mul_(factor.to(w.device))
 
@@ -157,13 +162,17 @@ def as_scalar(loss: Any) -> Tensor:
     return torch.tensor(float(loss), dtype=torch.float64)
 
 
-def alig(x: Tensor, g: Tensor, *state: Tensor, adjusted: bool) -> None:
-    *buffer, size, keep, push = state
-    x.addcmul_(g, size, value=-1)
-    for b in buffer:
-        if adjusted:
-            b.mul_(keep).sub_(g)
-            x.addcmul_(b, size * push)
-        else:
-            b.mul_(keep).addcmul_(g, size, value=-1)
-            x.addcmul_(b, push)
+def alig(
+    weights: list[Tensor],
+    grads: list[Tensor],
+    *buffers: list[Tensor],
+    size: Tensor,
+    skip: Tensor,
+    group: dict[str, Any],
+) -> None:
+    """One step of the length `size`, in place, unless `skip` is 1."""
+    size, mu = size.to(weights[0]), group["momentum"]
+    if not mu or group["adjusted_momentum"]:
+        return sgd_step(weights, grads, *buffers or [[]], lr=size, momentum=mu, nesterov=bool(mu), skip=skip)
+    steps = torch._foreach_mul(grads, size)
+    sgd_step(weights, steps, *buffers, lr=1.0, momentum=mu, nesterov=True, skip=skip)

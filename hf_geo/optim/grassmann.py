@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._base import GeometricOptimizer, blocks, check_flag, check_number
+from ._fused import batches, sgd_step
 from ._shards import local, local_grad, split_over, zeros_like
 from ._spheres import Rows
 from .adam_srt import advance
@@ -36,7 +37,9 @@ class _Grassmann(GeometricOptimizer):
         for p in group["params"]:
             rows, columns = len(p) if p.ndim else 0, p[:1].numel() if p.ndim else 0
             if p.ndim < 2:
-                raise ValueError(f"grassmann=True needs weights of two axes or more, but one has the shape {tuple(p.shape)}.")
+                raise ValueError(
+                    f"grassmann=True needs weights of two axes or more, but one has the shape {tuple(p.shape)}."
+                )
             if group["omega"] and rows > columns:
                 raise ValueError(
                     f"omega={group['omega']} asks for orthogonal rows, but a weight of shape {tuple(p.shape)} has more rows "
@@ -50,25 +53,22 @@ class _Grassmann(GeometricOptimizer):
             if group["grassmann"]:
                 self._on_sphere(group, params)
             else:
-                for p in params:
-                    self._sgd(group, p)
+                self._sgd(group, params)
 
-    def _sgd(self, group: dict[str, Any], p: Tensor) -> None:
-        lr, mu = group["lr"], group["momentum"]
-        tensors = [local(p), local_grad(p)]
-        damping = group["dampening"]
-        if mu:
-            if not self.state[p]:
-                self.state[p]["momentum_buffer"] = zeros_like(p)
-                damping = 0.0
-            tensors.append(local(self.state[p]["momentum_buffer"]))
-        for x, g, *buffer in blocks(0 if p.ndim else None, *tensors):
-            if group["weight_decay"]:
-                g = g.add(x, alpha=group["weight_decay"])
-            for b in buffer:
-                b.mul_(mu).add_(g, alpha=1 - damping)
-                g = g.add(b, alpha=mu) if group["nesterov"] else b
-            x.sub_(g * lr)
+    def _sgd(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        momentum, dampening = group["momentum"], group["dampening"]
+        tensors = [[local(p) for p in params], [local_grad(p) for p in params]]
+        if momentum:
+            for p in params:
+                if not self.state[p]:
+                    buffer = self.state[p]["momentum_buffer"] = zeros_like(p)
+                    # torch.optim.SGD does not dampen the first gradient: this makes up for it.
+                    decayed = local_grad(p).add(local(p), alpha=group["weight_decay"])
+                    local(buffer).copy_(decayed).mul_(dampening / momentum)
+            tensors.append([local(self.state[p]["momentum_buffer"]) for p in params])
+        settings = {k: group[k] for k in ("lr", "momentum", "dampening", "weight_decay", "nesterov")}
+        for weights, grads, *buffers in batches(*tensors):
+            sgd_step(weights, grads, *buffers or [[]], **settings)
 
     @abstractmethod
     def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None: ...
@@ -78,7 +78,10 @@ class _Grassmann(GeometricOptimizer):
         if not group["omega"]:
             return g
         if split_over(p):
-            raise RuntimeError("omega needs whole weights")
+            raise RuntimeError(
+                f"omega={group['omega']} compares all rows of a weight, but one of shape {tuple(p.shape)} is cut into shards: "
+                "set omega=0, or leave that weight out of sharding."
+            )
         y = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(1)
         y = y / (torch.linalg.vector_norm(y, dim=1, keepdim=True) + TINY)
         gram = y @ y.T
@@ -86,13 +89,14 @@ class _Grassmann(GeometricOptimizer):
         return g + 2 * group["omega"] * (gram @ y).view_as(g)
 
 
-def tangent(x: Tensor, g: Tensor, rows: Rows, clip: float | None) -> tuple[Tensor, Tensor]:
-    y = x / (rows.norm(x) + TINY)
+def tangent(x: Tensor, g: Tensor, rows: Rows, clip: float | None) -> tuple[Tensor, Tensor, Tensor | float]:
+    """The rows of `x` as unit vectors, the gradient's tangent part there, and the factor that clips it."""
+    y = x / rows.norm(x).add_(TINY)
     h = torch.addcmul(g, y, rows.dot(y, g), value=-1)
-    if clip is not None:
-        n = rows.norm(h)
-        h.mul_(torch.where(n > clip, clip / n, 1.0))
-    return y, h
+    if clip is None:
+        return y, h, 1.0
+    norm = rows.norm(h)
+    return y, h, torch.where(norm > clip, clip / norm, 1.0)
 
 
 class SGDG(_Grassmann):
@@ -127,8 +131,13 @@ class SGDG(_Grassmann):
                 self.state[p]["momentum_buffer"] = zeros_like(p)
             tensors = (local(p), self._gradient(group, p), local(self.state[p]["momentum_buffer"]))
             for x, g, m in blocks(rows.axis, *tensors):
-                y, h = tangent(x, g, rows, group["grad_clip"])
-                m.mul_(group["momentum"]).add_(h * group["lr"])
+                y, h, clip = tangent(x, g, rows, group["grad_clip"])
+                m.mul_(group["momentum"])
+                s = group["lr"] * clip
+                if isinstance(s, Tensor):
+                    m.addcmul_(h, s)
+                else:
+                    m.add_(h, alpha=s)
                 t = rows.norm(m)
                 c, s = t.cos(), t.sin()
                 torch.mul(y, c, out=x)
@@ -173,7 +182,7 @@ class AdamG(_Grassmann):
     def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for p in params:
             if not self.state[p]:
-                self.state[p]["step"] = torch.zeros(())
+                self.state[p]["step"] = torch.zeros((), device=p.device)
                 self.state[p]["exp_avg"] = zeros_like(p)
                 self.state[p]["exp_avg_sq"] = zeros_like(p, range(1, p.ndim))
         states = [self.state[p] for p in params]
@@ -184,9 +193,11 @@ class AdamG(_Grassmann):
             scale = group["lr"] * c2.sqrt() / c1
             tensors = (local(p), self._gradient(group, p), local(state["exp_avg"]), local(state["exp_avg_sq"]))
             for x, g, m, v in blocks(rows.axis, *tensors):
-                y, h = tangent(x, g, rows, group["grad_clip"])
-                m.lerp_(h, 1 - beta1)
+                y, h, clip = tangent(x, g, rows, group["grad_clip"])
                 n = rows.norm(h)
+                h.mul_(clip)
+                n = n * clip
+                m.lerp_(h, 1 - beta1)
                 v.mul_(beta2).addcmul_(n, n, value=1 - beta2)
                 a = scale / (v + group["epsilon"]).sqrt_()
                 r = rows.norm(m)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._base import blocks, check_number
+from ._fused import batches, sgd_step
 from ._shards import local, local_grad, zeros_like
 from ._spheres import Rows, SphericalOptimizer
 
@@ -37,23 +38,23 @@ class SGDMRT(SphericalOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._with_gradient():
-            lr = group["lr"]
-            for p in params:
-                rows = Rows.of(p, self._channel_dims(group))
-                tensors = [local(p), local_grad(p)]
-                if group["momentum"]:
+            momentum = group["momentum"]
+            tensors = [[local(p) for p in params], [local_grad(p) for p in params]]
+            if momentum:
+                for p in params:
                     if not self.state[p]:
                         self.state[p]["momentum_buffer"] = zeros_like(p)
-                    tensors.append(local(self.state[p]["momentum_buffer"]))
-                for x, g, *buffer in blocks(rows.axis if rows else 0 if p.ndim else None, *tensors):
-                    if group["weight_decay"]:
-                        g = g.add(x, alpha=group["weight_decay"])
-                    for b in buffer:
-                        g = b.mul_(group["momentum"]).add_(g, alpha=1 - group["dampening"])
-                    if isinstance(lr, Tensor):
-                        x.addcmul_(g, lr, value=-1)
-                    else:
-                        x.add_(g, alpha=-lr)
-                    if rows and buffer:
-                        sq = rows.norm(x).square_().clamp_min_(torch.finfo(x.dtype).tiny)
-                        g.addcmul_(x, rows.dot(g, x).div_(sq), value=-1)
+                tensors.append([local(self.state[p]["momentum_buffer"]) for p in params])
+            settings = {k: group[k] for k in ("lr", "momentum", "dampening", "weight_decay")}
+            for weights, grads, *buffers in batches(*tensors):
+                sgd_step(weights, grads, *buffers or [[]], **settings)
+            for p in params if momentum else []:
+                rows = Rows.of(p, self._channel_dims(group))
+                if rows:
+                    for x, b in blocks(rows.axis, local(p), local(self.state[p]["momentum_buffer"])):
+                        transport(x, b, rows)
+
+
+def transport(x: Tensor, b: Tensor, rows: Rows) -> None:
+    sq = rows.norm(x).square_().clamp_min_(torch.finfo(x.dtype).tiny)
+    b.addcmul_(x, rows.dot(b, x).div_(sq), value=-1)
