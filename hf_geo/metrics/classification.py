@@ -3,10 +3,11 @@
 from typing import Any
 
 import datasets
-import evaluate
 import numpy as np
 import torch
 from transformers import EvalPrediction
+
+from ._library import evaluate
 
 
 class Accuracy(evaluate.Metric):

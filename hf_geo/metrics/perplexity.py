@@ -3,12 +3,13 @@
 from typing import Any
 
 import datasets
-import evaluate
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import EvalPrediction
+
+from ._library import evaluate
 
 IGNORED = -100
 

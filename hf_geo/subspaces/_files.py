@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,9 +66,13 @@ def load(cls: type["Subspace"], folder: str | PathLike, model: nn.Module) -> "Su
         spanned, shapes = description["spanned"], description["shapes"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config_file} is no complete description of a subspace ({error!r}).") from error
+    model, prefix = _aligned(model, shapes)
+    spanned = [name.removeprefix(prefix) for name in spanned]
+    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     _check_architecture(folder, shapes, {name: list(t.shape) for name, t in model.state_dict().items()})
     try:
         tensors = load_file(weights_file)
+        tensors = {re.sub(rf"^(point\d+|buffer)\.{re.escape(prefix)}", r"\1.", name): t for name, t in tensors.items()}
         points = [{name: tensors.pop(f"point{i}.{name}") for name in spanned} for i in range(config.num_points)]
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{weights_file} is damaged or cut short ({error}): copy or download it again.") from error
@@ -81,6 +87,20 @@ def load(cls: type["Subspace"], folder: str | PathLike, model: nn.Module) -> "Su
     for name, value in tensors.items():
         buffers[name.removeprefix("buffer.")].copy_(value)
     return cls(model, config)
+
+
+def _aligned(model: nn.Module, names: Collection[str]) -> tuple[nn.Module, str]:
+    """The module that the saved names are of, and what to take off their fronts.
+
+    A network is saved with or without a wrapper around it (as transformers has one around timm's networks), and loaded
+    into either.
+    """
+    for module in (model, *model.children()):
+        own = module.state_dict().keys()
+        for prefix in ("", *{name.partition(".")[0] + "." for name in names}):
+            if any(name.removeprefix(prefix) in own for name in names if name.startswith(prefix)):
+                return module, prefix
+    return model, ""
 
 
 def _check_architecture(folder: str | PathLike, saved: dict[str, list[int]], own: dict[str, list[int]]) -> None:

@@ -43,6 +43,30 @@ def test_what_was_spanned_is_spanned_again_even_if_frozen_now(tmp_path: Path) ->
     assert not any(p.requires_grad for p in fresh.parameters())
 
 
+class _Wrapper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = GoldenNetwork()
+
+
+def test_a_wrapper_around_the_network_makes_no_difference(tmp_path: Path) -> None:
+    wrapped, plain = Subspace.attach(_Wrapper(), SubspaceConfig()), Subspace.attach(GoldenNetwork(), SubspaceConfig())
+    wrapped.save(tmp_path / "wrapped")
+    plain.save(tmp_path / "plain")
+    for name, make, saved, prefix in (
+        ("wrapped", _Wrapper, wrapped, ""),
+        ("wrapped", GoldenNetwork, wrapped, "network."),
+        ("plain", _Wrapper, plain, ""),
+        ("plain", GoldenNetwork, plain, ""),
+    ):
+        model = make()
+        loaded = Subspace.load(tmp_path / name, model).point_state_dict(1)
+        expected = {n.removeprefix(prefix): t for n, t in saved.point_state_dict(1).items()}
+        assert set(loaded) == set(expected)
+        assert all(torch.equal(loaded[n], t) for n, t in expected.items())
+        assert any("parametrizations" in n for n, _ in model.named_parameters())
+
+
 def test_fixed_ends_stay_fixed(tmp_path: Path) -> None:
     Subspace.attach(GoldenNetwork(), SubspaceConfig("curve", fixed_ends=True)).save(tmp_path)
     fresh = GoldenNetwork()

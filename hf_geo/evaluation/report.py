@@ -1,0 +1,125 @@
+"""A walk as data, as a table, as pictures, and as a section of a model card."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_geo.subspaces import SubspaceConfig
+
+from .figures import draw_distances, draw_path, draw_triangle
+from .plans import Plan
+from .walk import Walk
+
+_COLUMNS = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "total_variation": "total variation"}
+_SHARES = ("accuracy", "ece", "total_variation")
+_START, _END = "<!-- walk -->", "<!-- end of walk -->"
+
+
+def name_positions(plan: Plan, config: SubspaceConfig) -> list[str]:
+    """A short name for each position of a plan."""
+    names = []
+    for index, position in enumerate(plan.positions):
+        if index >= plan.grid:
+            names.append(f"layer-wise draw {index - plan.grid + 1}")
+        elif config.shape.along:
+            names.append(f"{position.item():.4g}")
+        else:
+            names.append("(" + ", ".join(f"{w:.3g}" for w in position.tolist()) + ")")
+    return names
+
+
+def as_data(walk: Walk, names: Sequence[str], positions: Sequence[Any]) -> dict[str, Any]:
+    """Plain data for JSON.
+
+    Args:
+        walk: What was measured.
+        names: Of its points.
+        positions: Of its points; None for a model that has none.
+    """
+    return {
+        "samples": walk.samples,
+        "recalibration_samples": walk.recalibration_samples,
+        "points": [
+            {"name": name, "position": position, **row}
+            for name, position, row in zip(names, positions, walk.points, strict=True)
+        ],
+        "ensembles": [
+            {
+                **row,
+                "members": [names[m] for m in row["members"]],
+                "member_accuracies": [walk.points[m]["accuracy"] for m in row["members"]],
+            }
+            for row in walk.ensembles
+        ],
+    }
+
+
+def as_table(data: Mapping[str, Any]) -> str:
+    """The data of `as_data` as a Markdown table, shares in per cent."""
+    rows = [(row["name"], row) for row in data["points"]]
+    rows += [(" + ".join(row["members"]), row) for row in data["ensembles"]]
+    width = max(len(name) for name, _ in rows)
+    lines = [
+        f"| {'network or ensemble':{max(width, 19)}s} | " + " | ".join(_COLUMNS.values()) + " |",
+        f"|{'-' * (max(width, 19) + 2)}|" + "|".join("-" * (len(title) + 1) + ":" for title in _COLUMNS.values()) + "|",
+    ]
+    for name, row in rows:
+        cells = (_shown(column, row.get(column)).rjust(len(title)) for column, title in _COLUMNS.items())
+        lines.append(f"| {name:{max(width, 19)}s} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _shown(column: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.2f} %" if column in _SHARES else f"{value:.4f}"
+
+
+def draw(walk: Walk, plan: Plan, config: SubspaceConfig, folder: str | Path, title: str = "") -> dict[str, str]:
+    """Draws a walk into `folder`; returns file names with captions.
+
+    Lines and curves are drawn along their position, simplexes against the distance from the centre and, with three
+    points, as a heat map. Layer-wise draws are in the data and not in the pictures.
+    """
+    folder = Path(folder)
+    grid = Walk(
+        walk.points[: plan.grid],
+        [row for row in walk.ensembles if max(row["members"]) < plan.grid],
+        walk.samples,
+        walk.recalibration_samples,
+    )
+    positions = [position.tolist() for position in plan.positions[: plan.grid]]
+    if config.shape.along:
+        draw_path(grid, positions, folder / "walk.png", title)
+        return {"walk.png": f"Accuracy and calibration error along the {config.kind}"}
+    figures = {"distances.png": "Accuracy against the distance from the centre of the simplex"}
+    draw_distances(grid, positions, folder / "distances.png", title)
+    if config.num_points == 3:
+        draw_triangle(grid, positions, folder / "triangle.png", title)
+        figures["triangle.png"] = "Accuracy over the simplex"
+    return figures
+
+
+def add_to_card(card: str | Path, figures: Mapping[str, str], table: str, note: str) -> None:
+    """Puts a walk into a model card, in place of an earlier one: before "How it was trained", or else at the end.
+
+    Args:
+        card: The README.md; changed in place.
+        figures: Paths from the card's folder, with captions.
+        table: Markdown.
+        note: A sentence on what was measured.
+    """
+    card = Path(card)
+    text = card.read_text(encoding="utf-8")
+    pictures = "\n\n".join(f"![{caption}]({path})" for path, caption in figures.items())
+    section = (
+        f"{_START}\n## Along the subspace\n\n{pictures}\n\n{note}\n\n<details><summary>All values</summary>\n\n"
+        f"{table}\n\n</details>\n{_END}\n\n"
+    )
+    if _START in text and _END in text:
+        before, rest = text.split(_START, 1)
+        text = before + section.rstrip("\n") + rest.split(_END, 1)[1]
+    else:
+        before, heading, after = text.partition("## How it was trained")
+        text = before + section + heading + after if heading else text.rstrip("\n") + "\n\n" + section
+    card.write_text(text, encoding="utf-8")
