@@ -3,20 +3,32 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from transformers import EvalPrediction, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction, PreTrainedModel, TrainingArguments
 
 import hf_geo.models.cifar
 from hf_geo.data.config import DataArguments
+from hf_geo.data.language import LanguageData
+from hf_geo.data.text import DOCS, load_text_data
 from hf_geo.data.vision import load_image_data
 from hf_geo.metrics import image_classification_metrics
-from hf_geo.models.build import build_image_classifier, input_config
-from hf_geo.models.config import ModelArguments
+from hf_geo.metrics.perplexity import language_metrics, nll_per_row
+from hf_geo.models import (
+    ModelArguments,
+    WordTransformerConfig,
+    build_image_classifier,
+    build_language_model,
+    generate_text,
+    input_config,
+)
+from hf_geo.models.sources import find_model
 
-TASKS = ("image-classification",)
+WORD_TRANSFORMER = WordTransformerConfig.model_type
+PROMPT_WORDS = 6  # of the evaluation text, which the card's sample continues
 
 
 @dataclass
@@ -30,14 +42,15 @@ class Job:
         num_parameters: Of one such model.
         datasets: By split: "train", "eval" and, where there is one, "test".
         metric: The main metric.
-        compute_metrics: For the Trainer.
-        processor: Tokenizer or image processor to export along with the model; None where the model brings it.
+        trainer: What else the Trainer is made with.
+        settings: Training arguments that follow from the task.
         dataset_name: How to call the data set.
         dataset_id: Its id on the Hub, if it has one.
         template: The card's template.
         how_to_load: A line of Python that opens the exported {folder}.
         base_model: Hub id of the pretrained weights, if any.
         card: What the template names beyond what every run has.
+        look_at: From the exported folder to more for the card.
     """
 
     task: str
@@ -46,23 +59,50 @@ class Job:
     num_parameters: int
     datasets: Mapping[str, torch.utils.data.Dataset]
     metric: str
-    compute_metrics: Callable[[EvalPrediction], dict[str, float]]
+    trainer: Mapping[str, Any]
     dataset_name: str
     dataset_id: str | None
     template: str
     how_to_load: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
-    processor: Any = None
     card: dict[str, Any] = field(default_factory=dict)
+    look_at: Callable[[Path], dict[str, Any]] = lambda folder: {}
 
 
-def image_classification(model_args: ModelArguments, data_args: DataArguments, seed: int) -> Job:
+def make_job(task: str | None, model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> Job:
+    """The job of a task, told from the model and the data where it is not named.
+
+    Raises:
+        ValueError: An unknown task, model or data set, or ones that do not fit each other.
+    """
+    task = task or guess_task(model_args.model, data_args.dataset)
+    if task not in TASKS:
+        raise ValueError(f"There is no task {task!r}: --task is {' or '.join(TASKS)}.")
+    return TASKS[task](model_args, data_args, args)
+
+
+def guess_task(model: str | None, dataset: str | None) -> str:
+    """The task that a model is made for, or that an embedded data set is."""
+    if model == WORD_TRANSFORMER or dataset == DOCS:
+        return "causal-lm"
+    if model is None or timm.is_model(model):
+        return "image-classification"
+    architectures = find_model(model).config.get("architectures") or [""]
+    return (
+        "causal-lm"
+        if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+        else "image-classification"
+    )
+
+
+def image_classification(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> Job:
     """Opens the data, builds the model that fits it, and puts the data into the model's form.
 
     Raises:
         ValueError: The data set or the model does not exist or does not fit.
     """
-    data = load_image_data(data_args, seed=seed)
+    data = load_image_data(data_args, seed=args.seed)
     build = functools.partial(
         build_image_classifier,
         model_args.model,
@@ -78,6 +118,7 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, s
     architecture = getattr(model.config, "architecture", model.config.model_type)
     ours = architecture in timm.list_models(module=hf_geo.models.cifar.__name__.rsplit(".", 1)[-1])
     pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
+    source = find_model(model_args.model)
     return Job(
         task="image-classification",
         model=model,
@@ -85,9 +126,11 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, s
         num_parameters=model.num_parameters(),
         datasets={split: data.dataset(split, config) for split in data.splits},
         metric="accuracy",
-        compute_metrics=image_classification_metrics,
+        trainer={"compute_metrics": image_classification_metrics},
+        settings={"remove_unused_columns": False},  # the data sets hold what the model takes and nothing else
         dataset_name=data.name,
         dataset_id=data.hub_id,
+        base_model=source.name if source.kind == "hub" else None,
         template="vision.md.jinja",
         how_to_load='timm.create_model("local-dir:{folder}", pretrained=True)',
         card={
@@ -99,3 +142,76 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, s
             "data_description": data.description,
         },
     )
+
+
+def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> Job:
+    """Opens the text, makes or loads the tokenizer and the model, and lays the text out for the Trainer.
+
+    Raises:
+        ValueError: The data set, the model or its tokenizer does not exist or they do not fit.
+    """
+    from_scratch = model_args.model == WORD_TRANSFORMER
+    if not from_scratch:
+        find_model(model_args.model)  # names what is wrong with it
+    text = load_text_data(data_args)
+    if from_scratch:
+        tokenizer = text.word_tokenizer(data_args.min_frequency)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.model)
+    build = functools.partial(
+        build_language_model, model_args.model, tokenizer, model_args=model_args.parsed_model_args
+    )
+    model = build()
+    layout = LanguageData(
+        text,
+        tokenizer,
+        data_args,
+        processes=args.world_size,
+        accumulation_steps=args.gradient_accumulation_steps,
+        batch_size=args.per_device_train_batch_size,
+    )
+    splits = [split for split in text.splits if split != "train"]
+    sets = {"train": layout.training_set(), **{split: layout.evaluation_set(split) for split in splits}}
+    prompt = tokenizer.decode(text.tokens("eval", tokenizer)[:PROMPT_WORDS]).strip()
+    return Job(
+        task="text-generation",
+        model=model,
+        new_model=build if from_scratch else None,
+        num_parameters=model.num_parameters(),
+        datasets=sets,
+        metric="perplexity",
+        trainer={
+            "compute_metrics": language_metrics,
+            "preprocess_logits_for_metrics": nll_per_row,
+            "data_collator": layout.collate,
+            "processing_class": tokenizer,
+        },
+        settings={
+            "remove_unused_columns": False,
+            "per_device_train_batch_size": layout.batch_size,
+            "per_device_eval_batch_size": layout.eval_batch_size,
+            "train_sampling_strategy": layout.sampling,
+        },
+        dataset_name=text.name,
+        dataset_id=text.hub_id,
+        template="language.md.jinja",
+        how_to_load='AutoModelForCausalLM.from_pretrained("{folder}")',
+        card={
+            "architecture": model.config.model_type,
+            "pretrained": not from_scratch,
+            "needs_hf_geo": model.config.model_type == WORD_TRANSFORMER,
+            "vocabulary": f"{len(tokenizer):,}",
+            "data_description": text.description,
+            "measured": layout.perplexity,
+        },
+        look_at=functools.partial(_sample_of, prompt=prompt),
+    )
+
+
+def _sample_of(folder: Path, prompt: str) -> dict[str, Any]:
+    """What the exported model, opened anew, makes of a prompt."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return {"prompt": prompt, "sample": generate_text(model, tokenizer, prompt)}
+
+
+TASKS = {"image-classification": image_classification, "causal-lm": causal_lm}

@@ -21,7 +21,7 @@ from hf_geo.hub.report import RunReport, write_card, write_results
 from hf_geo.models.config import ModelArguments
 from hf_geo.optim import get_method, list_optimizers
 from hf_geo.subspaces import Subspace
-from hf_geo.tasks import Job, image_classification
+from hf_geo.tasks import Job, make_job
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
 from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_geometry, draw_training_curves
@@ -58,18 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hub_id:
             check_destination(hub_id, folder=args.output_dir, private=args.hub_private_repo, token=args.hub_token)
         set_seed(args.seed)
-        job = image_classification(model_args, data_args, args.seed)
+        job = make_job(run_args.task, model_args, data_args, args)
+        for name, value in job.settings.items():
+            setattr(args, name, value)
         subspace = subspace_args.config
         if subspace:
             subspace = Subspace.attach(job.model, subspace, model_init=job.new_model, seed=args.seed)
-        args.remove_unused_columns = False  # the data sets hold what the model takes and nothing else
         trainer = GeoTrainer(
             job.model,
             args,
             train_dataset=job.datasets["train"],
             eval_dataset=job.datasets["eval"],
-            compute_metrics=job.compute_metrics,
-            processing_class=job.processor,
+            **job.trainer,
             subspace=subspace,
         )
         trainer.create_optimizer()  # its settings are checked before any work is done
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = draw_figures(trainer, job)
     shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
     report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), figures, hub_id)
-    export_model(job.model, args.output_dir, processor=job.processor, state_dict=state_dict)
+    export_model(job.model, args.output_dir, processor=job.trainer.get("processing_class"), state_dict=state_dict)
     write_results(
         args.output_dir,
         train_results=trained,
@@ -103,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         trainer_state=portable_state(trainer.state),
     )
     name = (hub_id or Path(args.output_dir).resolve().name).rsplit("/", 1)[-1]
-    write_card(args.output_dir, report, template=job.template, name=name, fields=job.card)
+    write_card(
+        args.output_dir, report, template=job.template, name=name, fields=job.card | job.look_at(Path(args.output_dir))
+    )
     print_summary(report, job, args.output_dir)
     if hub_id:
         with one_sentence_errors("train.py"):
@@ -162,7 +164,8 @@ def print_summary(report: RunReport, job: Job, folder: str) -> None:
     print(
         f"\n{job.metric} {report.shown(job.metric)} on {report.evaluated_on}, after {report.seconds:.0f} s of training"
     )
-    print(f"  weights:     {folder}/model.safetensors with config.json: opens in timm and transformers")
+    opens = "timm and transformers" if job.task == "image-classification" else "transformers"
+    print(f"  weights:     {folder}/model.safetensors with config.json: opens in {opens}")
     print(f"  model card:  {folder}/README.md, with {folder}/{TRAINING}")
     print(f"  figures:     {folder}/eval_results.json, train_results.json, trainer_state.json")
     print(f"  load it:     {job.how_to_load.format(folder=folder)}")

@@ -116,7 +116,7 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
             "dataset": report.dataset_name,
             "steps": f"{report.steps:,}",
             "epochs": f"{report.epochs:.3g}",
-            "train_samples": f"{report.samples['train']:,}" if report.samples.get("train") else "a stream of",
+            "train_samples": f"{report.samples['train']:,}" if report.samples.get("train") else None,
             "duration": f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s",
             "hardware": report.hardware,
             "parameters": f"{report.parameters:,}",

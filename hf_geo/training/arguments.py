@@ -49,6 +49,14 @@ class GeoTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Optimizer settings, such as 'p_bound=2.0' or, for one parameter group, 'geometry.lr=0.2'."},
     )
+    milestones: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Epochs after which the learning rate is multiplied by --gamma: a step schedule (after --warmup_steps), "
+            "in place of --lr_scheduler_type."
+        },
+    )
+    gamma: float = field(default=0.1, metadata={"help": "Factor of the learning rate at each milestone."})
     geometry_groups: str = field(
         default="auto",
         metadata={

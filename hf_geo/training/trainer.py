@@ -1,6 +1,7 @@
 """`GeoTrainer`: transformers' Trainer that builds the geometry-aware optimizers."""
 
 import functools
+import math
 
 import torch
 from torch import nn
@@ -65,6 +66,16 @@ class GeoTrainer(Trainer):
             geometry["invariant"] = measure_geometry(model, self.get_train_dataloader())
         return make_optimizer(self.args, model, **geometry)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """Builds the schedule once: a step schedule where `args.milestones` are given, else transformers' own."""
+        if self.lr_scheduler is None and self.args.milestones:
+            epoch = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            steps = [milestone * epoch for milestone in self.args.milestones]
+            factor = functools.partial(step_factor, steps=steps, gamma=self.args.gamma, warmup=warmup)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be of this model."""
         checkpoint = (
@@ -115,3 +126,8 @@ class GeoTrainer(Trainer):
         """Names of the parameters that weight decay applies to: all but norm gains, norm shifts and biases."""
         undecayed = undecayed_parameters(model)
         return [name for name, _ in model.named_parameters() if name not in undecayed]
+
+
+def step_factor(step: int, steps: list[float], gamma: float, warmup: int) -> float:
+    """What a step schedule multiplies the learning rate by: a linear warm-up, then `gamma` for each of `steps` passed."""
+    return min(1.0, (step + 1) / (warmup + 1)) * gamma ** sum(step >= passed for passed in steps)

@@ -115,7 +115,7 @@ def test_alig_sees_the_smoothed_loss(tmp_path) -> None:
     trainer = make_trainer(
         tmp_path, optim="alig", optim_args="momentum=0.0", learning_rate=10.0, max_steps=1, label_smoothing_factor=0.2
     )
-    model, data = make_problem("points")
+    model, _ = make_problem("points")
     batch = next(iter(trainer.get_train_dataloader()))
     loss = nn.functional.cross_entropy(model(batch["x"])["logits"], batch["labels"], label_smoothing=0.2)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
@@ -259,3 +259,13 @@ def test_the_log_is_json(tmp_path) -> None:
     trainer.save_state()
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     assert isinstance(state["log_history"][0]["geometry/step_size_unclipped"], float)
+
+
+def test_a_step_schedule_with_warm_up(tmp_path) -> None:
+    trainer = make_trainer(
+        tmp_path, optim="fromage", learning_rate=1.0, milestones=[1, 2], gamma=0.5, warmup_steps=2, max_steps=16
+    )
+    assert len(trainer.get_train_dataloader()) == 5
+    trainer.train()
+    rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, *[0.5] * 5, *[0.25] * 6])
