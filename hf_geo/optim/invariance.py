@@ -82,9 +82,9 @@ def measure_invariance(
     Powers of two cancel in a normalization without any rounding, so what keeps an invariant output from being bitwise
     the same is the norm's epsilon, whose relative effect is eps / variance. Attributes named like it are lowered to
     u**(2/3): small enough not to matter, too large to turn the rounding noise of a constant channel into a signal. An
-    epsilon that is written into the code stays: its effect may be 1e-2 at the natural scale, but has to shrink at least
-    like 1 / scale, so that the outputs at two random scales above 2**12 agree within sqrt(u) + 1e-2 / 2**12, which is
-    2.5e-6 in float64. An ordinary weight changes them by far more.
+    epsilon that is written into the code stays: its effect may be 1e-2 in (2) and (3), but has to shrink at least like
+    1 / scale, so that the outputs at two random scales above 2**12 agree within sqrt(u) + 1e-2 / 2**12, which is 2.5e-6
+    in float64. An ordinary weight changes them by far more.
 
     Not found: groups that are no axes of the tensor, such as the blocks of filters of a grouped convolution before
     group normalization or the heads of an attention with query and key norms; the whole tensor is tried for them. Left

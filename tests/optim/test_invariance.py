@@ -307,6 +307,14 @@ def test_the_same_seed_finds_the_same():
     assert measure_invariance(model, inputs, seed=3) == first
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress(shown: bool, capsys: pytest.CaptureFixture):
+    scale_invariant_parameters(nn.Sequential(conv(), nn.BatchNorm2d(6), head(6)), images(), progress=shown)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("Scale invariance" in printed.err and "2/2" in printed.err) == shown
+
+
 def test_group_sums():
     tensor = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     sums = group_sums(tensor)
