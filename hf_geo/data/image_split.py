@@ -1,5 +1,6 @@
 """One split of an image data set: its labels, checked, and its images, in memory where they fit."""
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import datasets
@@ -16,25 +17,37 @@ from .transforms import PixelTransform, to_channels
 MEMORY_LIMIT = 2 * 2**30
 
 
+@dataclass
 class ImageSplit:
     """A split that can be indexed.
 
     Args:
-        rows: The split.
-        columns: Where its images and labels are.
         name: For messages.
+        rows: With an undecoded column "image".
+        labels: (N,) integers.
     """
 
-    def __init__(self, rows: datasets.Dataset, columns: Columns, name: str) -> None:
+    name: str
+    rows: datasets.Dataset
+    labels: np.ndarray
+
+    @classmethod
+    def read(cls, rows: datasets.Dataset, columns: Columns, name: str) -> "ImageSplit":
+        """Takes the columns that matter; images stay encoded.
+
+        Raises:
+            ValueError: There are no samples, or samples without an image or a label.
+        """
         if len(rows) == 0:
             raise ValueError(f"The split {name!r} is empty.")
-        self.name = name
-        self.labels = _labels(rows, columns, name)
-        self.rows = rows.select_columns([columns.image]).cast_column(columns.image, datasets.Image(decode=False))
+        labels = rows.select_columns([columns.label]).with_format("arrow")[:][columns.label]
+        rows = rows.select_columns([columns.image]).cast_column(columns.image, datasets.Image(decode=False))
         if columns.image != "image":
-            self.rows = self.rows.rename_column(columns.image, "image")
-        if nulls := self.rows.data.column("image").null_count:
-            raise ValueError(f"{nulls} images of the split {name!r} are missing: remove those rows.")
+            rows = rows.rename_column(columns.image, "image")
+        for what, column in (("images", rows.data.column("image")), ("labels", labels)):
+            if column.null_count:
+                raise ValueError(f"{column.null_count} {what} of the split {name!r} are missing: remove those rows.")
+        return cls(name, rows, labels.to_numpy().astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,9 +68,7 @@ class ImageSplit:
 
     def select(self, indices: np.ndarray) -> "ImageSplit":
         """The part at `indices`."""
-        part = object.__new__(ImageSplit)
-        part.name, part.labels, part.rows = self.name, self.labels[indices], self.rows.select(indices)
-        return part
+        return ImageSplit(self.name, self.rows.select(indices), self.labels[indices])
 
     @cached_property
     def pixels(self) -> np.ndarray | None:
@@ -94,10 +105,3 @@ def _resized(pixels: np.ndarray, transform: PixelTransform) -> torch.Tensor:
     return torch.stack(
         [transform.pixels(PIL.Image.fromarray(x.squeeze(-1) if x.shape[-1] == 1 else x)) for x in pixels]
     )
-
-
-def _labels(rows: datasets.Dataset, columns: Columns, name: str) -> np.ndarray:
-    column = rows.select_columns([columns.label]).with_format("arrow")[:][columns.label]
-    if column.null_count:
-        raise ValueError(f"{column.null_count} labels of the split {name!r} are missing: remove those rows.")
-    return column.to_numpy().astype(np.int64)

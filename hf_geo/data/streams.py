@@ -2,7 +2,8 @@
 
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -46,51 +47,50 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
             yield {"pixel_values": self.transform(decode(cell), seed), "labels": label}
 
 
+@dataclass
 class StreamedSplit:
     """A split that can only be iterated over.
 
     Args:
-        stream: The split.
-        columns: Where its images and labels are; the classes have to be known.
-        name: For messages.
-
-    Raises:
-        ValueError: The split is empty, or nothing tells how many classes there are.
+        stream: With an undecoded column "image" and a column "label".
+        num_classes: Labels are checked against it.
+        first: The first row.
     """
 
-    pixels = None
+    stream: datasets.IterableDataset
+    num_classes: int
+    first: dict[str, Any]
+    pixels: ClassVar[None] = None
 
-    def __init__(self, stream: datasets.IterableDataset, columns: Columns, name: str) -> None:
+    @classmethod
+    def read(cls, stream: datasets.IterableDataset, columns: Columns, name: str) -> "StreamedSplit":
+        """Takes the columns that matter; images stay encoded.
+
+        Raises:
+            ValueError: The split is empty, or nothing tells how many classes there are.
+        """
         if columns.class_names is None:
             raise ValueError(
                 f"The column {columns.label!r} holds integers, and how many classes there are cannot be told while streaming: "
                 "leave --streaming out, or name a column of classes with --label_column."
             )
-        self.num_classes = len(columns.class_names)
+        names = {columns.image: "image", columns.label: "label"}
         # Undecoded first: what renames columns would decode images and encode them again, with loss.
-        stream = stream.cast_column(columns.image, datasets.Image(decode=False)).select_columns(
-            [columns.image, columns.label]
-        )
-        self.stream = stream.rename_columns(
-            {k: v for k, v in ((columns.image, "image"), (columns.label, "label")) if k != v}
-        )
-        self.first = next(iter(self.stream), None)
-        if self.first is None:
+        stream = stream.cast_column(columns.image, datasets.Image(decode=False)).select_columns(list(names))
+        stream = stream.rename_columns({old: new for old, new in names.items() if old != new})
+        first = next(iter(stream), None)
+        if first is None:
             raise ValueError(f"The split {name!r} is empty.")
+        return cls(stream, len(columns.class_names), first)
 
     def part(self, first: int = 0, size: int | None = None) -> "StreamedSplit":
         """The `size` samples from `first` on; all from there when not given."""
-        part = object.__new__(StreamedSplit)
-        part.num_classes, part.first = self.num_classes, self.first
-        part.stream = self.stream.skip(first) if first else self.stream
-        part.stream = part.stream if size is None else part.stream.take(size)
-        return part
+        stream = self.stream.skip(first) if first else self.stream
+        return replace(self, stream=stream if size is None else stream.take(size))
 
     def shuffled(self, seed: int) -> "StreamedSplit":
         """The same samples in an order that changes with the epoch."""
-        part = self.part()
-        part.stream = part.stream.shuffle(seed=seed, buffer_size=_SHUFFLE_BUFFER)
-        return part
+        return replace(self, stream=self.stream.shuffle(seed=seed, buffer_size=_SHUFFLE_BUFFER))
 
     def dataset(self, transform: Transform, seed: int) -> StreamedImages:
         return StreamedImages(self.stream, self.num_classes, transform, seed)

@@ -1,7 +1,7 @@
 """From a data set's name to training, evaluation and test samples of an image classification task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -136,7 +136,7 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
 def _load(
     source: Source, names: SplitNames, columns: Columns, args: DataArguments, seed: int
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...], list[str]]:
-    train = ImageSplit(source.splits[names.train], columns, names.train)
+    train = ImageSplit.read(source.splits[names.train], columns, names.train)
     label_names = columns.class_names or tuple(str(i) for i in range(train.labels.max() + 1))
     train.check_labels(len(label_names))
     origin = {"train": f"split {names.train!r}", "eval": f"split {names.eval!r}", "test": f"split {names.test!r}"}
@@ -145,9 +145,9 @@ def _load(
         splits = {"train": train.select(kept), "eval": train.select(held)}
         origin["eval"] = f"a tenth of split {names.train!r} held out, the same in every run"
     else:
-        splits = {"train": train, "eval": ImageSplit(source.splits[names.eval], columns, names.eval)}
+        splits = {"train": train, "eval": ImageSplit.read(source.splits[names.eval], columns, names.eval)}
     if names.test is not None:
-        test = ImageSplit(source.splits[names.test], columns, names.test)
+        test = ImageSplit.read(source.splits[names.test], columns, names.test)
         if args.test_split or not test.labels_hidden:
             splits["test"] = test
 
@@ -160,8 +160,8 @@ def _load(
     if names.test is not None and "test" not in splits:
         notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
     if args.label_noise:
-        labels = splits["train"].labels
-        splits["train"].labels = add_label_noise(labels, args.label_noise, len(label_names), seed)
+        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), seed)
+        splits["train"] = replace(splits["train"], labels=noisy)
         notes.append(f"label noise: {args.label_noise:.0%} of the training labels drawn from all classes")
     return splits, label_names, notes
 
@@ -171,7 +171,7 @@ def _stream(
 ) -> tuple[dict[str, StreamedSplit], list[str]]:
     if args.label_noise:
         raise ValueError("--label_noise needs all labels before training: leave --streaming out.")
-    train = StreamedSplit(source.splits[names.train], columns, names.train)
+    train = StreamedSplit.read(source.splits[names.train], columns, names.train)
     if names.eval is None:
         if args.max_eval_samples is None:
             raise ValueError(
@@ -181,13 +181,13 @@ def _stream(
         splits = {"train": train.part(first=args.max_eval_samples), "eval": train.part(size=args.max_eval_samples)}
         origin = f"the first {args.max_eval_samples:,} samples of split {names.train!r}, held out"
     else:
-        evaluation = StreamedSplit(source.splits[names.eval], columns, names.eval)
+        evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval)
         splits = {"train": train, "eval": evaluation.part(size=args.max_eval_samples)}
         origin = f"split {names.eval!r}"
     splits["train"] = splits["train"].part(size=args.max_train_samples).shuffled(seed)
     notes = [f"train: split {names.train!r}, streamed", f"eval: {origin}, streamed"]
     if names.test is not None:
-        test = StreamedSplit(source.splits[names.test], columns, names.test)
+        test = StreamedSplit.read(source.splits[names.test], columns, names.test)
         if args.test_split or test.first["label"] != -1:
             splits["test"] = test.part(size=args.max_eval_samples)
             notes.append(f"test: split {names.test!r}, streamed")

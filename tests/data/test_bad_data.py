@@ -87,9 +87,9 @@ def test_an_empty_split():
     features = datasets.Features(image=datasets.Image(), label=CAT_DOG)
     one = datasets.Dataset.from_dict({"image": GREY[:1], "label": [0]}, features=features)
     with pytest.raises(ValueError, match="The split 'train' is empty"):
-        ImageSplit(one.select([]), columns, "train")
+        ImageSplit.read(one.select([]), columns, "train")
     with pytest.raises(ValueError, match="The split 'train' is empty"):
-        StreamedSplit(one.to_iterable_dataset().skip(1), columns, "train")
+        StreamedSplit.read(one.to_iterable_dataset().skip(1), columns, "train")
 
 
 def test_a_file_that_is_no_parquet(tmp_path):
