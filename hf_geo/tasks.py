@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction, PreTrainedModel, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments
 
 import hf_geo.models.cifar
 from hf_geo.data.config import DataArguments
