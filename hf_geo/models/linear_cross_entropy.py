@@ -6,13 +6,15 @@ from torch import Tensor
 IGNORED = -100
 
 # Logits alive at a time: on a CPU few enough for its caches, on an accelerator many enough to keep it busy.
-CHUNK_ELEMENTS = {"cpu": 2**22}
+CHUNK_ELEMENTS = {"cpu": 2**21}
 ACCELERATOR_ELEMENTS = 2**25
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies of the logits `hidden @ weight.T + bias`; equals
-    `F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="sum")`.
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, divisor: int | Tensor | None = None
+) -> Tensor:
+    """Mean of the cross-entropies of the logits `hidden @ weight.T + bias`; with the default `divisor` it equals
+    `F.cross_entropy(F.linear(hidden, weight, bias), targets)`.
 
     The gradients are computed in the forward pass, while a chunk of rows has its logits at hand: the logits are neither
     kept nor computed twice. Under autocast the matrix products run in its dtype and all else in float32. (PyTorch gained
@@ -23,18 +25,20 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: 
         weight: Shape (vocabulary, width).
         bias: Shape (vocabulary,).
         targets: Shape (rows,), ids of words; rows with -100 do not count.
+        divisor: What the sum over rows is divided by; the number of rows that count by default.
 
     Returns:
         A scalar, at least float32. Asking for a graph of its gradient is a RuntimeError.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, dtype)
+    divisor = (targets != IGNORED).sum() if divisor is None else torch.as_tensor(divisor, device=hidden.device)
+    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, divisor, dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, dtype):
+    def forward(ctx, hidden, weight, bias, targets, divisor, dtype):
         rows, vocabulary = hidden.shape[0], weight.shape[0]
         limit = CHUNK_ELEMENTS.get(hidden.device.type, ACCELERATOR_ELEMENTS)
         chunks = max(1, -(-rows * vocabulary // limit))
@@ -52,16 +56,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=wide)
         grad_bias = torch.zeros_like(bias, dtype=wide)
         logits = x.new_empty(size, vocabulary)
-        probabilities = torch.empty_like(logits, dtype=wide)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, rows, size):
                 part = slice(start, min(start + size, rows))
-                z, p, column = logits[: part.stop - start], probabilities[: part.stop - start], columns[part]
-                torch.addmm(b, x[part], w.t(), out=z)
-                torch.softmax(z, 1, dtype=wide, out=p)
-                # The largest probability is exp(largest logit - logsumexp): no second pass of exponentials.
-                logsumexp = z.amax(1, keepdim=True).to(wide) - p.amax(1, keepdim=True).log()
-                total += (logsumexp - z.gather(1, column)).where(kept[part, None], 0).sum()
+                z, column = logits[: part.stop - start], columns[part]
+                p = torch.addmm(b, x[part], w.t(), out=z).to(wide)
+                largest, at_target = p.amax(1, keepdim=True), p.gather(1, column)
+                torch.softmax(p, 1, out=p)  # in place: it has read all of a row before it writes there
+                # The largest probability is exp(largest - logsumexp): no second pass of exponentials.
+                nll = largest - p.amax(1, keepdim=True).log() - at_target
+                total += nll.where(kept[part, None], 0).sum()
                 p.scatter_add_(1, column, p.new_full(column.shape, -1.0))
                 p = p.to(dtype)
                 torch.mm(p, w, out=grad_hidden[part])
@@ -71,16 +75,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 else:
                     grad_weight += p.t() @ x_counted[part]
                     grad_bias += p.t() @ counted[part]
-        grad_hidden *= counted[:, None]
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+
+        grad_hidden = grad_hidden.to(wide).mul_(counted[:, None])
+        ctx.save_for_backward(*(grad.div_(divisor) for grad in (grad_hidden, grad_weight, grad_bias)))
         ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
-        return total
+        return total / divisor
 
     @staticmethod
-    def backward(ctx, grad_total):
+    def backward(ctx, grad_loss):
         if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError(
                 "linear_cross_entropy has no second derivative; the loss of a model in evaluation mode has."
             )
-        gradients = ((grad * grad_total).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
-        return *gradients, None, None
+        gradients = ctx.saved_tensors
+        # On a CPU the usual factor of one is known at no cost, and a copy of the gradients costs as much as a softmax.
+        if grad_loss.device.type != "cpu" or grad_loss != 1:
+            gradients = [grad * grad_loss for grad in gradients]
+        return *(grad.to(dtype) for grad, dtype in zip(gradients, ctx.dtypes, strict=True)), None, None, None

@@ -13,7 +13,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.output_capturing import capture_outputs
 
-from .linear_cross_entropy import IGNORED, linear_cross_entropy
+from .linear_cross_entropy import linear_cross_entropy
 from .word_transformer_config import WordTransformerConfig
 
 
@@ -184,15 +184,17 @@ class WordTransformerForCausalLM(PreTrainedModel, GenerationMixin):
             x = layer(x, mask, past_key_values)
 
         if labels is not None and self.training and torch.is_grad_enabled():
-            return CausalLMOutputWithPast(loss=self._lean_loss(x, labels, num_items_in_batch))
+            loss = linear_cross_entropy(
+                x[:, :-1].flatten(0, 1),
+                self.decoder.weight,
+                self.decoder.bias,
+                labels[:, 1:].flatten(),
+                num_items_in_batch,
+            )
+            return CausalLMOutputWithPast(loss=loss)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.decoder(x[:, kept])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=num_items_in_batch)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
-
-    def _lean_loss(self, x: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
-        targets = labels[:, 1:].flatten()
-        total = linear_cross_entropy(x[:, :-1].flatten(0, 1), self.decoder.weight, self.decoder.bias, targets)
-        return total / ((targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)

@@ -133,7 +133,7 @@ def test_a_stream_without_types_shows_them_in_its_first_row() -> None:
     rows = datasets.IterableDataset.from_generator(lambda: iter([{"year": 1, "body": "x"}]))
     assert rows.features is None and find_text_column(rows) == "body"
     empty = datasets.IterableDataset.from_generator(lambda: iter([]))
-    with pytest.raises(ValueError, match="The data set has no text. It has no columns"):
+    with pytest.raises(ValueError, match=r"The data set has no text\. It has no columns"):
         find_text_column(empty)
 
 
@@ -144,7 +144,7 @@ def test_an_empty_split(tmp_path) -> None:
         data.tokens("eval", data.word_tokenizer())
     with pytest.raises(ValueError, match="has no 'test' split to use: it has train, eval"):
         data.tokens("test", data.word_tokenizer())
-    with pytest.raises(ValueError, match="cannot be read as a data set: .*validation.* no data"):
+    with pytest.raises(ValueError, match=r"cannot be read as a data set: .*validation.* no data"):
         load_text_data(DataArguments(dataset=save(tmp_path, train=words(0, 5), validation=[])))
 
 

@@ -25,17 +25,33 @@ def chunks(request, monkeypatch) -> int:
     return request.param
 
 
+@pytest.mark.parametrize("divisor", [None, 5, torch.tensor(5)], ids=["mean", "number", "tensor"])
 @pytest.mark.parametrize("scale", [1.0, 200.0], ids=["ordinary", "saturated"])
-def test_equals_pytorch(chunks: int, scale: float) -> None:
+def test_equals_pytorch(chunks: int, scale: float, divisor: int | torch.Tensor | None) -> None:
     *values, targets = inputs(scale=scale)
     hidden, weight, bias = values
-    expected = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="sum")
-    found = linear_cross_entropy(*values, targets)
+    expected = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="mean" if divisor is None else "sum")
+    expected = expected / (1 if divisor is None else divisor)
+    found = linear_cross_entropy(*values, targets, divisor)
     torch.testing.assert_close(found, expected)
+    gradients = zip(*(torch.autograd.grad(loss, values, retain_graph=True) for loss in (found, expected)), strict=True)
+    for ours, theirs in gradients:
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     for ours, theirs in zip(
         torch.autograd.grad(3 * found, values), torch.autograd.grad(3 * expected, values), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_equals_pytorch_at_the_size_of_wikitext2(device: str) -> None:
+    shapes = ((150, 200), (33_278, 200), (33_278,))
+    values = [torch.empty(shape, device=device).uniform_(-0.5, 0.5).requires_grad_() for shape in shapes]
+    targets = torch.randint(33_278, (150,), device=device)
+    losses = linear_cross_entropy(*values, targets), F.cross_entropy(F.linear(*values), targets)
+    torch.testing.assert_close(*losses)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, values) for loss in losses), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
 def test_gradcheck(chunks: int) -> None:
@@ -47,7 +63,7 @@ def test_gradcheck(chunks: int) -> None:
 @pytest.mark.parametrize("mixed", [True, False], ids=["autocast", "pure"])
 def test_low_precision_is_as_close_as_pytorchs(chunks: int, dtype: torch.dtype, mixed: bool) -> None:
     *values, targets = inputs(torch.float32)
-    exact = torch.autograd.grad(F.cross_entropy(F.linear(*values), targets, reduction="sum"), values)
+    exact = torch.autograd.grad(F.cross_entropy(F.linear(*values), targets), values)
     rough = [v.detach().to(torch.float32 if mixed else dtype).requires_grad_() for v in values]
     with torch.autocast("cpu", dtype, enabled=mixed):
         found = linear_cross_entropy(*rough, targets)
@@ -65,9 +81,12 @@ def test_rows_without_a_target_have_no_gradient_and_no_influence() -> None:
     counted = targets != -100
     alone = linear_cross_entropy(values[0][counted], *values[1:], targets[counted])
     torch.testing.assert_close(loss, alone)
-    nothing = linear_cross_entropy(*values, torch.full_like(targets, -100))
-    assert nothing == 0 and not any(g.any() for g in torch.autograd.grad(nothing, values))
-    assert linear_cross_entropy(values[0][:0], *values[1:], targets[:0]) == 0
+    for nothing in (
+        linear_cross_entropy(*values, torch.full_like(targets, -100), 1),
+        linear_cross_entropy(values[0][:0], *values[1:], targets[:0], 1),
+    ):
+        assert nothing == 0 and not any(g.any() for g in torch.autograd.grad(nothing, values))
+    assert linear_cross_entropy(*values, torch.full_like(targets, -100)).isnan()  # as PyTorch's mean over nothing
 
 
 def test_a_kept_graph_gives_the_same_gradients_again() -> None:
