@@ -28,6 +28,8 @@ class LanguageData:
         processes: Processes that train together.
         accumulation_steps: Micro-batches of a step. They share the columns with the processes.
         batch_size: Rows of a micro-batch on each process, where `args.columns` do not say it.
+        eval_batch_size: Rows on each process in evaluation on blocks; those in training by default.
+        longest: Tokens of the longest text the model can read, if there is one (`max_position_embeddings`).
 
     Attributes:
         layout: "stream" or "blocks".
@@ -37,7 +39,7 @@ class LanguageData:
         collate: The Trainer's `data_collator`.
 
     Raises:
-        ValueError: Columns that the processes cannot share evenly.
+        ValueError: Columns that the processes cannot share evenly; blocks or windows longer than the model can read.
     """
 
     collate = staticmethod(collate_windows)
@@ -51,13 +53,20 @@ class LanguageData:
         processes: int = 1,
         accumulation_steps: int = 1,
         batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        longest: int | None = None,
     ):
         words = is_word_level(tokenizer)
         self.data, self.tokenizer, self.bptt = data, tokenizer, args.bptt
         self.layout: Literal["stream", "blocks"] = (
             args.text_layout if args.text_layout != "auto" else "stream" if words else "blocks"
         )
-        self.block_size = args.block_size or min(DEFAULT_BLOCK, tokenizer.model_max_length)
+        self.block_size = args.block_size or min(DEFAULT_BLOCK, tokenizer.model_max_length, longest or DEFAULT_BLOCK)
+        option, length = ("bptt", self.bptt + 1) if self.layout == "stream" else ("block_size", self.block_size)
+        if longest is not None and length > longest:
+            raise ValueError(
+                f"--{option} makes texts of {length} tokens, and the model reads {longest} at most: use a smaller one."
+            )
         self.columns = args.columns or batch_size * processes * accumulation_steps
         self.eval_columns = args.eval_columns
         unit = "word" if words else "token"
@@ -72,7 +81,7 @@ class LanguageData:
             )
         else:
             self.sampling = "random"
-            self.batch_size = self.eval_batch_size = batch_size
+            self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
             self.perplexity = f"per {unit}, within blocks of {self.block_size} whose first {unit} is not predicted"
         self._tokens: dict[str, torch.Tensor] = {}
 
@@ -95,9 +104,17 @@ class LanguageData:
         """
         return self._windows(split, self.eval_columns)
 
-    def _windows(self, split: str, columns: int) -> Windows:
+    def tokens(self, split: str) -> torch.Tensor:
+        """All tokens of a split in order, shape (length,), int32; read once.
+
+        Raises:
+            ValueError: There is no such split, or no text in it.
+        """
         if split not in self._tokens:
             self._tokens[split] = self.data.tokens(split, self.tokenizer)
+        return self._tokens[split]
+
+    def _windows(self, split: str, columns: int) -> Windows:
         if self.layout == "stream":
-            return column_stream(self._tokens[split], columns=columns, bptt=self.bptt)
-        return fixed_blocks(self._tokens[split], block_size=self.block_size)
+            return column_stream(self.tokens(split), columns=columns, bptt=self.bptt)
+        return fixed_blocks(self.tokens(split), block_size=self.block_size)

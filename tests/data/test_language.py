@@ -160,12 +160,29 @@ def test_what_the_trainer_has_to_be_told(text, settings, batch_sizes, perplexity
     assert language.perplexity.startswith(perplexity)
 
 
+def test_blocks_are_evaluated_in_batches_of_their_own(text) -> None:
+    tokenizer = byte_pairs(["w1 w2"])
+    language = LanguageData(text, tokenizer, arguments(), batch_size=4, eval_batch_size=16)
+    assert (language.batch_size, language.eval_batch_size, language.block_size) == (4, 16, 1024)
+    assert LanguageData(text, tokenizer, arguments(), longest=512).block_size == 512
+
+
+def test_a_split_is_read_once(text) -> None:
+    language = LanguageData(text, text.word_tokenizer(), arguments(columns=COLUMNS))
+    assert language.evaluation_set("train").rows.data_ptr() == language.training_set().rows.data_ptr()
+    assert torch.equal(language.tokens("train"), text.tokens("train", language.tokenizer))
+
+
 def test_bad_layouts(text) -> None:
     tokenizer = text.word_tokenizer()
     with pytest.raises(ValueError, match="The stream's 2 columns are fewer than the 3 processes"):
         LanguageData(text, tokenizer, arguments(columns=2), processes=3)
     with pytest.raises(ValueError, match="bptt=500 is longer than the stream"):
         LanguageData(text, tokenizer, arguments(bptt=500)).training_set()
+    with pytest.raises(ValueError, match="--bptt makes texts of 8 tokens, and the model reads 7 at most"):
+        LanguageData(text, tokenizer, arguments(), longest=7)
+    with pytest.raises(ValueError, match="--block_size makes texts of 9 tokens, and the model reads 8 at most"):
+        LanguageData(text, tokenizer, arguments(text_layout="blocks", block_size=9), longest=8)
     with pytest.raises(ValueError, match="lines has no 'test' split"):
         LanguageData(text, tokenizer, arguments()).evaluation_set("test")
     for name in ("columns", "eval_columns", "bptt", "block_size", "min_frequency"):
