@@ -17,6 +17,7 @@ from tests.scripts import TRAIN
 from tests.training.launching import launch, launch_or_fail
 
 QUICK = ("--config", REPOSITORY / "configs" / "quickstart.yaml", "--model", "test_resnet", "--disable_tqdm", "true")
+SCHEDULE = ("--max_steps=30", "--eval_strategy=steps", "--eval_steps=15", "--save_strategy=steps", "--save_steps=15")
 FILES = {
     "README.md", "config.json", "model.safetensors", "train_results.json", "eval_results.json", "trainer_state.json",
     "training_args.json", "figures/training.png",
@@ -38,8 +39,7 @@ with torch.no_grad():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    launch_or_fail(TRAIN, *QUICK, "--output_dir", folder, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "15",
-                   "--save_strategy", "steps", "--save_steps", "15", HF_TOKEN="hf_" + "secret" * 6)  # fmt: skip
+    launch_or_fail(TRAIN, *QUICK, *SCHEDULE, "--output_dir", folder, HF_TOKEN="hf_" + "secret" * 6)
     return folder
 
 
@@ -98,6 +98,14 @@ def test_nothing_private_is_told(run) -> None:
     told = {name: content for name, content in files(run).items() if not name.endswith((".safetensors", ".png"))}
     for private in (str(run), str(run.parent), os.path.expanduser("~") + "/", "hf_secret", str(REPOSITORY)):
         assert [name for name, content in told.items() if private.encode() in content] == []
+
+
+def test_a_resumed_run_ends_with_the_same_weights(run, tmp_path) -> None:
+    """Order and augmentation of the images, statistics of the norm layers and the optimizer all go on as they were."""
+    words = (*QUICK, *SCHEDULE, "--resume_from_checkpoint", run / "checkpoint-15", "--output_dir", tmp_path)
+    launch_or_fail(TRAIN, *words)
+    resumed, unbroken = (load_file(folder / "model.safetensors") for folder in (tmp_path, run))
+    assert [name for name in unbroken if not torch.equal(resumed[name], unbroken[name])] == []
 
 
 def test_a_finished_run_is_not_overwritten(run) -> None:
