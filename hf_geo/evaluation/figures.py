@@ -34,7 +34,11 @@ def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: s
                 for m in row["members"]
             )
             axes.plot(
-                *zip(*pairs, strict=True), color=_ENSEMBLE, linestyle="--", linewidth=1.4, label="with its mirror image"
+                *zip(*pairs, strict=True),
+                color=_ENSEMBLE,
+                linestyle="--",
+                linewidth=1.4,
+                label="ensemble of a and 1 - a",
             )
         ends = [0, len(positions) - 1]
         _mark(axes, [positions[i] for i in ends], [values[i] for i in ends], "s", "ends")

@@ -11,6 +11,7 @@ from .plans import Plan
 from .walk import Walk
 
 _COLUMNS = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "total_variation": "total variation"}
+_FIRST = "network or ensemble"
 _SHARES = ("accuracy", "ece", "total_variation")
 _START, _END = "<!-- walk -->", "<!-- end of walk -->"
 
@@ -58,14 +59,14 @@ def as_table(data: Mapping[str, Any]) -> str:
     """The data of `as_data` as a Markdown table, shares in per cent."""
     rows = [(row["name"], row) for row in data["points"]]
     rows += [(" + ".join(row["members"]), row) for row in data["ensembles"]]
-    width = max(len(name) for name, _ in rows)
-    lines = [
-        f"| {'network or ensemble':{max(width, 19)}s} | " + " | ".join(_COLUMNS.values()) + " |",
-        f"|{'-' * (max(width, 19) + 2)}|" + "|".join("-" * (len(title) + 1) + ":" for title in _COLUMNS.values()) + "|",
-    ]
+    first = max(len(_FIRST), *(len(name) for name, _ in rows))
+    widths = {column: max(len(title), 8) for column, title in _COLUMNS.items()}
+    titles = (title.rjust(widths[column]) for column, title in _COLUMNS.items())
+    lines = [f"| {_FIRST.ljust(first)} | {' | '.join(titles)} |"]
+    lines.append(f"|{'-' * (first + 2)}|{'|'.join('-' * (width + 1) + ':' for width in widths.values())}|")
     for name, row in rows:
-        cells = (_shown(column, row.get(column)).rjust(len(title)) for column, title in _COLUMNS.items())
-        lines.append(f"| {name:{max(width, 19)}s} | " + " | ".join(cells) + " |")
+        cells = (_shown(column, row.get(column)).rjust(width) for column, width in widths.items())
+        lines.append(f"| {name.ljust(first)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,169 @@
+"""`scripts/evaluate.py` on folders as training leaves them: a walk, an exported point, a comparison, and mistakes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import AutoModelForImageClassification
+
+from hf_geo.data.config import DataArguments
+from hf_geo.data.vision import load_image_data
+from hf_geo.hub.export import export_model
+from hf_geo.models.build import build_image_classifier, input_config
+from hf_geo.subspaces import Subspace, SubspaceConfig
+from tests.scripts import script
+
+evaluate = script("evaluate")
+SETTINGS = {"dataset": "digits", "max_train_samples": 200, "max_eval_samples": 64, "label_noise": 0.4, "optim": "sgd"}
+QUICK = ("--positions", 5, "--recalibration_batches", 2, "--batch_size", 32)
+
+
+def make_run(folder: Path, config: SubspaceConfig | None = None, settings: dict = SETTINGS) -> Path:
+    """A folder as scripts/train.py leaves it, of an untrained network."""
+    data = load_image_data(DataArguments(dataset="digits"))
+
+    def build():
+        return build_image_classifier(
+            "test_resnet", num_classes=10, id2label=data.id2label, data_config=data.data_config
+        )
+
+    model = build()
+    if config is None:
+        export_model(model, folder)
+    else:
+        subspace = Subspace.attach(model, config, model_init=build)
+        subspace.save(folder)
+        export_model(model, folder, state_dict=subspace.folded_state_dict())
+    (folder / "training_args.json").write_text(json.dumps(settings))
+    (folder / "README.md").write_text("# A card\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return make_run(tmp_path_factory.mktemp("runs") / "line", SubspaceConfig("line", beta=0.0))
+
+
+@pytest.fixture(scope="module")
+def walked(line: Path) -> Path:
+    assert evaluate(["--model", line, *QUICK]) == 0
+    return line
+
+
+def accuracy(model: torch.nn.Module) -> float:
+    """Over the 64 test samples of the run, by hand."""
+    data = load_image_data(DataArguments(dataset="digits", max_train_samples=200, max_eval_samples=64))
+    template = build_image_classifier("test_resnet", num_classes=10, data_config=data.data_config)
+    samples = data.dataset("test", input_config(template))
+    model.eval()
+    with torch.no_grad():
+        hits = [
+            (model(batch["pixel_values"]).argmax(-1) == batch["labels"]).sum().item()
+            for batch in DataLoader(samples, 64)
+        ]
+    return sum(hits) / len(samples)
+
+
+def test_a_walk_leaves_data_pictures_and_a_section_in_the_card(walked: Path) -> None:
+    results = json.loads((walked / "evaluation.json").read_text())
+    assert [row["position"] for row in results["points"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert [row["members"] for row in results["ensembles"]] == [["0", "1"], ["0.25", "0.75"]]
+    assert (results["models"], results["split"], results["samples"]) == (["line"], "test", 64)
+    assert results["recalibration_samples"] == 64
+    assert (walked / "figures" / "walk.png").is_file()
+    assert "![Accuracy and calibration error along the line](figures/walk.png)" in (walked / "README.md").read_text()
+
+
+@pytest.mark.parametrize("index", [1, 3])
+def test_an_exported_point_is_the_network_that_was_walked_and_opens_without_this_package(
+    walked: Path, tmp_path: Path, index: int
+) -> None:
+    point = json.loads((walked / "evaluation.json").read_text())["points"][index]
+    words = ["--model", walked, "--export_position", point["position"], "--output_dir", tmp_path / "out", *QUICK]
+    assert evaluate(words) == 0
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+    assert accuracy(model) == point["accuracy"]
+    theirs = AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(theirs(images).logits, model.eval()(images))
+    assert not any("parametrizations" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
+
+
+def test_a_layerwise_simplex_is_printed_as_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = make_run(tmp_path / "simplex", SubspaceConfig("simplex", 3, layerwise=True))
+    assert evaluate(["--model", folder, "--json", "--output_dir", tmp_path / "out", *QUICK, "--positions", 7]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert len(printed["points"]) == 7 + 3
+    assert [len(row["members"]) for row in printed["ensembles"]] == [2, 3, 3]
+    assert {p.name for p in (tmp_path / "out" / "figures").iterdir()} == {"distances.png", "triangle.png"}
+    assert not (folder / "evaluation.json").exists()
+
+
+def test_models_are_compared_with_their_ensemble(line: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    other = make_run(tmp_path / "other")
+    words = ["--model", line, "--model", other, "--ensemble", "--output_dir", tmp_path / "out", "--json"]
+    assert evaluate(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in found["points"]] == ["line", "other"]
+    for row, folder in zip(found["points"], (line, other), strict=True):
+        assert row["accuracy"] == accuracy(timm.create_model(f"local-dir:{folder}", pretrained=True))
+    (ensemble,) = found["ensembles"]
+    assert ensemble["members"] == ["line", "other"]
+    assert 0 < ensemble["total_variation"] < 1
+
+
+def _truncated(folder: Path) -> None:
+    path = folder / "subspace.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _of_three_classes(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3}))
+
+
+def _language_model(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"architectures": ["GPT2LMHeadModel"]}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "message"),
+    [
+        (None, ("--positions", 1), "takes 2 positions or more, not 1"),
+        (None, ("--positions_at_once", 1), "positions_at_once must be at least 2, not 1"),
+        (None, ("--recalibration_batches", -1), "max_batches is one or more"),
+        (None, ("--export_position", 0.5), "give a new folder for it with --output_dir"),
+        (None, ("--export_position", 1.5, "--output_dir", "new"), "lies in [0, 1]; got 1.5"),
+        (None, ("--export_position", "0.5,0.5", "--output_dir", "new"), "got a value of shape (2,)"),
+        (None, ("--export_position", "half", "--output_dir", "new"), "a number, or weights separated by commas"),
+        (None, ("--model", "resnet18"), "'resnet18' names an architecture without weights"),
+        (_truncated, (), "subspace.safetensors is damaged or cut short"),
+        (_of_three_classes, (), "tells 3 classes apart, but digits has 10"),
+        (_language_model, (), "is a language model"),
+        (lambda folder: (folder / "training_args.json").unlink(), (), "No data set is named"),
+        (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
+        (shutil.rmtree, (), "There is no folder"),
+    ],
+)
+def test_mistakes_end_with_one_sentence(
+    line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, spoil, words, message
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(line, folder)
+    if spoil:
+        spoil(folder)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        evaluate(["--model", folder, *QUICK, *words])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("evaluate.py: error: ")
+    assert message in error
+    assert not (tmp_path / "new").exists()
