@@ -1,5 +1,7 @@
 """The word-level Transformer is PyTorch's example, and behaves as a causal language model of transformers does."""
 
+from collections import Counter
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -28,11 +30,19 @@ def test_logits_and_gradients_are_those_of_pytorchs_layers(dtype: torch.dtype, t
 
 
 def test_dropout_acts_where_pytorchs_layers_have_it() -> None:
-    model = make_model(dropout=0.5)
-    kinds = [type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Dropout)]
-    assert len(kinds) == 1 + model.config.nlayers and all(layer.self_attn.dropout == 0.5 for layer in model.layers)
-    words = make_words()
-    assert not torch.equal(model.train()(words).logits, model(words).logits)
+    """After the positions; after attention, inside the feed-forward network and after it; on the attention itself."""
+    model, words = make_model(dropout=0.5).train(), make_words()
+    modules = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    calls = Counter()
+    for module in modules:
+        module.register_forward_hook(lambda m, inputs, output: calls.update([(m, output.shape[-1])]))
+    model(words)
+    assert calls == {(model.dropout, 12): 1} | {
+        (layer.dropout, width): count for layer in model.layers for width, count in ((12, 2), (10, 1))
+    }
+    for module in modules:
+        module.p = 0.0
+    assert not torch.equal(model(words).logits, model(words).logits)  # the attention's own
     assert torch.equal(model.eval()(words).logits, model(words).logits)
 
 
@@ -128,6 +138,16 @@ def test_generation_with_the_cache_is_generation_without(settings: dict) -> None
     if not settings:
         logits = model(found[0]).logits
         assert torch.equal(found[0][:, 4:], logits[:, 3:-1].argmax(-1))
+
+
+def test_words_read_one_by_one_are_words_read_at_once() -> None:
+    model, words = make_model().eval(), make_words()
+    cache, found = None, []
+    for part in words.split([3, 1, 1, 2], dim=1):
+        out = model(part, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        found.append(out.logits)
+    torch.testing.assert_close(torch.cat(found, dim=1), model(words).logits)
 
 
 def test_padding_on_the_left_changes_nothing() -> None:
