@@ -62,6 +62,8 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
 def _explain(name: str, is_folder: bool, error: Exception) -> str:
     generating = isinstance(error, datasets.exceptions.DatasetGenerationError)  # which hides what it was
     said = " ".join(str(error.__cause__ if generating and error.__cause__ else error).split())
+    if "onfig" in said and "vailable" in said:
+        said = said.partition(" Example of usage")[0] + ": name one with --dataset_config."
     if is_folder:
         return f"The folder {name!r} cannot be read as a data set: {said}"
     if isinstance(error, ConnectionError):

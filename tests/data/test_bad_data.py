@@ -52,7 +52,7 @@ def write(folder, labels, *, split="train", images=None, feature=CAT_DOG) -> str
         ({"dataset": "somedata"}, "or give the folder of a copy with --dataset."),
         ({"dataset": "digits", "dataset_config": "small"}, "digits have no configurations"),
         ({"dataset": "digits", "streaming": True}, "digits have no configurations and nothing to stream"),
-        ({"dataset": CIFAR10, "dataset_config": "fancy_text"}, "'fancy_text' not found. Available: ['plain_text']"),
+        ({"dataset": CIFAR10, "dataset_config": "fancy_text"}, "'fancy_text' not found. Available: ['plain_text']: name one with --dataset_config."),
         ({"dataset": CIFAR10, "eval_split": "valid"}, "no split 'valid' (--eval_split): it has train, test."),
         ({"dataset": CIFAR10, "image_column": "image"}, "no column 'image' (--image_column). The columns are img (image), label"),
         ({"dataset": CIFAR10, "label_column": "img"}, "The column 'img' (--label_column) does not hold classes or integers."),
@@ -97,6 +97,16 @@ def test_a_file_that_is_no_parquet(tmp_path):
     message = refusal(dataset=str(tmp_path))
     assert message.startswith(f"The folder {str(tmp_path)!r} cannot be read as a data set: ")
     assert "Parquet magic bytes not found" in message
+
+
+def test_a_choice_of_configurations(tmp_path):
+    for name in ("small", "large"):
+        write(tmp_path / name, [0, 1] * 10)
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: small\n  data_files: small/*\n- config_name: large\n  data_files: large/*\n---\n"
+    )
+    assert "available configs: ['small', 'large']: name one with --dataset_config." in refusal(dataset=str(tmp_path))
+    assert load_image_data(DataArguments(dataset=str(tmp_path), dataset_config="large")).num_classes == 2
 
 
 def test_a_class_in_the_test_split_that_training_has_not(tmp_path):

@@ -142,3 +142,27 @@ def test_a_label_that_is_no_class_stops_the_stream(folder):
     data.splits["train"].num_classes = 1
     with pytest.raises(ValueError, match="A label is 1, but there are 1 classes"):
         list(data.dataset("train", config_for(data)))
+
+
+def test_a_data_set_of_the_hub_by_its_id(hub):
+    code = """
+from hf_geo.data import DataArguments, load_image_data
+
+def load(name, **options):
+    return load_image_data(DataArguments(dataset=name, max_train_samples=30, max_eval_samples=10, **options))
+
+for options in ({}, {"streaming": True}):
+    data = load("uoft-cs/cifar10", **options)
+    assert (data.name, data.hub_id, data.num_classes) == ("uoft-cs/cifar10", "uoft-cs/cifar10", 10), data
+    config = {"interpolation": "bicubic", "crop_mode": "center", **data.data_config}
+    assert len([x["labels"] for x in data.dataset("train", config)]) == 30
+    assert len([x["labels"] for x in data.dataset("test", config)]) == 10
+for name in ("ada/none", "none"):
+    try:
+        load(name)
+    except ValueError as error:
+        assert str(error).startswith(f"The Hub gives no data set {name!r}: "), error
+    else:
+        raise AssertionError("opened a data set that is not there")
+"""
+    hub.run(code)
