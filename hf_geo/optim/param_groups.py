@@ -38,7 +38,9 @@ def norm_fed_weights(model: nn.Module) -> dict[str, tuple[int, ...]]:
             if not isinstance(layer, _WEIGHTED) or transposed or not isinstance(norm, _PER_CHANNEL_NORMS):
                 continue
             normalizes = isinstance(norm, nn.modules.batchnorm._BatchNorm) or isinstance(layer, nn.modules.conv._ConvNd)
-            if normalizes and norm.num_features == layer.weight.shape[0]:
+            # A parametrized weight is no parameter, and what it is made of is not scale-invariant by itself.
+            plain = "weight" in dict(layer.named_parameters(recurse=False))
+            if plain and normalizes and norm.num_features == layer.weight.shape[0]:
                 found[f"{prefix}.{name}.weight".lstrip(".")] = (0,)
     return found
 
