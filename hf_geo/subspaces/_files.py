@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "subspace_config.json"
 WEIGHTS_NAME = "subspace.safetensors"
-_FORMAT = 1
 
 
 def save(subspace: "Subspace", folder: str | PathLike) -> None:
@@ -28,7 +27,8 @@ def save(subspace: "Subspace", folder: str | PathLike) -> None:
     from safetensors.torch import save_file
 
     sharded = any(hasattr(p, "full_tensor") for p in subspace.model.parameters())
-    buffers = _buffer_names(subspace.model)
+    persistent = subspace.model.state_dict().keys()
+    buffers = [name for name, _ in subspace.model.named_buffers() if name in persistent]
     tensors = {}
     for index in range(subspace.config.num_points):
         point = subspace.point_state_dict(index)
@@ -37,10 +37,9 @@ def save(subspace: "Subspace", folder: str | PathLike) -> None:
     if sharded and torch.distributed.get_rank() != 0:
         return
     description = {
-        "format": _FORMAT,
         **dataclasses.asdict(subspace.config),
         "layer_names": subspace.layer_names,
-        "spanned": [span.names[0] for span in subspace._spans],
+        "spanned": [span.names for span in subspace._spans],
         "shapes": {name: list(t.shape) for name, t in point.items()},
     }
     folder = Path(folder)
@@ -67,9 +66,10 @@ def load(cls: type["Subspace"], folder: str | PathLike, model: nn.Module) -> "Su
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config_file} is no complete description of a subspace ({error!r}).") from error
     model, prefix = _aligned(model, shapes)
-    spanned = [name.removeprefix(prefix) for name in spanned]
+    spanned = {names[0].removeprefix(prefix): [name.removeprefix(prefix) for name in names] for names in spanned}
     shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     _check_architecture(folder, shapes, {name: list(t.shape) for name, t in model.state_dict().items()})
+    _check_ties(folder, spanned, model)
     try:
         tensors = load_file(weights_file)
         tensors = {re.sub(rf"^(point\d+|buffer)\.{re.escape(prefix)}", r"\1.", name): t for name, t in tensors.items()}
@@ -112,8 +112,17 @@ def _check_architecture(folder: str | PathLike, saved: dict[str, list[int]], own
             )
 
 
-def _buffer_names(model: nn.Module) -> list[str]:
-    return [name for name, _ in model.named_buffers() if name in model.state_dict()]
+def _check_ties(folder: str | PathLike, spanned: dict[str, list[str]], model: nn.Module) -> None:
+    own: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        own.setdefault(parameter, []).append(name)
+    for first, saved in spanned.items():
+        found = own[model.get_parameter(first)]
+        if sorted(found) != sorted(saved):
+            raise ValueError(
+                f"The subspace in {folder} is of another architecture: there, one tensor is {' and '.join(saved)}; "
+                f"in the model it is {' and '.join(found)}."
+            )
 
 
 def _find(folder: str | PathLike, name: str) -> Path:

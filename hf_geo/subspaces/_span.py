@@ -1,6 +1,7 @@
 """How one tensor of a module becomes a combination of control points: `torch.nn.utils.parametrize`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -69,13 +70,13 @@ class Tied(nn.Module):
         return getattr(module, tensor_name)
 
 
+@dataclass
 class Span:
     """One spanned tensor: where its control points live, and the plain model's names for it."""
 
-    def __init__(self, module: nn.Module, tensor_name: str, names: list[str]) -> None:
-        self.module = module
-        self.tensor_name = tensor_name
-        self.names = names
+    module: nn.Module
+    tensor_name: str
+    names: list[str] = field(default_factory=list)
 
     @property
     def combination(self) -> Combination:
@@ -107,10 +108,12 @@ def find_spans(model: nn.Module) -> list[Span]:
     spans: dict[tuple[int, str], Span] = {}
     ties: list[tuple[str, Tied]] = []
     for path, module in model.named_modules(remove_duplicate=False):
-        for tensor_name, held in getattr(module, "parametrizations", {}).items():
+        if not parametrize.is_parametrized(module):
+            continue
+        for tensor_name, held in module.parametrizations.items():
             name = f"{path}.{tensor_name}".lstrip(".")
             if isinstance(held[0], Combination):
-                spans.setdefault((id(module), tensor_name), Span(module, tensor_name, [])).names.append(name)
+                spans.setdefault((id(module), tensor_name), Span(module, tensor_name)).names.append(name)
             elif isinstance(held[0], Tied):
                 ties.append((name, held[0]))
     for name, tied in ties:
@@ -125,12 +128,12 @@ def check_plain(model: nn.Module) -> None:
         raise ValueError("The model has a subspace already: attach one to a fresh copy of the plain model.")
 
 
+@dataclass
 class Holders:
     """Where a plain model holds one parameter: its names and the (module, attribute) places, the owner's first."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.places: list[tuple[nn.Module, str]] = []
+    names: list[str] = field(default_factory=list)
+    places: list[tuple[nn.Module, str]] = field(default_factory=list)
 
 
 def find_holders(model: nn.Module) -> dict[nn.Parameter, Holders]:

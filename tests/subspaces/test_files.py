@@ -167,6 +167,16 @@ def test_another_architecture_is_refused_by_its_first_mismatch(folder: Path, mak
         Subspace.load(folder, make())
 
 
+def test_ties_are_part_of_the_architecture(tmp_path: Path) -> None:
+    Subspace.attach(TiedLanguageModel(), SubspaceConfig()).save(tmp_path)
+    untied = TiedLanguageModel()
+    untied.decoder.weight = nn.Parameter(untied.decoder.weight.detach().clone())
+    with pytest.raises(
+        ValueError, match=r"one tensor is embedding.weight and decoder.weight; in the model it is embed"
+    ):
+        Subspace.load(tmp_path, untied)
+
+
 def test_loading_into_an_attached_model_is_refused(folder: Path) -> None:
     model = GoldenNetwork()
     Subspace.attach(model, SubspaceConfig())
