@@ -17,7 +17,7 @@ from tests.scripts import TRAIN
 from tests.training.launching import launch, launch_or_fail
 
 QUICK = ("--config", REPOSITORY / "configs" / "quickstart.yaml", "--model", "test_resnet", "--disable_tqdm", "true")
-SCHEDULE = ("--max_steps=30", "--eval_strategy=steps", "--eval_steps=15", "--save_strategy=steps", "--save_steps=15")
+SCHEDULE = ("--max_steps=50", "--eval_strategy=steps", "--eval_steps=25", "--save_strategy=steps", "--save_steps=25")
 FILES = {
     "README.md", "config.json", "model.safetensors", "train_results.json", "eval_results.json", "trainer_state.json",
     "training_args.json", "figures/training.png",
@@ -52,11 +52,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_the_folder_is_complete(run) -> None:
     assert set(files(run)) == FILES
-    assert (run / "checkpoint-30" / "optimizer.pt").is_file()
+    assert (run / "checkpoint-50" / "optimizer.pt").is_file()
 
 
 def test_the_exported_weights_are_the_trained_ones(run) -> None:
-    exported, trained = (load_file(folder / "model.safetensors") for folder in (run, run / "checkpoint-30"))
+    exported, trained = (load_file(folder / "model.safetensors") for folder in (run, run / "checkpoint-50"))
     trained = {name.removeprefix("timm_model."): tensor for name, tensor in trained.items()}
     assert set(exported) == set(trained) and all(torch.equal(exported[name], trained[name]) for name in exported)
 
@@ -72,9 +72,9 @@ def test_the_results_are_measured(run) -> None:
     results = json.loads((run / "eval_results.json").read_text())
     assert 0.1 < results["test_accuracy"] <= 1.0 and results["test_loss"] > 0 and "eval_accuracy" in results
     state = json.loads((run / "trainer_state.json").read_text())
-    assert state["global_step"] == 30 and [row["step"] for row in state["log_history"] if "eval_loss" in row][:2] == [
-        15,
-        30,
+    assert state["global_step"] == 50 and [row["step"] for row in state["log_history"] if "eval_loss" in row][:2] == [
+        25,
+        50,
     ]
 
 
@@ -102,7 +102,7 @@ def test_nothing_private_is_told(run) -> None:
 
 def test_a_resumed_run_ends_with_the_same_weights(run, tmp_path) -> None:
     """Order and augmentation of the images, statistics of the norm layers and the optimizer all go on as they were."""
-    words = (*QUICK, *SCHEDULE, "--resume_from_checkpoint", run / "checkpoint-15", "--output_dir", tmp_path)
+    words = (*QUICK, *SCHEDULE, "--resume_from_checkpoint", run / "checkpoint-25", "--output_dir", tmp_path)
     launch_or_fail(TRAIN, *words)
     resumed, unbroken = (load_file(folder / "model.safetensors") for folder in (tmp_path, run))
     assert [name for name in unbroken if not torch.equal(resumed[name], unbroken[name])] == []
@@ -182,7 +182,7 @@ def test_a_push_that_fails_leaves_the_run_and_says_how_to_push_it(hub, tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_optimizers())
 def test_every_method_learns_digits_with_its_defaults(tmp_path, name: str) -> None:
-    launch_or_fail(TRAIN, *QUICK, "--optim", name, "--output_dir", tmp_path, timeout=600)
+    launch_or_fail(TRAIN, *QUICK, "--model", "resnet10t", "--optim", name, "--output_dir", tmp_path, timeout=600)
     assert json.loads((tmp_path / "eval_results.json").read_text())["test_accuracy"] >= 0.95
 
 

@@ -14,6 +14,7 @@ from hf_geo.optim.param_groups import undecayed_parameters
 from hf_geo.subspaces import Subspace, SubspaceConfig
 
 from .arguments import GeoTrainingArguments
+from .callbacks import TellEpoch
 from .loss import hand_over_loss
 from .optimizers import make_optimizer, measure_geometry
 from .resume import check_same_model, check_same_optimizer
@@ -40,6 +41,7 @@ class GeoTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.telemetry = GeometryTelemetry(layers=self.args.log_geometry)
         self.add_callback(self.telemetry)
+        self.add_callback(TellEpoch())
         if isinstance(subspace, SubspaceConfig):
             subspace = Subspace.attach(self.model, subspace, seed=self.args.seed)
         self.subspace = subspace

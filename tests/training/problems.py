@@ -65,7 +65,7 @@ def make_problem(kind: str, dropout: float = 0.0) -> tuple[nn.Module, Dataset]:
     """A float64 model, always the same one, and its data set."""
     torch.manual_seed(0)
     if kind == "points":
-        return Classifier(dropout).double(), Points()
+        return Classifier(dropout).double(), Aging()
     config = LlamaConfig(
         vocab_size=23,
         hidden_size=16,
@@ -79,3 +79,16 @@ def make_problem(kind: str, dropout: float = 0.0) -> tuple[nn.Module, Dataset]:
 
 def flat(model: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class Aging(Points):
+    """Points that move with the epoch, as augmented images do."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        item = super().__getitem__(index)
+        return {**item, "x": item["x"] + self.epoch}

@@ -60,7 +60,8 @@ def by_accelerate(name: str):
     model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(data, batch_size=BATCH // 2))
     scheduler = scheduler_of(optimizer.optimizer)
     loss_of_update = LossOfUpdate(accelerator)
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
+        data.set_epoch(epoch)
         for batch in loader:
             with accelerator.accumulate(model):
                 loss = smoothed_loss(model(**batch), batch["labels"])
@@ -79,7 +80,8 @@ def by_hand(name: str):
     model, data = make_problem("points")
     optimizer = create_optimizer(name, model)
     scheduler = scheduler_of(optimizer)
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
+        data.set_epoch(epoch)
         for batch in DataLoader(data, batch_size=BATCH):
             loss = smoothed_loss(model(**batch), batch["labels"])
             loss.backward()
