@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 
-def combine(points: Sequence[Tensor], coefficients: Tensor) -> Tensor:
-    """Sum of coefficient times point, one pass over memory for each point.
+def combine(points: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Sum of weight times point, one pass over memory for each point.
 
     Args:
         points: `num_points` tensors of one shape.
-        coefficients: (num_points,), on the points' device.
+        weights: As many tensors without axes, on the points' device.
     """
-    weights = coefficients.unbind()
+    if len(points) == 2 and points[0].dtype == weights[1].dtype:
+        return torch.lerp(points[0], points[1], weights[1])  # the same with one pass fewer, as the weights sum to one
     combined = points[0] * weights[0]
     for point, weight in zip(points[1:], weights[1:], strict=True):
         combined = torch.addcmul(combined, point, weight)
@@ -25,16 +26,16 @@ def combine(points: Sequence[Tensor], coefficients: Tensor) -> Tensor:
 class Combination(nn.Module):
     """The parametrization of a spanned tensor: its value at the current coefficients.
 
-    `coefficients` is a plain attribute and no buffer: a buffer would be broadcast from rank 0 by DDP, cast by
-    `model.half()` and saved. It is a new tensor for every position, so that a graph built at an earlier position still
-    gets its own in backward, and a tensor rather than numbers, so that `torch.compile` does not specialise on it.
+    `weights`, the coefficients, are plain attributes and no buffers: those would be broadcast from rank 0 by DDP, cast by
+    `model.half()` and saved. They are new tensors for every position, so that a graph built at an earlier position still
+    gets its own in backward, and tensors rather than numbers, so that `torch.compile` does not specialise on them.
     """
 
     def __init__(self, points: Sequence[Tensor], row: int) -> None:
         super().__init__()
         self._initial = tuple(points)
         self.row = row
-        self.coefficients = torch.zeros(len(points), dtype=torch.float64)
+        self.weights: tuple[Tensor, ...] = torch.zeros(len(points), dtype=torch.float64).unbind()
 
     def right_inverse(self, value: Tensor) -> tuple[Tensor, ...]:
         if not self._initial:
@@ -46,8 +47,10 @@ class Combination(nn.Module):
         return points
 
     def forward(self, *points: Tensor) -> Tensor:
-        # The model may have moved since the position was set.
-        return combine(points, self.coefficients.to(points[0].device))
+        weights, device = self.weights, points[0].device
+        if weights[0].device != device:  # the model has moved since the position was set
+            weights = [weight.to(device) for weight in weights]
+        return combine(points, weights)
 
 
 class Tied(nn.Module):
@@ -81,6 +84,10 @@ class Span:
     @property
     def combination(self) -> Combination:
         return self._list[0]
+
+    @property
+    def first(self) -> nn.Parameter:
+        return self._list.original0
 
     @property
     def points(self) -> list[nn.Parameter]:

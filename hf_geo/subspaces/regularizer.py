@@ -67,11 +67,8 @@ class _Products(torch.autograd.Function):
         first, second = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         needed = ctx.needs_input_grad[1:]
         grads = [
-            _linear(dot, other, 2 * norm, own) if need else None
-            for own, other, norm, need in (
-                *((a, b, norm_first, n) for a, b, n in zip(first, second, needed[: ctx.count], strict=True)),
-                *((b, a, norm_second, n) for a, b, n in zip(first, second, needed[ctx.count :], strict=True)),
-            )
+            *_linear(dot, second, 2 * norm_first, first, needed[: ctx.count]),
+            *_linear(dot, first, 2 * norm_second, second, needed[ctx.count :]),
         ]
         return None, *grads
 
@@ -81,6 +78,11 @@ def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     return torch.stack([d.to(dots[0].device) for d in dots]).sum()
 
 
-def _linear(alpha: Tensor, a: Tensor, beta: Tensor, b: Tensor) -> Tensor:
-    """alpha * a + beta * b in the dtype and on the device of a."""
-    return (a * alpha.to(a.device)).addcmul_(b, beta.to(b.device))
+def _linear(
+    alpha: Tensor, a: Sequence[Tensor], beta: Tensor, b: Sequence[Tensor], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """alpha * a + beta * b, tensor by tensor where it is needed."""
+    return [
+        (x * alpha.to(x.device)).addcmul_(y, beta.to(y.device)) if need else None
+        for x, y, need in zip(a, b, needed, strict=True)
+    ]

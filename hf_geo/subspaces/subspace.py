@@ -117,7 +117,7 @@ class Subspace:
     @property
     def coefficients(self) -> Tensor:
         """The current coefficients, (num_points,) or, when layerwise, (num_layers, num_points)."""
-        rows = {span.combination.row: span.combination.coefficients for span in self._spans}
+        rows = {span.combination.row: torch.stack(span.combination.weights) for span in self._spans}
         return torch.stack([rows[i] for i in range(len(rows))]) if self.config.layerwise else rows[0]
 
     def set_position(self, position: Position) -> None:
@@ -158,14 +158,13 @@ class Subspace:
             coefficients = coefficients.expand(len(self.layer_names), -1)
         # Normal tensors even inside inference mode: training may go on at this position.
         with torch.inference_mode(False):
-            placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+            placed: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
             for span in self._spans:
-                point, held = span.points[0], span.combination
-                where = (point.device, _dtype(point))
+                where, held = (span.first.device, _dtype(span.first)), span.combination
                 if where not in placed:
-                    placed[where] = self._rows(coefficients.detach().to(*where, copy=True))
+                    placed[where] = _rows(coefficients.detach().to(*where, copy=True))
                 rows = placed[where]
-                held.coefficients = rows[held.row if len(rows) > 1 else 0]
+                held.weights = rows[held.row if len(rows) > 1 else 0]
 
     def set_centre(self) -> None:
         """Moves the model to 0.5 of a line or curve, or to equal weights of a simplex."""
@@ -203,7 +202,7 @@ class Subspace:
             pair = pairs[int(drawn)]
         for index in pair:
             self._check_index(index)
-        points = [points for points in (span.points for span in self._spans) if points[0].ndim >= 2]
+        points = [span.points for span in self._spans if span.first.ndim >= 2]
         return squared_cosine(*([point[index] for point in points] for index in pair))
 
     def point_state_dict(self, index: int) -> dict[str, Tensor]:
@@ -220,13 +219,13 @@ class Subspace:
 
         Norm statistics are the model's current ones: recalibrate them at that position first.
         """
-        rows = None if position is None else self._rows(self._coefficients_at(position))
+        rows = None if position is None else _rows(self._coefficients_at(position))
 
         def value(span: Span) -> Tensor:
             points = [_gathered(point) for point in span.points]
             held = span.combination
-            coefficients = held.coefficients if rows is None else rows[held.row if len(rows) > 1 else 0]
-            return combine(points, coefficients.to(points[0].device, _dtype(points[0])))
+            weights = held.weights if rows is None else rows[held.row if len(rows) > 1 else 0]
+            return combine(points, [w.to(points[0].device, _dtype(points[0])) for w in weights])
 
         return self._plain(value)
 
@@ -261,9 +260,6 @@ class Subspace:
         shape.check(position, config.num_points, len(self.layer_names) if config.layerwise else None)
         return shape.coefficients(position)
 
-    def _rows(self, coefficients: Tensor) -> tuple[Tensor, ...]:
-        return coefficients.unbind() if coefficients.ndim == 2 else (coefficients,)
-
     def _check_index(self, index: int) -> None:
         if index not in range(self.config.num_points):
             raise ValueError(f"A {self.config.kind} of {self.config.num_points} points has no control point {index!r}.")
@@ -276,6 +272,11 @@ class Subspace:
                 # One tensor under all of a tied tensor's names, as in the plain model.
                 state.update(dict.fromkeys(span.names, value(span)))
         return state
+
+
+def _rows(coefficients: Tensor) -> list[tuple[Tensor, ...]]:
+    """The weights of each layer's points, or of all layers' alike."""
+    return [row.unbind() for row in coefficients.unbind()] if coefficients.ndim == 2 else [coefficients.unbind()]
 
 
 def _gathered(tensor: Tensor) -> Tensor:
