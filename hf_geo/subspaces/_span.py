@@ -47,10 +47,22 @@ class Combination(nn.Module):
         return points
 
     def forward(self, *points: Tensor) -> Tensor:
+        if hasattr(points[0], "full_tensor"):
+            points = [_gathered(point) for point in points]
         weights, device = self.weights, points[0].device
         if weights[0].device != device:  # the model has moved since the position was set
             weights = [weight.to(device) for weight in weights]
         return combine(points, weights)
+
+
+def _gathered(point: Tensor) -> Tensor:
+    """The whole of a control point that is read while it is sharded, as by a tied layer of another FSDP2 group.
+
+    Processes run on different samples, so its gradient is averaged over them, as FSDP2 averages the others.
+    """
+    from torch.distributed.tensor import Partial
+
+    return point.full_tensor(grad_placements=[Partial("avg")] * point.device_mesh.ndim)
 
 
 class Tied(nn.Module):

@@ -12,7 +12,13 @@ from tests.subspaces import distributed
 
 each = pytest.mark.parametrize(
     ("way", "network"),
-    [("sharded", "normed"), ("sharded", "tied"), ("replicated", "tied"), ("replicated", "convolutions")],
+    [
+        ("sharded", "normed"),
+        ("sharded", "tied"),
+        ("sharded apart", "tied"),
+        ("replicated", "tied"),
+        ("replicated", "convolutions"),
+    ],
 )
 
 
