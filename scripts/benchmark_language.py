@@ -148,11 +148,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bptt", type=int, default=35, help="Words of a window (the paper's 35).")
     parser.add_argument("--vocab_size", type=int, default=33_278, help="Words of the vocabulary (WikiText-2's 33,278).")
     parser.add_argument("--rounds", type=int, default=15, help="Steps of each that are timed.")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="Of a CPU. The processor time of several includes their waits."
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run.")
     parser.add_argument("--bf16", action="store_true", help="Under autocast to bfloat16.")
 
 
 def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
     config = WordTransformerConfig(vocab_size=args.vocab_size)
     found = measure(
         config, columns=args.columns, bptt=args.bptt, rounds=args.rounds, device=args.device, mixed=args.bf16
