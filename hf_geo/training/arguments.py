@@ -100,7 +100,8 @@ class GeoTrainingArguments(TrainingArguments):
     def _set_clipping(self, name: str | None) -> None:
         """Resolves `max_grad_norm` by the method's policy, and says so where the user's value works against it."""
         policy = get_method(name).clipping if name else "allowed"
-        if self.max_grad_norm is None:
+        self._clipping_given = self.max_grad_norm is not None
+        if not self._clipping_given:
             self.max_grad_norm = DEFAULTS["max_grad_norm"] if policy == "allowed" else 0.0
         elif self.max_grad_norm > 0 and policy != "allowed":
             effect = {
@@ -114,7 +115,7 @@ class GeoTrainingArguments(TrainingArguments):
     def set_optimizer(
         self, name: str = STAND_IN, learning_rate: float | None = None, **kwargs
     ) -> "GeoTrainingArguments":
-        """As in transformers, for all optimizer names; without `learning_rate` the optimizer's own default."""
+        """As in transformers, for all optimizer names; `learning_rate` and clipping not given are the optimizer's own."""
         name = getattr(name, "value", name)
         self._check_name(name)
         ours = name in list_optimizers()
@@ -122,6 +123,9 @@ class GeoTrainingArguments(TrainingArguments):
             learning_rate = get_method(name).lr if ours else DEFAULTS["learning_rate"]
         if ours:
             parse_optim_args(get_method(name), kwargs.get("args"))
+        if not self._clipping_given:
+            self.max_grad_norm = None
+        self._set_clipping(name if ours else None)
         super().set_optimizer(STAND_IN if ours else name, learning_rate=learning_rate, **kwargs)
         if ours:
             self.optim = name

@@ -12,33 +12,37 @@ from torch import nn
 _FREE = {"params", "param_names", "lr", "initial_lr", "swa_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
 
 
+class UnfitCheckpoint(ValueError):
+    """The checkpoint is not of the run that wants to resume from it."""
+
+
 def check_same_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
     """A hook for `optimizer.register_load_state_dict_pre_hook`: the saved settings must be those of this optimizer.
 
     Raises:
-        ValueError: Another number of parameter groups or tensors, other settings, or another value of one.
+        UnfitCheckpoint: Another number of parameter groups or tensors, other settings, or another value of one.
     """
     ours, saved = optimizer.param_groups, state_dict["param_groups"]
     if len(ours) != len(saved):
-        raise ValueError(
+        raise UnfitCheckpoint(
             f"The checkpoint's optimizer has {len(saved)} parameter groups and this run's {type(optimizer).__name__} has {len(ours)}: "
             "resume with the optimizer and model the checkpoint was written with."
         )
     for index, (group, other) in enumerate(zip(ours, saved, strict=True)):
         label = group.get("name", index)
         if set(group) - _FREE != set(other) - _FREE:
-            raise ValueError(
+            raise UnfitCheckpoint(
                 f"The checkpoint was written by another optimizer than this run's {type(optimizer).__name__}: its settings are "
                 f"{', '.join(sorted(set(other) - _FREE))}, this run's {', '.join(sorted(set(group) - _FREE))}; resume with the same --optim."
             )
         if len(group["params"]) != len(other["params"]):
-            raise ValueError(
+            raise UnfitCheckpoint(
                 f"Parameter group {label!r} has {len(other['params'])} tensors in the checkpoint and {len(group['params'])} in this run: "
                 "resume with the same model and grouping."
             )
         for key in sorted(set(group) - _FREE):
             if _plain(group[key]) != _plain(other[key]):
-                raise ValueError(
+                raise UnfitCheckpoint(
                     f"The checkpoint was trained with {key}={_plain(other[key])!r} in parameter group {label!r} and this run asks for "
                     f"{key}={_plain(group[key])!r}: resume with the checkpoint's value, or start a new run."
                 )
@@ -53,10 +57,10 @@ def _plain(value: Any) -> Any:
 def check_same_model(model: nn.Module, checkpoint: str | Path) -> None:
     """Compares a checkpoint's tensors with the model's, by the names and shapes in its safetensors headers.
 
-    A checkpoint without safetensors weights (an adapter's, a sharded one's) is left to whoever loads it.
+    A checkpoint without safetensors weights (an adapter's, FSDP's) is left to whoever loads it.
 
     Raises:
-        ValueError: The first tensor that is missing, unexpected, or of another shape.
+        UnfitCheckpoint: The first tensor that is missing, unexpected, or of another shape.
     """
     folder = Path(checkpoint)
     index = folder / "model.safetensors.index.json"
@@ -67,19 +71,19 @@ def check_same_model(model: nn.Module, checkpoint: str | Path) -> None:
         return
     saved = {}
     for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            saved |= {_bare(name): tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    ours = {_bare(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    tied = {_bare(name) for name in getattr(model, "_tied_weights_keys", None) or ()}
-    for name in sorted((set(saved) ^ set(ours)) - tied):
+        with safe_open(file, framework="pt") as stored:
+            saved |= {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+    tensors = model.state_dict(keep_vars=True)
+    ours = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    # Of tied names one is saved; what a model leaves out when it is saved is made anew.
+    found = {id(tensor) for name, tensor in tensors.items() if name in saved}
+    left_out = {name for name, tensor in tensors.items() if id(tensor) in found}
+    left_out.update(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    for name in sorted((set(saved) ^ set(ours)) - left_out):
         where = "only in the checkpoint" if name in saved else "not in the checkpoint"
-        raise ValueError(f"The checkpoint {folder.name} is of another model: tensor {name!r} is {where}.")
+        raise UnfitCheckpoint(f"The checkpoint {folder.name} is of another model: tensor {name!r} is {where}.")
     for name, shape in saved.items():
         if name in ours and ours[name] != shape:
-            raise ValueError(
+            raise UnfitCheckpoint(
                 f"The checkpoint {folder.name} is of another model: tensor {name!r} has shape {shape} there and {ours[name]} in this run."
             )
-
-
-def _bare(name: str) -> str:
-    return name.removeprefix("timm_model.")  # transformers saves timm's networks with and without it

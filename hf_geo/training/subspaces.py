@@ -1,12 +1,13 @@
 """Training on a subspace inside a Trainer: where each batch is run, what is added to its loss, and the centre."""
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from hf_geo.evaluation.batches import batch_size
 from hf_geo.evaluation.norms import recalibrate_norms, running_statistics
@@ -59,7 +60,7 @@ class SubspaceTraining:
         return beta * self.subspace.regularizer(generator=draw_generator(self.seed, *key, PENALTY)) if beta else 0.0
 
     @contextmanager
-    def at_centre(self, loader: Callable[[], DataLoader]) -> Iterator[None]:
+    def at_centre(self, loader: Callable[[], Iterable]) -> Iterator[None]:
         """The model at the centre, with norm statistics of that point, for an evaluation; they are put back afterwards.
 
         Args:
@@ -77,7 +78,7 @@ class SubspaceTraining:
                 for name, buffer in statistics.items():
                     buffer.copy_(kept[name])
 
-    def settle(self, loader: DataLoader) -> None:
+    def settle(self, loader: Iterable) -> None:
         """Moves the model to the centre for good, with norm statistics of that point, as it will be exported."""
         self.subspace.set_centre()
         recalibrate_norms(self.subspace.model, loader)
@@ -85,8 +86,20 @@ class SubspaceTraining:
 
 
 def some_samples(dataset: Dataset, count: int) -> Dataset:
-    """A fixed random choice of a data set's samples, or all where there are no more."""
+    """A fixed random choice of a data set's samples, or all where there are no more; of a stream, the first."""
+    if not hasattr(dataset, "__len__"):
+        return _Beginning(dataset, count)
     if len(dataset) <= count:
         return dataset
     chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     return Subset(dataset, chosen.tolist())
+
+
+class _Beginning(IterableDataset):
+    """The first samples of a stream, at most `count` in each worker."""
+
+    def __init__(self, stream: IterableDataset, count: int) -> None:
+        self.stream, self.count = stream, count
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self.stream, self.count)

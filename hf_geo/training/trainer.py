@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Iterable
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
-from torch.utils.data import DataLoader
-from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import get_last_checkpoint, has_length
 
 from hf_geo.optim import get_method, list_optimizers
 from hf_geo.optim.param_groups import undecayed_parameters
@@ -26,19 +27,24 @@ class GeoTrainer(Trainer):
     """A `transformers.Trainer` for which `args.optim` may name any of `hf_geo.optim.list_optimizers()`.
 
     The rest is transformers' own, with three corrections for all optimizers: norm layers and biases get no weight decay
-    whatever they are called, each parameter group's learning rate is logged, and a checkpoint of another model or
-    optimizer is refused instead of half loaded.
+    whatever they are called, each parameter group's learning rate is logged, and a checkpoint is loaded whole, or refused
+    where it is of another model or optimizer.
 
     Args:
-        *args, **kwargs: As for `transformers.Trainer`.
+        *args, **kwargs: As for `transformers.Trainer`; `args` are `GeoTrainingArguments`.
         subspace: Train a line, curve or simplex of networks: a `Subspace` attached to the model, or the settings of one
             whose points start around the model. Every batch is run at a drawn position, evaluations at the centre.
+
+    Raises:
+        TypeError: `args` are no `GeoTrainingArguments`.
+        ValueError: A subspace with `model_init`, or milestones on a stream.
     """
 
     args: GeoTrainingArguments
 
     def __init__(self, *args, subspace: Subspace | SubspaceConfig | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self._check_arguments(subspace)
         self.telemetry = GeometryTelemetry(layers=self.args.log_geometry)
         self.add_callback(self.telemetry)
         self.add_callback(TellEpoch())
@@ -48,14 +54,29 @@ class GeoTrainer(Trainer):
         self._on_subspace = subspace and SubspaceTraining(subspace, self.args.seed, self.args.process_index)
         self._micro_batch = 0
         if subspace and subspace.config.num_samples > 1 and self.args.ddp_broadcast_buffers is None:
-            self.args.ddp_broadcast_buffers = False  # DDP would overwrite buffers between the forwards of one backward
+            # DDP would overwrite buffers between the forwards of one backward.
+            self.accelerator.ddp_handler.broadcast_buffers = False
+
+    def _check_arguments(self, subspace: Subspace | SubspaceConfig | None) -> None:
+        if not isinstance(self.args, GeoTrainingArguments):
+            raise TypeError(f"GeoTrainer takes GeoTrainingArguments, not {type(self.args).__name__}.")
+        if subspace is not None and self.model_init is not None:
+            raise ValueError(
+                "A subspace belongs to one model, which model_init would replace: give GeoTrainer the model."
+            )
+        if self.args.milestones and self.train_dataset is not None and not has_length(self.train_dataset):
+            raise ValueError(
+                "--milestones are epochs, and a stream has no known length: choose an --lr_scheduler_type."
+            )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
         if self.optimizer is None and self.args.optim in list_optimizers():
             self.optimizer = self._make_optimizer(self.model if model is None else model)
         optimizer = super().create_optimizer(model)
-        optimizer.register_load_state_dict_pre_hook(check_same_optimizer)
+        # What an earlier `train` had accelerate wrap is checked already; the stand-in of DeepSpeed is no optimizer.
+        if isinstance(optimizer, torch.optim.Optimizer) and not isinstance(optimizer, AcceleratedOptimizer):
+            optimizer.register_load_state_dict_pre_hook(check_same_optimizer)
         return optimizer
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -76,6 +97,7 @@ class GeoTrainer(Trainer):
             steps = [milestone * epoch for milestone in self.args.milestones]
             factor = functools.partial(step_factor, steps=steps, gamma=self.args.gamma, warmup=warmup)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True  # so that the next `train` makes another
         return super().create_scheduler(num_training_steps, optimizer)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
@@ -86,6 +108,20 @@ class GeoTrainer(Trainer):
         if checkpoint:
             check_same_model(self.model, checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves as transformers does, but checkpoints under the names by which the model loads them again.
+
+        transformers writes them under a model's older names on the Hub, where it has such (a ViT's), and then takes from
+        a checkpoint only what happens to be called the same: it resumes, or goes back to the best, with the rest left.
+        """
+        if not _internal_call or not isinstance(self.model, PreTrainedModel):
+            return super().save_model(output_dir, _internal_call)
+        self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_original_format=False)
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            del self.model.save_pretrained
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """One forward and backward pass, whose loss the optimizer is told where its step depends on it."""
@@ -99,7 +135,10 @@ class GeoTrainer(Trainer):
         if self._on_subspace is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         key = (self.state.global_step, self._micro_batch)
-        scaled = num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        # Where the loss is over all of the update's items, transformers does not divide it by the micro-batches.
+        scaled = self.compute_loss_func is not None or (
+            num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        )
         compute = functools.partial(super().compute_loss, model, num_items_in_batch=num_items_in_batch)
         penalty = self._on_subspace.penalty(key) / (self.current_gradient_accumulation_steps if scaled else 1)
         return self._on_subspace.loss(compute, inputs, key, sums=scaled) + penalty
@@ -112,11 +151,16 @@ class GeoTrainer(Trainer):
             return super().evaluation_loop(*args, **kwargs)
 
     def settle_subspace(self) -> None:
-        """Ends training on a subspace: the model stays at the centre, with norm statistics of all training samples."""
-        self._on_subspace.settle(self._norm_loader(len(self.train_dataset)))
+        """Ends training on a subspace: the model stays at the centre, with norm statistics of all training samples.
 
-    def _norm_loader(self, samples: int) -> DataLoader:
-        return self.get_test_dataloader(some_samples(self.train_dataset, samples))
+        Of a stream, they are of the first 2,048 samples.
+        """
+        known = has_length(self.train_dataset)
+        self._on_subspace.settle(self._norm_loader(len(self.train_dataset) if known else RECALIBRATION_SAMPLES))
+
+    def _norm_loader(self, samples: int) -> Iterable:
+        loader = self.get_test_dataloader(some_samples(self.train_dataset, samples))
+        return loader if has_length(loader) else iter(loader)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Logs as transformers does, with what the optimizer did since the last log."""

@@ -55,6 +55,8 @@ def test_set_optimizer_takes_both_kinds() -> None:
     assert (args.optim, args.learning_rate, args.optim_args) == ("fromage", 0.01, "p_bound=2.0")
     args.set_optimizer("sgd", learning_rate=0.1)
     assert (args.optim, args.learning_rate) == ("sgd", 0.1)
+    assert (args.max_grad_norm, args.set_optimizer("alig").max_grad_norm) == (1.0, 0.0)
+    assert make(max_grad_norm=3.0).set_optimizer("alig").max_grad_norm == 3.0
     with pytest.raises(ValueError, match="no setting 'q_bound'"):
         args.set_optimizer("fromage", args="q_bound=2.0")
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import ViTConfig, ViTForImageClassification
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.optim import list_optimizers
 from tests.training.launching import launch_or_fail
-from tests.training.problems import Classifier, make_problem
+from tests.training.problems import Classifier, flat, make_problem
 
 SCRIPT = Path(__file__).with_name("run_resumes.py")
 
@@ -80,3 +81,45 @@ def test_unfit_checkpoint_is_refused(checkpoint, tmp_path, change: dict, message
 def test_fit_checkpoint_is_taken(checkpoint, tmp_path) -> None:
     train(tmp_path / "new", checkpoint=checkpoint)
     assert (tmp_path / "new" / "checkpoint-4").is_dir()
+
+
+def train_vit(folder: Path, checkpoint: str | None = None, **settings) -> torch.Tensor:
+    """A model of transformers whose weights have other names on the Hub than in memory."""
+    torch.manual_seed(0)
+    model = ViTForImageClassification(
+        ViTConfig(
+            hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4
+        )
+    )
+    images = torch.randn(16, 3, 8, 8)
+    data = [{"pixel_values": image, "labels": i % 2} for i, image in enumerate(images)]
+    options = {"max_steps": 4, "save_steps": 2, "optim": "fromage", "logging_strategy": "no", "disable_tqdm": True}
+    args = GeoTrainingArguments(output_dir=str(folder), **options, **settings)
+    GeoTrainer(model, args, train_dataset=data, eval_dataset=data).train(resume_from_checkpoint=checkpoint)
+    return flat(model)
+
+
+def test_renamed_weights_are_resumed_too(tmp_path) -> None:
+    unbroken = train_vit(tmp_path / "run")
+    assert torch.equal(train_vit(tmp_path / "resumed", str(tmp_path / "run" / "checkpoint-2")), unbroken)
+    opened = ViTForImageClassification.from_pretrained(tmp_path / "run" / "checkpoint-4")
+    assert torch.equal(flat(opened), unbroken)
+
+
+def test_the_best_checkpoint_is_loaded_whole(tmp_path) -> None:
+    # By the largest loss, which is the earlier one.
+    every = {"eval_strategy": "steps", "eval_steps": 2}
+    best = train_vit(tmp_path, load_best_model_at_end=True, greater_is_better=True, **every)
+    saved = [ViTForImageClassification.from_pretrained(tmp_path / f"checkpoint-{step}") for step in (2, 4)]
+    assert torch.equal(flat(saved[0]), best) and not torch.equal(flat(saved[1]), best)
+
+
+def test_training_may_go_on(tmp_path) -> None:
+    """`train` twice in one process, as in a notebook."""
+    model, data = make_problem("points")
+    settings = {"optim": "fromage", "max_steps": 2, "milestones": [1], "save_strategy": "no", "disable_tqdm": True}
+    trainer = GeoTrainer(model, GeoTrainingArguments(output_dir=str(tmp_path), **settings), train_dataset=data)
+    trainer.train()
+    once, schedule = flat(model), trainer.lr_scheduler
+    trainer.train()
+    assert not torch.equal(flat(model), once) and trainer.lr_scheduler is not schedule

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import BestRun
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.optim import get_method, list_optimizers
 from hf_geo.training.loss import LossOfUpdate
 from hf_geo.training.optimizers import refuse_engine
@@ -43,9 +43,10 @@ class Normalized(nn.Module):
         self.hidden, self.norm, self.out = nn.Linear(8, 6, bias=False), nn.BatchNorm1d(6), nn.Linear(6, 3)
         self.double()
 
-    def forward(self, x, labels):
+    def forward(self, x, labels=None):
         logits = self.out(self.norm(self.hidden(x)).relu())
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        loss = {} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
+        return {**loss, "logits": logits}
 
 
 @pytest.mark.parametrize("name", [*list_optimizers(), "adamw_torch"])
@@ -193,6 +194,62 @@ def test_search_gives_each_trial_its_own_losses(tmp_path, name: str) -> None:
             trainer.hyperparameter_search(n_trials=1, direction="minimize", backend="optuna", **space).objective
         )
     assert results[0] == results[1]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(make_problem("points")[1])
+
+
+WRONG = [
+    (lambda folder: GeoTrainer(nn.Linear(1, 1), TrainingArguments(folder)), TypeError, "not TrainingArguments"),
+    (
+        lambda folder: GeoTrainer(
+            model_init=lambda: nn.Linear(1, 1), args=GeoTrainingArguments(folder), subspace=SubspaceConfig()
+        ),
+        ValueError,
+        "model_init would replace",
+    ),
+    (
+        lambda folder: GeoTrainer(
+            nn.Linear(1, 1), GeoTrainingArguments(folder, milestones=[1], max_steps=1), train_dataset=Stream()
+        ),
+        ValueError,
+        "a stream has no known length",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "kind", "message"), WRONG, ids=[message for _, _, message in WRONG])
+def test_what_cannot_be_trained_is_refused(tmp_path, build, kind, message: str) -> None:
+    with pytest.raises(kind, match=message):
+        build(str(tmp_path))
+
+
+def make_subspace_trainer(folder, **settings) -> GeoTrainer:
+    _, data = make_problem("points")
+    args = GeoTrainingArguments(
+        output_dir=str(folder), optim="fromage", max_steps=2, save_strategy="no", disable_tqdm=True, **settings
+    )
+    return GeoTrainer(Normalized(), args, train_dataset=data, subspace=SubspaceConfig("line", num_samples=2))
+
+
+def test_buffers_stay_between_the_forwards_of_an_update(tmp_path) -> None:
+    assert make_subspace_trainer(tmp_path).accelerator.ddp_handler.broadcast_buffers is False
+    kept = make_subspace_trainer(tmp_path, ddp_broadcast_buffers=True)
+    assert kept.accelerator.ddp_handler.broadcast_buffers is True
+
+
+def test_a_subspace_trains_on_a_stream(tmp_path) -> None:
+    trainer = make_subspace_trainer(tmp_path)
+    trainer.train_dataset = Stream()
+    trainer.train()
+    trainer.settle_subspace()
+    trainer.model.eval()
+    with torch.no_grad():
+        inputs = torch.stack([sample["x"] for sample in Stream()])
+        expected = trainer.model.hidden(inputs).mean(0)
+    torch.testing.assert_close(trainer.model.norm.running_mean, expected)
 
 
 class Silent(nn.Module):
