@@ -17,7 +17,7 @@ def load_docs() -> DatasetDict:
     text is that of the running Python, so numbers compare only within one version of it.
 
     Returns:
-        The splits "train", "validation" and "test": together some 80,000 words.
+        The splits "train", "validation" and "test": together some 70,000 words.
     """
     splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for i, paragraph in enumerate(_paragraphs()):
