@@ -16,7 +16,7 @@ from .batches import batches, labels_of
 from .networks import Models, Positions
 
 IGNORED = -100
-RECALIBRATION_BATCHES = 32
+RECALIBRATION_BATCHES = 40
 
 
 @dataclass(frozen=True)
