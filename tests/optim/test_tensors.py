@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_geo.optim import _base, _fused
+from hf_geo.optim import _base
 from tests.cases import CASES, Case, assert_same, clones, drive, make_gradient, make_loss, make_params
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -122,11 +122,10 @@ def test_memory_layout_does_not_matter(case: Case, layout: str, gradient_alike: 
 @each_case
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_how_the_work_is_cut_does_not_matter(case: Case, dtype: torch.dtype, monkeypatch):
-    """Large tensors are worked on in blocks and small ones in batches; here blocks are of a few rows, batches of one."""
+    """Large tensors are worked on in blocks of rows, small ones together; here a block is smaller than a weight."""
     params, expected = make_params(dtype=dtype), make_params(dtype=dtype)
     drive(case, case.make(expected), expected, 4)
     monkeypatch.setattr(_base, "BLOCK", 40)
-    monkeypatch.setattr(_fused, "BATCH", 1)
     drive(case, case.make(params), params, 4)
     assert_same(params, expected, rtol=1e-13 if dtype is torch.float64 else 0.0)
 
