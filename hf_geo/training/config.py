@@ -20,6 +20,7 @@ SMOKE = {
     "max_eval_samples": 32,
     "logging_steps": 1,
     "save_strategy": "no",
+    "load_best_model_at_end": False,
     "warmup_steps": 0,
 }
 
@@ -31,7 +32,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=36, width=120)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, "") else super()._get_help_string(action)
+        nothing = action.default is None or action.default is False or action.default == ""
+        return action.help if nothing else super()._get_help_string(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:

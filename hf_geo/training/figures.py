@@ -42,7 +42,7 @@ def draw_training_curves(
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may hold a $
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -88,7 +88,9 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}: a line a layer, from the first (dark) to the last (bright)", fontsize="medium")
+    figure.suptitle(
+        f"{title}: a line a layer, from the first (dark) to the last (bright)", fontsize="medium", parse_math=False
+    )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return True

@@ -4,15 +4,16 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hf_geo import GeoTrainingArguments
 from hf_geo.data.config import DataArguments
 from hf_geo.models.config import ModelArguments
-from hf_geo.training.arguments import RunArguments
+from hf_geo.training.arguments import RunArguments, SubspaceArguments
 from hf_geo.training.config import make_parser, parse_command_line, read_recipe
 from tests.paths import REPOSITORY
 
-KINDS = (ModelArguments, DataArguments, RunArguments, GeoTrainingArguments)
+KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
 
 
 def write(folder: Path, **files: str) -> None:
@@ -29,7 +30,7 @@ def test_the_command_line_wins(tmp_path) -> None:
         tmp_path,
         a="model: resnet18\ndataset: digits\nlearning_rate: 1e-3\nbf16: false\nmax_steps: 7\nhub_model_id: null\n",
     )
-    model, data, _, args, chosen = parse("--config", tmp_path / "a.yaml", "--max_steps", "9")
+    model, data, *_, args, chosen = parse("--config", tmp_path / "a.yaml", "--max_steps", "9")
     assert (model.model, data.dataset, args.learning_rate, args.max_steps) == ("resnet18", "digits", 1e-3, 9)
     assert chosen.config == str(tmp_path / "a.yaml")
 
@@ -57,7 +58,7 @@ def test_bases_and_variants(tmp_path) -> None:
 
 def test_smoke_is_short(tmp_path) -> None:
     write(tmp_path, a="max_steps: 1000")
-    _, data, _, args, _ = parse("--config", tmp_path / "a.yaml", "--smoke", "--logging_steps", "2")
+    _, data, *_, args, _ = parse("--config", tmp_path / "a.yaml", "--smoke", "--logging_steps", "2")
     assert (args.max_steps, data.max_train_samples, args.logging_steps) == (3, 64, 2)
 
 
@@ -110,7 +111,15 @@ def test_help_is_complete_and_grouped() -> None:
     assert "Optimizer:" in text and "Checkpointing & Saving:" in text and "--no_" not in text.replace("--no_x", "")
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_parses(path: Path) -> None:
-    model, data, _, args, _ = parse("--config", path)
+RECIPES = [path for path in sorted((REPOSITORY / "configs").rglob("*.yaml")) if path.parent.name != "accelerate"]
+VARIANTS = [
+    (path, variant) for path in RECIPES for variant in (None, *yaml.safe_load(path.read_text()).get("variants", ()))
+]
+
+
+@pytest.mark.parametrize(("path", "variant"), VARIANTS, ids=[f"{path.stem}-{variant}" for path, variant in VARIANTS])
+@pytest.mark.parametrize("smoke", ([], ["--smoke"]), ids=("whole", "smoke"))
+def test_every_recipe_parses(path: Path, variant: str | None, smoke: list[str]) -> None:
+    model, data, *_, args, _ = parse("--config", path, *(["--variant", variant] if variant else []), *smoke)
     assert model.model and data.dataset and args.optim
+    assert not smoke or (args.max_steps, args.load_best_model_at_end) == (3, False)
