@@ -8,7 +8,15 @@ from typing import Any
 
 import timm
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TimmWrapperForImageClassification,
+    TrainingArguments,
+)
 
 import hf_geo.models.cifar
 from hf_geo.data.config import DataArguments
@@ -47,6 +55,7 @@ class Job:
         dataset_name: How to call the data set.
         dataset_id: Its id on the Hub, if it has one.
         template: The card's template.
+        library: What opens the exported folder first: "timm" (and then transformers too) or "transformers".
         how_to_load: A line of Python that opens the exported {folder}.
         base_model: Hub id of the pretrained weights, if any.
         card: What the template names beyond what every run has.
@@ -63,6 +72,7 @@ class Job:
     dataset_name: str
     dataset_id: str | None
     template: str
+    library: str
     how_to_load: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
@@ -115,6 +125,10 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
     )
     model = build()
     config = input_config(model)
+    by_timm = isinstance(model, TimmWrapperForImageClassification)
+    trainer = {"compute_metrics": image_classification_metrics}
+    if not by_timm:  # timm keeps how images are prepared in the model's configuration
+        trainer["processing_class"] = AutoImageProcessor.from_pretrained(model.name_or_path)
     architecture = getattr(model.config, "architecture", model.config.model_type)
     ours = architecture in timm.list_models(module=hf_geo.models.cifar.__name__.rsplit(".", 1)[-1])
     pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
@@ -126,13 +140,16 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
         num_parameters=model.num_parameters(),
         datasets={split: data.dataset(split, config) for split in data.splits},
         metric="accuracy",
-        trainer={"compute_metrics": image_classification_metrics},
+        trainer=trainer,
         settings={"remove_unused_columns": False},  # the data sets hold what the model takes and nothing else
         dataset_name=data.name,
         dataset_id=data.hub_id,
         base_model=source.name if source.kind == "hub" else None,
         template="vision.md.jinja",
-        how_to_load='timm.create_model("local-dir:{folder}", pretrained=True)',
+        library="timm" if by_timm else "transformers",
+        how_to_load='timm.create_model("local-dir:{folder}", pretrained=True)'
+        if by_timm
+        else 'AutoModelForImageClassification.from_pretrained("{folder}")',
         card={
             "architecture": architecture,
             "pretrained": pretrained,
@@ -151,8 +168,7 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         ValueError: The data set, the model or its tokenizer does not exist or they do not fit.
     """
     from_scratch = model_args.model == WORD_TRANSFORMER
-    if not from_scratch:
-        find_model(model_args.model)  # names what is wrong with it
+    source = None if from_scratch else find_model(model_args.model)
     text = load_text_data(data_args)
     if from_scratch:
         tokenizer = text.word_tokenizer(data_args.min_frequency)
@@ -172,7 +188,7 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
     )
     splits = [split for split in text.splits if split != "train"]
     sets = {"train": layout.training_set(), **{split: layout.evaluation_set(split) for split in splits}}
-    prompt = tokenizer.decode(text.tokens("eval", tokenizer)[:PROMPT_WORDS]).strip()
+    prompt = first_words(text.tokens("eval", tokenizer), tokenizer)
     return Job(
         task="text-generation",
         model=model,
@@ -194,7 +210,9 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         },
         dataset_name=text.name,
         dataset_id=text.hub_id,
+        base_model=source.name if source and source.kind == "hub" else None,
         template="language.md.jinja",
+        library="transformers",
         how_to_load='AutoModelForCausalLM.from_pretrained("{folder}")',
         card={
             "architecture": model.config.model_type,
@@ -206,6 +224,12 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         },
         look_at=functools.partial(_sample_of, prompt=prompt),
     )
+
+
+def first_words(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The first words of a text that the tokenizer knows."""
+    known = tokens if tokenizer.unk_token_id is None else tokens[tokens != tokenizer.unk_token_id]
+    return tokenizer.decode(known[:PROMPT_WORDS]).strip()
 
 
 def _sample_of(folder: Path, prompt: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from hf_geo.tasks import Job, make_job
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
 from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_geometry, draw_training_curves
+from hf_geo.training.resume import UnfitCheckpoint
 from hf_geo.training.runs import (
     check_output_dir,
     default_output_dir,
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.output_dir = default_output_dir(args.output_dir, model_args.model, data_args.dataset, args.optim)
         checkpoint = check_output_dir(args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint)
         # The finished folder is pushed as a whole; transformers would push from inside the training loop.
-        hub_id = (args.hub_model_id or Path(args.output_dir).name) if args.push_to_hub else None
+        hub_id = (args.hub_model_id or Path(args.output_dir).resolve().name) if args.push_to_hub else None
         args.push_to_hub = False
         if hub_id:
             check_destination(hub_id, folder=args.output_dir, private=args.hub_private_repo, token=args.hub_token)
@@ -72,11 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             **job.trainer,
             subspace=subspace,
         )
-        trainer.create_optimizer()  # its settings are checked before any work is done
+        if args.optim in list_optimizers():
+            trainer.create_optimizer()  # its settings are checked before any work is done
         if run_args.overwrite and trainer.is_world_process_zero():
             remove_earlier_run(args.output_dir)
 
-    trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    try:
+        trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    except UnfitCheckpoint as error:
+        with one_sentence_errors("train.py"):
+            raise error
     if subspace:
         trainer.settle_subspace()
     evaluated = [split for split in job.datasets if split != "train"]
@@ -87,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         subspace.save(args.output_dir)
     else:
         state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        state_dict = {name.replace("_orig_mod.", ""): tensor for name, tensor in state_dict.items()}  # if compiled
     if not trainer.is_world_process_zero():
         return 0
 
@@ -106,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_card(
         args.output_dir, report, template=job.template, name=name, fields=job.card | job.look_at(Path(args.output_dir))
     )
-    print_summary(report, job, args.output_dir)
+    print_summary(report, job, args.output_dir, pushed=bool(hub_id))
     if hub_id:
         with one_sentence_errors("train.py"):
             url = push_folder(args.output_dir, hub_id, private=args.hub_private_repo, token=args.hub_token)
@@ -151,25 +158,26 @@ def make_report(
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
         seconds=trained["train_runtime"],
-        hardware=hardware(trainer.accelerator.num_processes),
+        hardware=hardware(trainer.accelerator.num_processes, trainer.args.device),
         parameters=job.num_parameters,
         subspace=trainer.subspace and trainer.subspace.config,
-        hub_id=hub_id,
+        hub_id=hub_id if hub_id and "/" in hub_id else None,  # a bare name is no address yet
+        library=job.library,
         base_model=job.base_model,
     )
 
 
-def print_summary(report: RunReport, job: Job, folder: str) -> None:
+def print_summary(report: RunReport, job: Job, folder: str, *, pushed: bool) -> None:
     """Says what came out, where it is, and what can be done with it."""
     print(
         f"\n{job.metric} {report.shown(job.metric)} on {report.evaluated_on}, after {report.seconds:.0f} s of training"
     )
-    opens = "timm and transformers" if job.task == "image-classification" else "transformers"
+    opens = "timm and transformers" if job.library == "timm" else "transformers"
     print(f"  weights:     {folder}/model.safetensors with config.json: opens in {opens}")
     print(f"  model card:  {folder}/README.md, with {folder}/{TRAINING}")
     print(f"  figures:     {folder}/eval_results.json, train_results.json, trainer_state.json")
     print(f"  load it:     {job.how_to_load.format(folder=folder)}")
-    if not report.hub_id:
+    if not pushed:
         print(f"  push it:     python scripts/push.py {folder} NAMESPACE/NAME")
 
 

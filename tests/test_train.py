@@ -108,6 +108,22 @@ def test_a_resumed_run_ends_with_the_same_weights(run, tmp_path) -> None:
     assert [name for name in unbroken if not torch.equal(resumed[name], unbroken[name])] == []
 
 
+def test_a_checkpoint_of_another_optimizer_is_refused_in_a_sentence(run, tmp_path) -> None:
+    words = (*QUICK, "--optim", "alig", "--resume_from_checkpoint", run / "checkpoint-25", "--output_dir", tmp_path)
+    done = launch(TRAIN, *words)
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr.splitlines()[-1].startswith("train.py: error: The checkpoint was written by another optimizer")
+
+
+def test_a_compiled_network_is_exported_as_itself(tmp_path) -> None:
+    words = ("--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--max_eval_samples", "32")
+    launch_or_fail(
+        TRAIN, *QUICK, *words, "--torch_compile", "true", "--torch_compile_backend", "eager", "--output_dir", tmp_path
+    )
+    ours, theirs, _, _ = json.loads(launch_or_fail("-c", OPEN.format(first=""), tmp_path).stdout)
+    assert ours == theirs
+
+
 def test_a_finished_run_is_not_overwritten(run) -> None:
     before = files(run)
     done = launch(TRAIN, *QUICK, "--output_dir", run)

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from hf_geo import Subspace
-from hf_geo.tasks import guess_task
+from hf_geo.tasks import first_words, guess_task
 from tests.paths import REPOSITORY, SHARED
 from tests.scripts import TRAIN
 from tests.training.launching import launch_or_fail
@@ -83,6 +83,44 @@ def test_the_task_is_told_from_model_and_data(model, dataset, task) -> None:
 
 def test_the_task_of_a_folder_is_told_from_its_configuration(language_run) -> None:
     assert guess_task(str(language_run), "anything") == "causal-lm"
+
+
+def test_an_image_classifier_of_transformers_own(tmp_path) -> None:
+    """It brings its image processor, and its card does not promise that timm opens it."""
+    from transformers import (
+        AutoImageProcessor,
+        AutoModelForImageClassification,
+        ViTConfig,
+        ViTForImageClassification,
+        ViTImageProcessor,
+    )
+
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    ViTForImageClassification(ViTConfig(**small, image_size=16, patch_size=8)).save_pretrained(tmp_path / "start")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "start")
+    words = ("--model", tmp_path / "start", "--dataset", "digits", "--optim", "fromage", "--max_steps", "2")
+    few = ("--max_train_samples", "32", "--max_eval_samples", "32", "--disable_tqdm", "true")
+    done = launch_or_fail(TRAIN, *words, *few, "--output_dir", tmp_path / "run")
+    assert "opens in transformers" in done.stdout
+    assert AutoImageProcessor.from_pretrained(tmp_path / "run").size["height"] == 16
+    labels = AutoModelForImageClassification.from_pretrained(tmp_path / "run").config.id2label
+    assert labels == {i: str(i) for i in range(10)}
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.library_name == "transformers" and "timm.create_model" not in card.content
+    told = [path for path in (tmp_path / "run").glob("*.*") if path.suffix in (".json", ".md")]
+    assert [path.name for path in told if str(tmp_path) in path.read_text()] == []
+
+
+@pytest.mark.parametrize("unknown", ("<unk>", None))
+def test_a_cards_sample_begins_with_words_the_model_knows(unknown: str | None) -> None:
+    class Words:
+        unk_token_id = None if unknown is None else 0
+
+        def decode(self, ids: torch.Tensor) -> str:
+            return " ".join(f"w{i}" for i in ids.tolist())
+
+    words = first_words(torch.tensor([0, 0, 0, 0, 0, 0, 7, 0, 8]), Words())
+    assert words == ("w7 w8" if unknown else "w0 w0 w0 w0 w0 w0")
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ class RunReport:
         seconds: Training time.
         hardware: What it ran on, in words.
         parameters: Number of the model's parameters.
+        library: What opens the model first: "timm" (and then transformers too) or "transformers".
         paper: The optimizer's paper (`title`, `url`, `arxiv`, `bibtex`), if it is one of this package's methods.
         subspace: The settings of the subspace (`kind`, `num_points`, `layerwise`), if one was trained.
         hub_id: Where the run will be pushed to, if known.
@@ -50,6 +51,7 @@ class RunReport:
     seconds: float
     hardware: str
     parameters: int
+    library: str
     paper: Any = None
     subspace: Any = None
     hub_id: str | None = None
@@ -96,7 +98,7 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
         dataset_id=report.dataset_id,
         split=report.final_split,
         results=final,
-        library="timm" if report.task == "image-classification" else "transformers",
+        library=report.library,
         base_model=report.base_model,
     )
     seconds = round(report.seconds)
@@ -120,6 +122,7 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
             "duration": f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s",
             "hardware": report.hardware,
             "parameters": f"{report.parameters:,}",
+            "library": report.library,
             "hub_id": report.hub_id,
             **fields,
         },

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -15,7 +16,11 @@ from transformers.trainer_utils import get_last_checkpoint
 RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
            "training_args.json", "subspace.safetensors", "subspace_config.json", "figures")  # fmt: skip
 # Settings about this machine or this account, which say nothing about the model.
-PRIVATE = {"output_dir", "run_name", "hub_token", "hub_model_id", "resume_from_checkpoint", "logging_dir", "local_rank"}
+PRIVATE = re.compile(
+    "output_dir|logging_dir|run_name|project|resume_from_checkpoint|local_rank|push_to_hub|hub_.*|trackio_.*|.*_token"
+)
+# A path inside a setting, as in local-dir:/home/ada/run or key=/home/ada/file; not an address on the web.
+_LOCAL_PATH = re.compile(r"(?<![\w./~])(?:~\w*|\.{1,2})?/(?!/)[^\s,;'\")\]}]*")
 
 
 def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | None) -> str | None:
@@ -24,7 +29,7 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
     Args:
         output_dir: The run's folder, which need not exist.
         overwrite: Whether an earlier run's checkpoints and results may be replaced.
-        resume: None for a new run, "true" for the newest checkpoint in `output_dir`, or a checkpoint's folder.
+        resume: None or "false" for a new run, "true" for the newest checkpoint in `output_dir`, or a checkpoint's folder.
 
     Returns:
         The checkpoint's folder, or None for a new run.
@@ -33,6 +38,8 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
         ValueError: The folder holds a run already; there is nothing to resume from; the folder cannot be written.
     """
     folder = Path(output_dir)
+    if resume and resume.lower() in ("false", "no", "0"):
+        resume = None
     if overwrite and resume:
         raise ValueError("--overwrite and --resume_from_checkpoint contradict each other: give one of them.")
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -54,6 +61,8 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
 def remove_earlier_run(output_dir: str | Path) -> None:
     """Removes an earlier run's checkpoints and results, and nothing else, from its folder."""
     folder = Path(output_dir)
+    if not (folder / "model.safetensors").exists() and not any(folder.glob("checkpoint-*")):
+        return  # no run of ours: a README.md there is somebody else's
     for path in [*folder.glob("checkpoint-*"), *(folder / name for name in RESULTS)]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -61,9 +70,7 @@ def remove_earlier_run(output_dir: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _checkpoint_to_resume(resume: str, newest: str | None, folder: Path) -> str | None:
-    if resume.lower() in ("false", "no", "0"):
-        return None
+def _checkpoint_to_resume(resume: str, newest: str | None, folder: Path) -> str:
     if resume.lower() in ("true", "yes", "1"):
         if newest is None:
             raise ValueError(
@@ -88,18 +95,22 @@ def public_settings(*instances: Any, only: Collection[str] | None = None) -> dic
     for instance in instances:
         values = instance.to_dict() if hasattr(instance, "to_dict") else dataclasses.asdict(instance)
         for name in (field.name for field in dataclasses.fields(instance) if field.init):
-            if name not in PRIVATE and not name.endswith("_token") and (only is None or name in only):
-                found[name] = _without_local_path(values[name])
+            if not PRIVATE.fullmatch(name) and (only is None or name in only):
+                found[name] = _without_local_paths(values[name])
     return found
 
 
-def _without_local_path(value: Any) -> Any:
-    """A path on this machine becomes its last part; everything else stays."""
-    if isinstance(value, str) and (
-        os.path.isabs(value) or value.startswith((".", "~")) or ("/" in value and os.path.exists(value))
-    ):
+def _without_local_paths(value: Any) -> Any:
+    """Of paths on this machine the last part is left; everything else stays."""
+    if isinstance(value, dict):
+        return {key: _without_local_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_local_paths(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if os.path.isabs(value) or value.startswith((".", "~")) or ("/" in value and os.path.exists(value)):
         return Path(value).name
-    return value
+    return _LOCAL_PATH.sub(lambda path: Path(path[0]).name, value)
 
 
 def default_output_dir(given: str | None, *names: str | None) -> str:
@@ -118,9 +129,11 @@ def portable_state(state: TrainerState) -> dict[str, Any]:
     return values
 
 
-def hardware(num_processes: int) -> str:
+def hardware(num_processes: int, device: torch.device) -> str:
     """What a run trains on, in words."""
-    if torch.cuda.is_available():
-        return f"{num_processes} x {torch.cuda.get_device_name()}"
+    if device.type == "cuda":
+        return f"{num_processes} x {torch.cuda.get_device_name(device)}"
+    if device.type != "cpu":
+        return f"{num_processes} x {device.type}"
     cores = f"{os.cpu_count()} CPU cores"
     return cores if num_processes == 1 else f"{cores} ({num_processes} processes)"

@@ -1,0 +1,75 @@
+"""A run's folder and what of its settings others may see."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+from hf_geo import GeoTrainingArguments
+from hf_geo.models.config import ModelArguments
+from hf_geo.training.figures import draw_geometry, draw_training_curves
+from hf_geo.training.runs import check_output_dir, hardware, public_settings, remove_earlier_run
+
+SHOWN = [
+    ("/home/ada/net", "net"),
+    ("~/net", "net"),
+    ("../nets/net", "net"),
+    ("local-dir:/home/ada/net", "local-dir:net"),
+    ("weights=/home/ada/w.pth,drop_rate=0.1", "weights=w.pth,drop_rate=0.1"),
+    ("hf-hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"),
+    ("https://example.org/a/b", "https://example.org/a/b"),
+    ("resnet18", "resnet18"),
+]
+
+
+@pytest.mark.parametrize(("value", "shown"), SHOWN, ids=[value for value, _ in SHOWN])
+def test_paths_of_the_machine_are_not_shown(value: str, shown: str) -> None:
+    assert public_settings(ModelArguments(model=value, model_args=value))["model"] == shown
+    args = GeoTrainingArguments("unused", lr_scheduler_kwargs={"file": value})
+    assert public_settings(args)["lr_scheduler_kwargs"] == {"file": shown}
+
+
+def test_the_account_is_not_shown() -> None:
+    args = GeoTrainingArguments(
+        "/home/ada/run",
+        run_name="ada",
+        project="ada",
+        hub_model_id="ada/x",
+        hub_token="hf_ada",
+        trackio_space_id="ada/y",
+    )
+    assert "lovelace" not in str(public_settings(args)) and public_settings(args, only={"seed", "hub_token"}) == {
+        "seed": 42
+    }
+
+
+def test_only_a_run_is_overwritten(tmp_path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "figures").mkdir()
+    remove_earlier_run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "figures"}
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    remove_earlier_run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
+
+
+def test_not_to_resume_does_not_mean_to_overwrite(tmp_path) -> None:
+    assert check_output_dir(tmp_path, overwrite=False, resume="false") is None
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="holds a finished run"):
+        check_output_dir(tmp_path, overwrite=False, resume="false")
+
+
+def test_the_hardware_is_what_was_used() -> None:
+    assert "CPU cores" in hardware(1, torch.device("cpu")) and "(2 processes)" in hardware(2, torch.device("cpu"))
+
+
+def test_names_are_no_formulas(tmp_path: Path) -> None:
+    """A `$` in a data set's name is matplotlib's sign for mathematics."""
+    log = [{"step": 1, "loss": 1.0}, {"step": 2, "geometry/angle/w": 0.1}]
+    title = r"my$\wrong{$data"
+    draw_training_curves(log, "accuracy", tmp_path / "training.png", title)
+    assert draw_geometry(log, tmp_path / "geometry.png", title)
+    assert all(imread(tmp_path / name).std() > 0 for name in ("training.png", "geometry.png"))
