@@ -168,6 +168,9 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         ValueError: The data set, the model or its tokenizer does not exist or they do not fit.
     """
     from_scratch = model_args.model == WORD_TRANSFORMER
+    if args.label_smoothing_factor:
+        # transformers shifts the labels only for the classes it knows by name, and would smooth the wrong words.
+        raise ValueError("--label_smoothing_factor is not for language models here: leave it at 0.")
     source = None if from_scratch else find_model(model_args.model)
     text = load_text_data(data_args)
     if from_scratch:
@@ -185,10 +188,12 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         processes=args.world_size,
         accumulation_steps=args.gradient_accumulation_steps,
         batch_size=args.per_device_train_batch_size,
+        eval_batch_size=args.per_device_eval_batch_size,
+        longest=getattr(model.config, "max_position_embeddings", None),
     )
     splits = [split for split in text.splits if split != "train"]
     sets = {"train": layout.training_set(), **{split: layout.evaluation_set(split) for split in splits}}
-    prompt = first_words(text.tokens("eval", tokenizer), tokenizer)
+    prompt = first_words(layout.tokens("eval"), tokenizer)
     return Job(
         task="text-generation",
         model=model,

@@ -64,6 +64,12 @@ class GeoTrainer(Trainer):
             raise ValueError(
                 "A subspace belongs to one model, which model_init would replace: give GeoTrainer the model."
             )
+        samples = getattr(subspace, "config", subspace).num_samples if subspace is not None else 1
+        if samples > 1 and self.args.gradient_checkpointing:
+            raise ValueError(
+                f"Gradient checkpointing runs the network again at the last of a batch's {samples} positions, which is wrong "
+                "for the others: use one position a batch (--subspace_samples 1), or no checkpointing."
+            )
         if self.args.milestones and self.train_dataset is not None and not has_length(self.train_dataset):
             raise ValueError(
                 "--milestones are epochs, and a stream has no known length: choose an --lr_scheduler_type."

@@ -1,0 +1,99 @@
+"""A subspace inside GeoTrainer: where batches run, what is added to the loss, evaluation at the centre, resume."""
+
+import pytest
+import torch
+from torch import nn
+
+from hf_geo import GeoTrainer, GeoTrainingArguments, Subspace, SubspaceConfig
+from hf_geo.optim import list_optimizers
+from hf_geo.subspaces import draw_generator
+from tests.training.problems import flat, make_problem
+from tests.training.test_trainer import Normalized
+
+
+def make_trainer(folder, model=None, subspace=None, **settings) -> GeoTrainer:
+    _, data = make_problem("points")
+    defaults = {
+        "max_steps": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "lr_scheduler_type": "constant",
+        "disable_tqdm": True,
+    }
+    args = GeoTrainingArguments(output_dir=str(folder), **{**defaults, **settings})
+    subspace = SubspaceConfig("line", jitter=0.5) if subspace is None else subspace
+    return GeoTrainer(model or Normalized(), args, train_dataset=data, eval_dataset=data, subspace=subspace)
+
+
+def test_one_update_is_the_papers(tmp_path) -> None:
+    """By hand: the loss at the drawn position plus beta times the squared cosine of the ends, one step of SGD."""
+    config = SubspaceConfig("line", jitter=0.5, beta=0.7)
+    trainer = make_trainer(
+        tmp_path, make_problem("points")[0], config, optim="sgd", learning_rate=0.1, max_steps=1, max_grad_norm=0.0
+    )
+    model, _ = make_problem("points")
+    subspace = Subspace.attach(model, config, seed=trainer.args.seed)
+    batch = next(iter(trainer.get_train_dataloader()))
+    subspace.sample(draw_generator(trainer.args.seed, 0, 0, 0))
+    loss = model(**batch)["loss"] + 0.7 * subspace.regularizer(pair=(0, 1))
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    expected = torch.cat([(p - 0.1 * g).flatten() for p, g in zip(model.parameters(), gradients, strict=True)])
+    trainer.train()
+    torch.testing.assert_close(flat(trainer.model), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_a_resumed_subspace_ends_bit_identical(tmp_path, name: str) -> None:
+    def trained(folder, checkpoint=None):
+        trainer = make_trainer(
+            tmp_path / folder, optim=name, save_strategy="steps", save_steps=2, gradient_accumulation_steps=2
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trainer.model.state_dict()
+
+    unbroken = trained("whole")
+    resumed = trained("resumed", str(tmp_path / "whole" / "checkpoint-2"))
+    assert [key for key in unbroken if not torch.equal(unbroken[key], resumed[key])] == []
+
+
+def test_evaluation_is_at_the_centre_and_leaves_the_statistics(tmp_path) -> None:
+    trainer = make_trainer(tmp_path, optim="fromage", eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    shown = trainer.evaluate()["eval_loss"]
+    assert all(torch.equal(before[key], value) for key, value in trainer.model.state_dict().items())
+    centre = Normalized()
+    centre.load_state_dict(trainer.subspace.folded_state_dict(0.5))
+    centre.train()  # the statistics of all samples at once, which recalibration averages over batches
+    data = trainer.train_dataset
+    with torch.no_grad():
+        direct = centre(
+            torch.stack([data[i]["x"] for i in range(40)]), torch.stack([data[i]["labels"] for i in range(40)])
+        )["loss"]
+    assert shown == pytest.approx(direct.item(), abs=0.15)
+
+
+def test_settling_takes_statistics_of_the_centre_for_good(tmp_path) -> None:
+    trainer = make_trainer(tmp_path, optim="fromage")
+    trainer.train()
+    wandering = trainer.model.norm.running_mean.clone()
+    trainer.settle_subspace()
+    settled = trainer.model.norm.running_mean.clone()
+    trainer.evaluate()
+    assert not torch.equal(wandering, settled) and torch.equal(settled, trainer.model.norm.running_mean)
+    hidden = trainer.model.hidden(torch.stack([trainer.train_dataset[i]["x"] for i in range(40)]))
+    torch.testing.assert_close(settled, hidden.mean(0).detach(), rtol=0, atol=1e-8)
+
+
+def test_several_positions_a_batch(tmp_path) -> None:
+    config = SubspaceConfig("simplex", num_points=3, num_samples=4, jitter=0.5)
+    trainer = make_trainer(tmp_path, subspace=config, optim="fromage")
+    trainer.train()
+    assert len({round(row["loss"], 6) for row in trainer.state.log_history if "loss" in row}) == 4
+
+
+def test_bad_combinations(tmp_path) -> None:
+    with pytest.raises(ValueError, match="positions, which is wrong"):
+        make_trainer(tmp_path, subspace=SubspaceConfig("line", num_samples=2), gradient_checkpointing=True)
+    with pytest.raises(ValueError, match="nothing to regularize"):
+        make_trainer(tmp_path, nn.BatchNorm1d(8).double(), optim="fromage")
