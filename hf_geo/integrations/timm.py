@@ -15,8 +15,9 @@ logger = logging.getLogger(__name__)
 def register_timm() -> None:
     """Adds every registered method to timm's optimizer registry, under the same name; calling it again changes nothing.
 
-    timm hands an optimizer parameters, not a model. For a method with a geometry pass the groups along:
-    `create_optimizer_v2(model, "adamsrt", param_group_fn=lambda m: hf_geo.optim.param_groups(m, "adamsrt"))`.
+    timm hands an optimizer parameters, not a model. For a method with a geometry pass the groups along, whose learning
+    rate and weight decay take the place of timm's: `create_optimizer_v2(model, "adamsrt",
+    param_group_fn=lambda m: hf_geo.optim.param_groups(m, "adamsrt", lr=lr, weight_decay=weight_decay))`.
     """
     present = set(default_registry.list_optimizers())
     for name in list_optimizers():
@@ -36,7 +37,8 @@ def register_timm() -> None:
 
 def _constructor(method: Method) -> Callable[..., torch.optim.Optimizer]:
     def construct(params, weight_decay: float = 0.0, **settings) -> torch.optim.Optimizer:
-        groups = [group if isinstance(group, dict) else {"params": [group]} for group in params]
+        params = list(params)
+        groups = [dict(group) for group in params] if params and isinstance(params[0], dict) else [{"params": params}]
         if "weight_decay" in method.arguments:
             settings["weight_decay"] = weight_decay
         else:
@@ -52,7 +54,7 @@ def _constructor(method: Method) -> Callable[..., torch.optim.Optimizer]:
         if method.geometry and not any(group.get("name") == "geometry" for group in groups):
             logger.warning(
                 "%s treats all weights plainly here, since timm hands it no model: give param_group_fn=lambda model: "
-                "hf_geo.optim.param_groups(model, %r) to use its geometry.", method.name, method.name,
+                "hf_geo.optim.param_groups(model, %r, lr=...) to use its geometry.", method.name, method.name,
             )  # fmt: skip
         settings.setdefault("lr", method.lr)
         method.check_settings(settings)

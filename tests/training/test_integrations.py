@@ -66,6 +66,16 @@ def test_timm_creates_every_method(name: str, caplog) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+def test_timms_parameters_are_one_group() -> None:
+    register_timm()
+    parameters = list(timm.create_model("test_resnet").parameters())
+    given = [{"params": parameters, "weight_decay": 0.1}]
+    for params in (parameters, iter(parameters), given):
+        optimizer = timm.optim.create_optimizer_v2(params, "alig", lr=0.1)
+        assert [len(group["params"]) for group in optimizer.param_groups] == [len(parameters)]
+    assert given == [{"params": parameters, "weight_decay": 0.1}]
+
+
 def test_timm_says_when_it_leaves_the_geometry_out(caplog) -> None:
     register_timm()
     timm.optim.create_optimizer_v2(timm.create_model("test_resnet"), "adamsrt", lr=1e-3)

@@ -240,6 +240,25 @@ def test_buffers_stay_between_the_forwards_of_an_update(tmp_path) -> None:
     assert kept.accelerator.ddp_handler.broadcast_buffers is True
 
 
+def test_the_regularizer_counts_once_an_update(tmp_path) -> None:
+    """Also where a loss of the user's is over all items of an update, which transformers then leaves undivided."""
+
+    def summed(outputs, labels, num_items_in_batch):
+        return nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum") / num_items_in_batch
+
+    def first_loss(**settings) -> float:
+        model, data = make_problem("points")
+        args = GeoTrainingArguments(str(tmp_path), max_steps=1, logging_steps=1, save_strategy="no", **settings)
+        line = SubspaceConfig("line", beta=100.0)
+        trainer = GeoTrainer(model, args, train_dataset=data, compute_loss_func=summed, subspace=line)
+        trainer.train()
+        return trainer.state.log_history[0]["loss"]
+
+    whole = first_loss(per_device_train_batch_size=8)
+    accumulated = first_loss(per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    assert 100 < whole < 104 and accumulated == pytest.approx(whole, abs=0.1)
+
+
 def test_a_subspace_trains_on_a_stream(tmp_path) -> None:
     trainer = make_subspace_trainer(tmp_path)
     trainer.train_dataset = Stream()
