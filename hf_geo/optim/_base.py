@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from ._shards import local, local_grad, wide_dtype
 
-# Elements of a block: what one of the several small operations on it has written is still in the cache for the next.
-BLOCK = 1 << 19
+# Elements that are worked on together: what one operation has read or written is still in the cache
+# for the next, many small tensors share a call, and temporaries stay small.
+BLOCK = 1 << 20
 
 
 def check_number(
@@ -44,10 +45,8 @@ def check_number(
     if not is_tensor and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"{name} has to be a number{' or None' if optional else ''}, not {value!r}.")
     if not 0 <= value < below or (positive and value == 0):
-        floor = "above 0" if positive else "at least 0"
-        raise ValueError(
-            f"{name} has to be {floor} and {'finite' if math.isinf(below) else f'below {below:g}'}, not {value}."
-        )
+        floor, top = "above 0" if positive else "at least 0", "finite" if math.isinf(below) else f"below {below:g}"
+        raise ValueError(f"{name} has to be {floor} and {top}, not {value}.")
     group[name] = value if is_tensor else float(value)
 
 
@@ -57,6 +56,20 @@ def check_flag(group: dict[str, Any], name: str) -> None:
         raise TypeError(f"{name} has to be True or False, not {group[name]!r}.")
 
 
+def batches(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Cuts a list into short ones, each of one device and dtype, in the same way on all processes."""
+    batch: list[Tensor] = []
+    size = 0
+    for p in params:
+        if batch and (size + p.numel() > BLOCK or p.device != batch[0].device or p.dtype != batch[0].dtype):
+            yield batch
+            batch, size = [], 0
+        batch.append(p)
+        size += p.numel()
+    if batch:
+        yield batch
+
+
 def blocks(axis: int | None, x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cuts a parameter, its gradient and state alike along `axis` (None: not at all) into blocks to be updated in place.
 
@@ -64,13 +77,12 @@ def blocks(axis: int | None, x: Tensor, *others: Tensor) -> Iterator[tuple[Tenso
     half-precision parameter is rounded back once its block is done.
     """
     tensors = (x, *others)
-    if axis is not None and x.numel() > BLOCK and x.device.type == "cpu" and not torch.compiler.is_compiling():
+    pieces = iter((tensors,))
+    if axis is not None and x.numel() > BLOCK and x.is_cpu and not torch.compiler.is_compiling():
         count = max(1, BLOCK * x.shape[axis] // x.numel())
         pieces = zip(*(t.split(count, axis) for t in tensors), strict=True)
-    else:
-        pieces = (tensors,)
     dtype = wide_dtype(x)
-    if all(t.dtype == dtype for t in tensors):
+    if all(t.dtype is dtype for t in tensors):
         yield from pieces
         return
     for piece in pieces:
@@ -120,7 +132,7 @@ class GeometricOptimizer(Optimizer):
 
     @abstractmethod
     def _check_group(self, group: dict[str, Any]) -> None:
-        """Brings the settings into their final form; raises `TypeError` or `ValueError` for those that cannot be used."""
+        """Brings settings into their final form; raises `TypeError` or `ValueError` for those that cannot be used."""
 
     @abstractmethod
     def _update(self, loss: Any) -> None:
@@ -148,13 +160,16 @@ class GeometricOptimizer(Optimizer):
 
     def _with_gradient(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
         """Every group with those of its parameters that have a gradient."""
-        gathered = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        for _, params in gathered:
+        gathered = []
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
             for p in params:
-                self._refuse(p)
+                if p.grad.layout is not torch.strided or p.grad.is_complex() or p not in self.state:
+                    self._refuse_unusable(p)
+            gathered.append((group, params))
         return gathered
 
-    def _refuse(self, p: Tensor) -> None:
+    def _refuse_unusable(self, p: Tensor) -> None:
         name, shape = type(self).__name__, tuple(p.shape)
         if p.grad.layout is not torch.strided or p.grad.is_complex():
             kind = "complex" if p.grad.is_complex() else "sparse"
@@ -169,6 +184,20 @@ class GeometricOptimizer(Optimizer):
                 "or DeepSpeed ZeRO: use FSDP2 (torch.distributed.fsdp.fully_shard) or DDP."
             )
 
+    def _ensure_state(self, params: list[Tensor], **makers: Callable[[Tensor], Tensor]) -> None:
+        """Makes what the state of `params` lacks."""
+        for p in params:
+            state = self.state[p]
+            for key, make in makers.items():
+                if key not in state:
+                    state[key] = make(p)
+
+    def _tensors(self, params: list[Tensor], *keys: str) -> list[list[Tensor]]:
+        """This process's parts of `params`, of their gradients, and of what their state holds under `keys`."""
+        states = [self.state[p] for p in params] if keys else []
+        columns = ([local(state[key]) for state in states] for key in keys)
+        return [[local(p) for p in params], [local_grad(p) for p in params], *columns]
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As `torch.optim.Optimizer.load_state_dict`, but state stays float32 where a parameter is of half precision."""
         loaded = []
@@ -181,5 +210,6 @@ class GeometricOptimizer(Optimizer):
         params = (p for group in self.param_groups for p in group["params"])
         for key, p in zip(keys, params, strict=True):
             for name, value in loaded[0]["state"].get(key, {}).items():
-                if name != "step" and self.state[p][name].dtype != wide_dtype(p):
-                    self.state[p][name] = value.to(device=p.device, dtype=wide_dtype(p), copy=True)
+                dtype = torch.float32 if name == "step" else wide_dtype(p)
+                if self.state[p][name].dtype != dtype or self.state[p][name].device != p.device:
+                    self.state[p][name] = value.to(device=p.device, dtype=dtype, copy=True)

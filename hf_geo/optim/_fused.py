@@ -1,6 +1,7 @@
 """The plain steps of SGD and Adam, by torch's fused kernels: one pass over the memory."""
 
 from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
@@ -8,50 +9,34 @@ from torch.optim.sgd import sgd
 
 from ._shards import wide_dtype
 
-# Elements that are worked on together: many small tensors cost one call, what one call has
-# written is still in the cache for the next, and copies of what needs copying stay small.
-BATCH = 1 << 20
 
-
-def batches(weights: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> Iterator[list[list[Tensor]]]:
-    """Short lists of the same tensors, of one device and dtype, that torch's fused kernels can take, to be updated in place.
+def lend(weights: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Yields, once, the same tensors as torch's fused kernels can take them, to be updated in place.
 
     The kernels need one dtype and the same dense memory layout for a weight, its gradient and its state, and do not check
-    the latter. Tensors that differ are lent out as copies, float32 or wider, and all but the gradients copied back.
+    the latter. Tensors that are neither contiguous nor all channels-last, or of half precision, are lent out as copies; all
+    but the gradients are copied back.
     """
-    batch, size, kind = [], 0, None
-    for row in zip(weights, grads, *states, strict=True):
-        if batch and (size >= BATCH or (row[0].device, row[0].dtype) != kind):
-            yield from _lend(batch)
-            batch, size = [], 0
-        kind = row[0].device, row[0].dtype
-        batch.append(row)
-        size += row[0].numel()
-    if batch:
-        yield from _lend(batch)
+    lists = [weights, grads, *states]
+    odd = [i for i, row in enumerate(zip(*lists, strict=True)) if not _fit(row)]
+    if not odd:
+        yield lists
+        return
+    lent = [list(tensors) for tensors in lists]
+    for i in odd:
+        for tensors in lent:
+            tensors[i] = tensors[i].to(wide_dtype(weights[i]), memory_format=torch.contiguous_format, copy=True)
+    yield lent
+    for i in odd:
+        for original, copy in zip([weights, *states], [lent[0], *lent[2:]], strict=True):
+            original[i].copy_(copy[i])
 
 
-def _lend(batch: list[tuple[Tensor, ...]]) -> Iterator[list[list[Tensor]]]:
-    lent = [row if _alike(row) else _copies(row) for row in batch]
-    yield [list(column) for column in zip(*lent, strict=True)]
-    for originals, copies in zip(batch, lent, strict=True):
-        if copies is not originals:
-            for i in (0, *range(2, len(copies))):
-                originals[i].copy_(copies[i])
-
-
-def _copies(row: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(row[0], dtype=wide_dtype(row[0])).copy_(t) for t in row)
-
-
-def _alike(row: tuple[Tensor, ...]) -> bool:
-    x = row[0]
-    if any(t.dtype != wide_dtype(x) for t in row):
+def _fit(row: tuple[Tensor, ...]) -> bool:
+    dtype = wide_dtype(row[0])
+    if any(t.dtype is not dtype for t in row):
         return False
-    if all(t.is_contiguous() for t in row):
-        return True
-    dense = torch.empty_like(x, device="meta").stride() == x.stride()
-    return dense and all(t.stride() == x.stride() for t in row)
+    return all(t.is_contiguous() for t in row) or all(t.is_contiguous(memory_format=torch.channels_last) for t in row)
 
 
 def sgd_step(
@@ -88,18 +73,6 @@ def sgd_step(
     )
 
 
-def _sgd_by_hand(weights, grads, buffers, lr, momentum, dampening, weight_decay, nesterov, skip) -> None:
-    # torch.compile cannot look into the fused kernel, and makes one of its own of this.
-    for i, (x, g) in enumerate(zip(weights, grads, strict=True)):
-        if weight_decay:
-            g = g.add(x, alpha=weight_decay)
-        if buffers:
-            buffer = buffers[i] * momentum + g * (1 - dampening)
-            g = g.add(buffer, alpha=momentum) if nesterov else buffer
-            buffers[i].copy_(buffer if skip is None else torch.where(skip == 1, buffers[i], buffer))
-        x.copy_(x - lr * g if skip is None else torch.where(skip == 1, x, x - lr * g))
-
-
 def adam_step(
     weights: list[Tensor],
     grads: list[Tensor],
@@ -113,6 +86,8 @@ def adam_step(
     weight_decay: float,
 ) -> None:
     """One step of `torch.optim.Adam` in place; counts it in `steps`."""
+    if torch.compiler.is_compiling():
+        return _adam_by_hand(weights, grads, exp_avgs, exp_avg_sqs, steps, lr, *betas, eps, weight_decay)
     adam(
         weights,
         grads,
@@ -121,7 +96,7 @@ def adam_step(
         [],
         steps,
         fused=True,
-        lr=lr,
+        lr=lr.float() if isinstance(lr, Tensor) and not lr.is_cpu else lr,
         beta1=betas[0],
         beta2=betas[1],
         eps=eps,
@@ -129,3 +104,34 @@ def adam_step(
         amsgrad=False,
         maximize=False,
     )
+
+
+def count_step(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:
+    """Counts a step, and gives Adam's bias corrections `1 - beta ** step`: for each beta, a 0-dim tensor a parameter."""
+    torch._foreach_add_(steps, 1)
+    counts = torch.stack([step.to(steps[0].device) for step in steps]).double()
+    return [(1 - beta**counts).unbind() for beta in betas]
+
+
+# torch.compile cannot look into the fused kernels, and makes its own of the following.
+
+
+def _sgd_by_hand(weights, grads, buffers, lr, momentum, dampening, weight_decay, nesterov, skip) -> None:
+    for i, (x, g) in enumerate(zip(weights, grads, strict=True)):
+        if weight_decay:
+            g = g.add(x, alpha=weight_decay)
+        if buffers:
+            buffer = buffers[i] * momentum + g * (1 - dampening)
+            g = g.add(buffer, alpha=momentum) if nesterov else buffer
+            buffers[i].copy_(buffer if skip is None else torch.where(skip == 1, buffers[i], buffer))
+        x.copy_(x - lr * g if skip is None else torch.where(skip == 1, x, x - lr * g))
+
+
+def _adam_by_hand(weights, grads, exp_avgs, exp_avg_sqs, steps, lr, beta1, beta2, eps, weight_decay) -> None:
+    corrections = count_step(steps, beta1, beta2)
+    for x, g, m, v, c1, c2 in zip(weights, grads, exp_avgs, exp_avg_sqs, *corrections, strict=True):
+        if weight_decay:
+            g = g.add(x, alpha=weight_decay)
+        m.lerp_(g, 1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        x.sub_(lr / c1 * m / ((v / c2).sqrt() + eps))

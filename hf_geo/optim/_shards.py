@@ -34,8 +34,8 @@ def split_over(param: Tensor, axes: Iterable[int] | None = None) -> tuple[Any, .
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
-    """What `tensor` is computed in and its state kept in: float32 for half precision, else its own dtype."""
-    return torch.promote_types(tensor.dtype, torch.float32)
+    """What `tensor` is computed in and its state kept in: float64 for float64, float32 for all else."""
+    return torch.float64 if tensor.dtype is torch.float64 else torch.float32
 
 
 def norms(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
@@ -44,9 +44,15 @@ def norms(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
     Returns:
         Shape (number of tensors,), float32 or wider.
     """
-    # Row by row first: more exact than one long float32 sum, and both threads work.
-    rows = (torch.linalg.vector_norm(t, dim=tuple(range(1, t.ndim)), dtype=wide_dtype(t)) for t in tensors)
-    values = torch.stack([torch.linalg.vector_norm(r).to(tensors[0].device) for r in rows])
+    # Row by row first: more exact than one long float32 sum, and every thread has work.
+    rows = [
+        torch.linalg.vector_norm(t, dim=tuple(range(1, t.ndim)), dtype=wide_dtype(t))
+        if t.ndim > 1
+        else t.to(wide_dtype(t))
+        for t in tensors
+    ]
+    device = tensors[0].device
+    values = torch.stack([norm.to(device) for norm in torch._foreach_norm(rows)])
     shared = defaultdict(list)
     for i, p in enumerate(params):
         for group in split_over(p):

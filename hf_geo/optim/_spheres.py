@@ -1,7 +1,6 @@
 """Row algebra of the sphere methods: a weight as independent groups ("rows"), their dots and norms, on shards too."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,6 +10,9 @@ from torch import Tensor
 
 from ._base import GeometricOptimizer, check_flag
 from ._shards import split_over
+
+# Keeps what is divided by the cube of a norm finite where a row is zero.
+SMALLEST_NORM = 1e-12
 
 
 class Rows(NamedTuple):
@@ -33,12 +35,14 @@ class Rows(NamedTuple):
         """The rows of `param` that `channel_dims` index; None when there are none, or of one element each."""
         if channel_dims is None:
             return None
-        rows = _rows(param.shape, tuple(channel_dims))
-        if rows is None:
+        kept = [axis % param.ndim for axis in channel_dims]
+        dims = tuple(axis for axis in range(param.ndim) if axis not in kept)
+        size = prod([param.shape[axis] for axis in dims])
+        if size == 1:
             return None
-        groups = split_over(param, rows.dims)
+        groups = split_over(param, dims)
         # All processes have to make the same sums, so where rows are spread there is one block.
-        return rows._replace(axis=None, groups=groups) if groups else rows
+        return cls(None if groups or not kept else min(kept), dims, size, groups)
 
     def norm(self, a: Tensor) -> Tensor:
         """Norm of every row, with `dims` kept as axes of one element."""
@@ -49,18 +53,19 @@ class Rows(NamedTuple):
         """Inner product of every row of `a` with that of `b`, shaped as `norm`."""
         return self._over_shards((a * b).sum(self.dims, keepdim=True))
 
+    def project(self, a: Tensor, x: Tensor, norm: Tensor, scale: Tensor | None = None) -> Tensor:
+        """`scale` times the part of `a` that is tangent to the spheres through the rows of `x`, whose norms are `norm`."""
+        scaled_norm = norm if scale is None else norm * scale
+        leading = self.dims == tuple(range(1, x.ndim)) and x.is_contiguous() and a.is_contiguous()
+        if leading and not self.groups and (x.is_cpu or x.is_cuda) and not torch.compiler.is_compiling():
+            # The backward pass of weight normalization is this projection, in one pass over the memory.
+            return torch.ops.aten._weight_norm_interface_backward(a, x, scaled_norm, norm, 0)[0]
+        return torch.addcmul(a, x, self.dot(a, x) / (norm * norm), value=-1).mul_(scaled_norm / norm)
+
     def _over_shards(self, partial: Tensor) -> Tensor:
         for group in self.groups:
             dist.all_reduce(partial, group=group)
         return partial
-
-
-@lru_cache(maxsize=None)
-def _rows(shape: torch.Size, channel_dims: tuple[int, ...]) -> Rows | None:
-    kept = sorted(axis % len(shape) for axis in channel_dims)
-    dims = tuple(axis for axis in range(len(shape)) if axis not in kept)
-    size = prod(shape[axis] for axis in dims)
-    return None if size == 1 else Rows(kept[0] if kept else None, dims, size)
 
 
 class SphericalOptimizer(GeometricOptimizer):
@@ -100,3 +105,10 @@ class SphericalOptimizer(GeometricOptimizer):
     @staticmethod
     def _channel_dims(group: dict[str, Any]) -> tuple[int, ...] | None:
         return (0,) if group["channel_wise"] else group["channel_dims"]
+
+    def _divided(self, group: dict[str, Any], params: list[Tensor]) -> tuple[list[Tensor], list[tuple[Tensor, Rows]]]:
+        """Parameters that take the plain step, and those that have rows, with them."""
+        dims = self._channel_dims(group)
+        rows = [Rows.of(p, dims) for p in params]
+        plain = [p for p, r in zip(params, rows, strict=True) if r is None]
+        return plain, [(p, r) for p, r in zip(params, rows, strict=True) if r is not None]

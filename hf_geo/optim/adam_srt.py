@@ -1,10 +1,9 @@
-"""AdamSRT and AdamS: Adam for weights that a normalization layer makes scale-invariant.
+"""AdamSRT and AdamS: Adam with one second moment a group of scale-invariant weights, and moments that follow the sphere.
 
 Roburin, de Mont-Marin, Bursuc, Marlet, Perez, Aubry: Spherical Perspective on Learning with Normalization Layers.
 Neurocomputing 487 (2022), arXiv 2006.13382.
 """
 
-from itertools import islice
 from math import sqrt
 from numbers import Real
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._base import blocks, check_flag, check_number
-from ._fused import adam_step, batches
-from ._shards import local, local_grad, zeros_like
-from ._spheres import Rows, SphericalOptimizer
+from ._base import batches, blocks, check_flag, check_number
+from ._fused import adam_step, count_step, lend
+from ._shards import zeros_like
+from ._spheres import SMALLEST_NORM, Rows, SphericalOptimizer
 
 
 class _SphericalAdam(SphericalOptimizer):
@@ -28,41 +27,39 @@ class _SphericalAdam(SphericalOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._with_gradient():
-            rows = [Rows.of(p, self._channel_dims(group)) for p in params]
-            for p, r in zip(params, rows, strict=True):
-                if not self.state[p]:
-                    self.state[p]["step"] = torch.zeros((), device=p.device)
-                    self.state[p]["exp_avg"] = zeros_like(p)
-                    self.state[p]["exp_avg_sq"] = zeros_like(p, r.dims if r else ())
-            # torch.compile cannot look into the fused kernel, and makes one of its own of the steps on groups of one.
-            fused = [r is None and not torch.compiler.is_compiling() for r in rows]
-            self._adam(group, [p for p, f in zip(params, fused, strict=True) if f])
-            self._spherical(group, [(p, r) for p, r, f in zip(params, rows, fused, strict=True) if not f])
+            plain, curved = self._divided(group, params)
+            moments = {"step": lambda p: torch.zeros((), device=p.device), "exp_avg": zeros_like}
+            self._ensure_state(plain, **moments, exp_avg_sq=zeros_like)
+            for p, rows in curved:
+                self._ensure_state([p], **moments, exp_avg_sq=lambda p, rows=rows: zeros_like(p, rows.dims))
+            self._adam(group, plain)
+            if curved:
+                self._on_spheres(group, curved)
 
     def _adam(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        moments = ([local(self.state[p][key]) for p in params] for key in ("exp_avg", "exp_avg_sq"))
-        steps = iter([self.state[p]["step"] for p in params])
-        settings = {k: group[k] for k in ("lr", "betas", "eps", "weight_decay")}
-        for batch in batches([local(p) for p in params], [local_grad(p) for p in params], *moments):
-            adam_step(*batch, list(islice(steps, len(batch[0]))), **settings)
+        settings = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
+        for batch in batches(params):
+            for lent in lend(*self._tensors(batch, "exp_avg", "exp_avg_sq")):
+                adam_step(*lent, [self.state[p]["step"] for p in batch], **settings)
 
-    def _spherical(self, group: dict[str, Any], members: list[tuple[Tensor, Rows | None]]) -> None:
-        if not members:
-            return
-        corrections = advance([self.state[p]["step"] for p, _ in members], *group["betas"])
-        for (p, r), c1, c2 in zip(members, *corrections, strict=True):
+    def _on_spheres(self, group: dict[str, Any], curved: list[tuple[Tensor, Rows]]) -> None:
+        params, (beta1, beta2) = [p for p, _ in curved], group["betas"]
+        corrections = count_step([self.state[p]["step"] for p in params], beta1, beta2)
+        columns = self._tensors(params, "exp_avg", "exp_avg_sq")
+        for (_, rows), *tensors, c1, c2 in zip(curved, *columns, *corrections, strict=True):
             # lr * sqrt(d) * (m / c1) / (sqrt(v / c2) + eps), with the constants taken out of the loop
-            scale = group["lr"] * sqrt(r.size if r else 1) * c2.sqrt() / c1
-            eps = group["eps"] * c2.sqrt()
-            tensors = (local(p), local_grad(p), local(self.state[p]["exp_avg"]), local(self.state[p]["exp_avg_sq"]))
-            for x, g, m, v in blocks(r.axis if r else None, *tensors):
+            root = c2.sqrt()
+            scale, eps = group["lr"] * sqrt(rows.size) * root / c1, group["eps"] * root
+            for x, g, m, v in blocks(rows.axis, *tensors):
                 if group["weight_decay"]:
                     g = g.add(x, alpha=group["weight_decay"])
-                a = adam_s(x, g, m, v, r, scale, eps, *group["betas"])
-                if r and group.get("rt", False):
-                    transport(x, m, v, a, r, group["eps"])
+                m.lerp_(g, 1 - beta1)
+                v.lerp_(rows.norm(g).square_(), 1 - beta2)
+                rate = scale / v.sqrt().add_(eps)
+                if group.get("rt", False):
+                    move_and_transport(x, m, v, rate, rows, group["eps"])
                 else:
-                    x.addcmul_(m, a, value=-1)
+                    x.addcmul_(m, rate, value=-1)
 
 
 def check_betas(group: dict[str, Any]) -> None:
@@ -75,42 +72,54 @@ def check_betas(group: dict[str, Any]) -> None:
     group["betas"] = (float(betas[0]), float(betas[1]))
 
 
-def advance(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:
-    """Counts a step, and gives Adam's bias corrections `1 - beta ** step`: for each beta, a 0-dim tensor a parameter."""
-    torch._foreach_add_(steps, 1)
-    counts = torch.stack([step.to(steps[0].device) for step in steps]).double()
-    return [(1 - beta**counts).unbind() for beta in betas]
-
-
-def adam_s(
-    x: Tensor,
-    g: Tensor,
-    m: Tensor,
-    v: Tensor,
-    rows: Rows | None,
-    scale: Tensor,
-    eps: Tensor,
-    beta1: float,
-    beta2: float,
-) -> Tensor:
-    m.lerp_(g, 1 - beta1)
-    length = rows.norm(g) if rows else g
-    v.mul_(beta2).addcmul_(length, length, value=1 - beta2)
-    return scale / v.sqrt().add_(eps)
-
-
-def transport(x: Tensor, m: Tensor, v: Tensor, a: Tensor, rows: Rows, eps: float) -> None:
-    before = rows.norm(x)
-    x.addcmul_(m, a, value=-1)
-    after = rows.norm(x)
-    after = after.mul_(after)
+def move_and_transport(x: Tensor, m: Tensor, v: Tensor, rate: Tensor, rows: Rows, eps: float) -> None:
+    """Moves `x` by `-rate * m`, and scales and transports both moments to the new point, in place."""
+    before = rows.norm(x).square_()
+    x.addcmul_(m, rate, value=-1)
+    norm = rows.norm(x).clamp_min_(SMALLEST_NORM)
+    after = norm * norm
     padded = after + eps
-    v.mul_(before.mul_(before)).div_(padded)
-    radial = rows.dot(m, x).div_(padded)
-    m.mul_(after.div_(padded)).addcmul_(x, radial, value=-1)
+    v.mul_(before).div_(padded)
+    m.copy_(rows.project(m, x, norm, after.div_(padded)))
 
 
 class AdamSRT(_SphericalAdam):
+    """AdamSRT: AdamS whose moments are rescaled and transported to the new point of the sphere.
+
+    For each group x of d weights that `channel_dims` tells apart, with gradient g (weight decay included), at step k
+
+        m <- beta1 * m + (1 - beta1) * g,  v <- beta2 * v + (1 - beta2) * |g|^2
+        x' <- x - lr * sqrt(d) * m / (1 - beta1^k) / (sqrt(v / (1 - beta2^k)) + eps)
+        v <- v |x|^2 / |x'|^2,  m <- ((x.x') m - (m.x') x) / |x'|^2
+
+    with one number v a group. The last line is the rescaling and transport ("RT") that AdamS leaves out; since x' differs
+    from x by a multiple of m, the new m is m - (m.x') / |x'|^2 x', its projection at x', which is how it is computed.
+    Groups of one weight, and parameters without `channel_dims`, take Adam's step.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Learning rate; a number or a 0-dim tensor.
+        betas: The moments' decays, in [0, 1).
+        eps: Added to the root of the second moment, and to |x'|^2 where the last line divides by it.
+        weight_decay: Added to the gradient as `weight_decay * x`.
+        channel_dims: The axes that index independent groups: `[0]` for the filters before a BatchNorm, `[]` for a whole
+            tensor before a LayerNorm, None for plain Adam.
+        channel_wise: True is `channel_dims=[0]`.
+        rt: Whether to rescale and transport; False is AdamS.
+
+    Raises:
+        TypeError: A setting is not of its kind.
+        ValueError: A setting is out of its range; `channel_dims` names an axis that a parameter lacks, or one twice.
+
+    The state is `step`, `exp_avg` (m) and `exp_avg_sq` (v): one number a group, so about half of Adam's memory.
+
+    Differs from the authors' code: v is not kept once a weight, gradients stay as they are, `step` takes a closure.
+
+    Example:
+        >>> groups = [{"params": convolutions, "channel_wise": True}, {"params": rest}]
+        >>> optimizer = AdamSRT(groups, lr=1e-3, betas=(0.9, 0.99))
+    """
+
     def __init__(
         self,
         params: Any,
@@ -131,6 +140,24 @@ class AdamSRT(_SphericalAdam):
 
 
 class AdamS(_SphericalAdam):
+    """AdamS: Adam with one second moment a group of scale-invariant weights.
+
+    For each group x of d weights that `channel_dims` tells apart, with gradient g (weight decay included), at step k
+
+        m <- beta1 * m + (1 - beta1) * g,  v <- beta2 * v + (1 - beta2) * |g|^2
+        x <- x - lr * sqrt(d) * m / (1 - beta1^k) / (sqrt(v / (1 - beta2^k)) + eps)
+
+    Groups of one weight, and parameters without `channel_dims`, take Adam's step.
+
+    Args:
+        params, lr, betas, eps, weight_decay, channel_dims, channel_wise: As in `AdamSRT`.
+
+    Raises:
+        TypeError, ValueError: As `AdamSRT`.
+
+    State, and what differs from the authors' code: as `AdamSRT`.
+    """
+
     def __init__(
         self,
         params: Any,

@@ -1,9 +1,9 @@
-"""ALI-G: the step size follows from the loss, on the premise that it can be brought to zero.
+"""ALI-G: the step size follows from the loss, on the premise that the loss can be brought to zero.
 
 Berrada, Zisserman, Kumar: Training Neural Networks for and by Interpolation. ICML 2020, arXiv 1906.05661.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Any
 
@@ -11,19 +11,60 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ._base import GeometricOptimizer, check_flag, check_number
-from ._fused import batches, sgd_step
+from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
+from ._fused import lend, sgd_step
 from ._shards import local, local_grad, norms, zeros_like
 
-# The `lr` of an unbounded group: finite, so that a scheduler's changes of it can be seen (0.1 * infinity cannot).
+# The `lr` of an unbounded group: finite, so that a scheduler's change of it can be seen (a tenth of infinity cannot).
 UNBOUNDED = torch.finfo(torch.float32).max
 
 
 class AliG(GeometricOptimizer):
-    """ALI-G."""
+    """ALI-G: SGD whose step size is the loss over the squared gradient norm, up to a bound.
+
+    With the loss l of the gradients g at hand, taken over all parameters of all groups,
+
+        size <- min(lr, max(0, l) / (|g|^2 + eps))
+        b <- momentum * b + size * g
+        w <- w - size * g - momentum * b
+
+    or, with `adjusted_momentum`, b <- momentum * b + g and w <- w - size * (g + momentum * b). Then all parameters
+    together are scaled back to the norm `max_norm` if they exceed it, or `projection_fn()` is called.
+
+    `step` needs the loss: as what its closure returns, `step(lambda: loss)`, which does not have to evaluate the model
+    again; or through `set_loss(loss)` before `step()`. It is the loss whose gradient is at hand: averaged over processes
+    and micro-batches as the gradient is, and not scaled for mixed precision. Do not clip the gradient: the step grows.
+
+    A step whose loss or gradient norm is not finite changes nothing, and is counted in `skipped_steps`. After a step,
+    `step_size` and `step_size_unclipped` are 0-dim tensors for logs (of the first group), with and without the bound.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Largest step size (the paper's eta), a number or a 0-dim tensor; None for none. An unbounded step has nothing
+            to schedule: if a scheduler changes its `lr`, the next step raises; one that leaves it as it is does no harm.
+        momentum: Nesterov momentum, in [0, 1).
+        max_norm: Largest norm of all parameters together, from construction on, instead of weight decay; None for none.
+            All groups have to agree on it.
+        eps: Added to the squared gradient norm.
+        adjusted_momentum: Whether the buffer holds gradients, and not steps.
+        projection_fn: Called without arguments after construction and after every step. It is not saved, and has to look
+            parameters up when called, as an engine may have exchanged them.
+
+    Raises:
+        TypeError: A setting is not of its kind.
+        ValueError: A setting is out of its range; both `max_norm` and `projection_fn`; groups with different `max_norm`.
+
+    Differs from the authors' code: the bound is called `lr`, so schedulers drive it; a negative loss counts as zero;
+    steps that are not finite are left out; `max_norm` is a setting; nothing waits for the device.
+
+    Example:
+        >>> optimizer = AliG(model.parameters(), lr=0.1, momentum=0.9)
+        >>> loss.backward()
+        >>> optimizer.step(lambda: loss)
+    """
 
     projection_fn: Callable[[], None] | None = None
-    _loss: Any = None
+    _loss: Tensor | None = None
     _skipped: Tensor | None = None
 
     def __init__(
@@ -39,27 +80,22 @@ class AliG(GeometricOptimizer):
         if projection_fn is not None and not callable(projection_fn):
             raise TypeError(f"projection_fn has to be a function without arguments or None, not {projection_fn!r}.")
         self.projection_fn = projection_fn
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "max_norm": max_norm,
-            "eps": eps,
-            "adjusted_momentum": adjusted_momentum,
-        }
-        super().__init__(params, defaults)
-        self._project(torch.tensor(True))
+        defaults = {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps}
+        super().__init__(params, {**defaults, "adjusted_momentum": adjusted_momentum})
+        self._project()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "projection_fn": self.projection_fn}
 
     def _check_group(self, group: dict[str, Any]) -> None:
+        if "projection_fn" in group:
+            raise TypeError(
+                f"projection_fn={group['projection_fn']!r} cannot belong to a group, where it would have to be saved: give it "
+                "to AliG itself."
+            )
         group["unbounded"] = group["lr"] is None
         if group["unbounded"]:
             group["lr"] = UNBOUNDED
-        if "projection_fn" in group:
-            raise TypeError(
-                f"projection_fn is an argument of AliG alone, not of a group, where it could not be saved: {group['projection_fn']!r}."
-            )
         check_number(group, "lr", tensor=True)
         check_number(group, "momentum", below=1.0)
         check_number(group, "eps")
@@ -70,17 +106,22 @@ class AliG(GeometricOptimizer):
         first = self.param_groups[0]["max_norm"]
         if group["max_norm"] != first:
             raise ValueError(
-                f"max_norm bounds all parameters together, but one group gives {first} and another {group['max_norm']}: "
-                "give one value to the constructor."
+                f"max_norm bounds all parameters together, but one group has {first} and another {group['max_norm']}: give "
+                "one value to AliG itself."
             )
 
     def set_loss(self, loss: float | Tensor) -> None:
-        """Hands over the loss that belongs to the gradients at hand, for the next `step` alone."""
+        """Hands over the loss that belongs to the gradients at hand, for the next `step()` alone.
+
+        Raises:
+            TypeError: Not a number.
+            ValueError: More than one number.
+        """
         self._loss = as_scalar(loss)
 
     @property
     def skipped_steps(self) -> int:
-        """How many steps were left out because the loss or the gradient was not finite. Reading it waits for the device."""
+        """How many steps were left out for a loss or gradient that was not finite. Reading it waits for the device."""
         return 0 if self._skipped is None else int(self._skipped)
 
     def _update(self, loss: Any) -> None:
@@ -90,30 +131,26 @@ class AliG(GeometricOptimizer):
         else:
             self._refuse_schedules()
         gathered = self._with_gradient()
-        params = [p for _, params in gathered for p in params]
+        params = [p for _, members in gathered for p in members]
         if not params:
             return
-        grads = [local_grad(p) for p in params]
         loss = loss.to(params[0].device)
-        sq_norm = norms(params, grads).square().sum()
-        usable = loss.isfinite() & sq_norm.isfinite()
-        skipped = (~usable).float()
-        self._skipped = skipped if self._skipped is None else self._skipped + skipped
+        sq_norm = norms(params, [local_grad(p) for p in params]).square().sum()
+        skip = (~(loss.isfinite() & sq_norm.isfinite())).float()
+        self._skipped = skip if self._skipped is None else self._skipped + skip
 
         sizes = []
         for group, members in gathered:
-            unclipped = torch.where(usable, loss / (sq_norm + group["eps"]), 0.0).nan_to_num(0.0).clamp(min=0.0)
-            sizes.append((torch.clamp(unclipped, max=group["lr"]), unclipped))
-            tensors = [[local(p) for p in members], [local_grad(p) for p in members]]
-            if group["momentum"]:
-                for p in members:
-                    if not self.state[p]:
-                        self.state[p]["momentum_buffer"] = zeros_like(p)
-                tensors.append([local(self.state[p]["momentum_buffer"]) for p in members])
-            for batch in batches(*tensors):
-                alig(*batch, size=sizes[-1][0], skip=skipped, group=group)
+            unclipped = (loss / (sq_norm + group["eps"])).clamp(min=0.0).nan_to_num(0.0)
+            size = unclipped.clamp(max=group["lr"])
+            sizes.append((size, unclipped))
+            keys = ("momentum_buffer",) if group["momentum"] else ()
+            self._ensure_state(members, **dict.fromkeys(keys, zeros_like))
+            for batch in batches(members):
+                for lent in lend(*self._tensors(batch, *keys)):
+                    alig(*lent, size=size, skip=skip, momentum=group["momentum"], adjusted=group["adjusted_momentum"])
         self.step_size, self.step_size_unclipped = sizes[0]
-        self._project(usable)
+        self._project(skip)
 
     def _without_loss(self) -> Tensor:
         # torch.distributed.checkpoint takes a step with lr 0 to have the state made: that one needs no loss.
@@ -128,12 +165,13 @@ class AliG(GeometricOptimizer):
         for group in self.param_groups:
             if group["unbounded"] and group["lr"] != UNBOUNDED:
                 raise RuntimeError(
-                    f"This ALI-G is unbounded (lr=None), yet its lr was set to {group['lr']}, as by a scheduler: the step has "
-                    "no bound to schedule. Construct AliG with a number as lr, the largest step, or leave the scheduler away."
+                    f"This ALI-G is unbounded (lr=None), but its lr was set to {group['lr']}, as by a scheduler: a step without "
+                    "a bound has nothing to schedule. Give AliG a number as lr, the largest step, or use no scheduler."
                 )
 
     @torch.no_grad()
-    def _project(self, usable: Tensor) -> None:
+    def _project(self, skip: Tensor | None = None) -> None:
+        """Brings the parameters back into their set, unless `skip` is 1."""
         if self.projection_fn is not None:
             self.projection_fn()
         max_norm = self.param_groups[0]["max_norm"]
@@ -144,7 +182,9 @@ class AliG(GeometricOptimizer):
         total = torch.linalg.vector_norm(norms(params, weights))
         # What has just been scaled to the bound may exceed it by rounding, and shall stay as it is.
         outside = total > max_norm * (1 + 8 * torch.finfo(total.dtype).eps)
-        factor = torch.where(usable.to(total.device) & outside, max_norm / total, 1.0)
+        if skip is not None:
+            outside = outside & (skip == 0)
+        factor = torch.where(outside, max_norm / total, 1.0)
         for w in weights:
             w.mul_(factor.to(w.device))
 
@@ -168,11 +208,23 @@ def alig(
     *buffers: list[Tensor],
     size: Tensor,
     skip: Tensor,
-    group: dict[str, Any],
+    momentum: float,
+    adjusted: bool,
 ) -> None:
-    """One step of the length `size`, in place, unless `skip` is 1."""
-    size, mu = size.to(weights[0]), group["momentum"]
-    if not mu or group["adjusted_momentum"]:
-        return sgd_step(weights, grads, *buffers or [[]], lr=size, momentum=mu, nesterov=bool(mu), skip=skip)
-    steps = torch._foreach_mul(grads, size)
-    sgd_step(weights, steps, *buffers, lr=1.0, momentum=mu, nesterov=True, skip=skip)
+    """One step of the given size, in place, unless `skip` is 1. Without momentum there are no buffers."""
+    size = size.to(weights[0])
+    if not buffers or adjusted:
+        sgd_step(weights, grads, *buffers or [[]], lr=size, momentum=momentum, nesterov=bool(buffers), skip=skip)
+        return
+    for w, g, b in pieces(weights, grads, *buffers):
+        sgd_step(w, torch._foreach_mul(g, size), b, lr=1.0, momentum=momentum, nesterov=True, skip=skip)
+
+
+def pieces(*lists: list[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """The lists as they are, or, of one tensor each, the tensors' blocks."""
+    if len(lists[0]) > 1:
+        yield list(lists)
+        return
+    (tensors,) = zip(*lists, strict=True)
+    for block in blocks(0 if tensors[0].ndim else None, *tensors):
+        yield [[tensor] for tensor in block]

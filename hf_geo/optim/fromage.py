@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._base import GeometricOptimizer, blocks, check_number
-from ._shards import local, local_grad, norms
+from ._base import GeometricOptimizer, batches, blocks, check_number
+from ._shards import norms
 
 
 class Fromage(GeometricOptimizer):
@@ -54,17 +54,16 @@ class Fromage(GeometricOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._with_gradient():
-            if not params:
-                continue
-            weights, grads = [local(p) for p in params], [local_grad(p) for p in params]
-            weight_norms = norms(params, weights)
-            if group["p_bound"] is not None:
-                for p, norm in zip(params, weight_norms.unbind(), strict=True):
-                    self.state[p].setdefault("initial_norm", norm.clone())
-            fromage(weights, grads, weight_norms, norms(params, grads), group["lr"])
-            if group["p_bound"] is not None:
-                bounds = group["p_bound"] * torch.stack([self.state[p]["initial_norm"] for p in params])
-                shrink(weights, norms(params, weights), bounds)
+            for batch in batches(params):
+                weights, grads = self._tensors(batch)
+                weight_norms = norms(batch, weights)
+                if group["p_bound"] is not None:
+                    for p, norm in zip(batch, weight_norms.unbind(), strict=True):
+                        self.state[p].setdefault("initial_norm", norm.clone())
+                fromage(weights, grads, weight_norms, norms(batch, grads), group["lr"])
+                if group["p_bound"] is not None:
+                    bounds = group["p_bound"] * torch.stack([self.state[p]["initial_norm"] for p in batch])
+                    shrink(weights, norms(batch, weights), bounds)
 
 
 def fromage(
@@ -75,12 +74,12 @@ def fromage(
     moving = (weight_norms > 0) & (grad_norms > 0)
     coefficients = torch.where(moving, weight_norms / grad_norms, 1.0) * (lr * keep)
     for w, g, c in zip(weights, grads, coefficients.unbind(), strict=True):
-        for x, h in blocks(0 if w.ndim else None, w, g):
-            x.mul_(keep).addcmul_(h, c.to(x.device), value=-1)
+        for x, h in blocks(None, w, g):
+            x.mul_(keep).addcmul_(h, c, value=-1)
 
 
 def shrink(weights: list[Tensor], weight_norms: Tensor, bounds: Tensor) -> None:
     """Scales each weight that has outgrown its bound back to it."""
     factors = torch.where(weight_norms > bounds, bounds / weight_norms, 1.0)
     for w, factor in zip(weights, factors.unbind(), strict=True):
-        w.mul_(factor.to(w.device))
+        w.mul_(factor)

@@ -1,4 +1,4 @@
-"""SGD-MRT: SGD whose momentum is carried along the sphere.
+"""SGD-MRT: SGD with momentum that stays tangent to the spheres of scale-invariant weights.
 
 Roburin, de Mont-Marin, Bursuc, Marlet, Perez, Aubry: Spherical Perspective on Learning with Normalization Layers.
 Neurocomputing 487 (2022), arXiv 2006.13382.
@@ -6,16 +6,48 @@ Neurocomputing 487 (2022), arXiv 2006.13382.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ._base import blocks, check_number
-from ._fused import batches, sgd_step
-from ._shards import local, local_grad, zeros_like
-from ._spheres import Rows, SphericalOptimizer
+from ._base import batches, blocks, check_number
+from ._fused import lend, sgd_step
+from ._shards import zeros_like
+from ._spheres import SMALLEST_NORM, Rows, SphericalOptimizer
 
 
 class SGDMRT(SphericalOptimizer):
+    """SGD-MRT: SGD with momentum whose momentum is carried along the sphere of each group of weights.
+
+    For each group x of weights that `channel_dims` tells apart, with gradient g (weight decay included)
+
+        b <- momentum * b + (1 - dampening) * g
+        x' <- x - lr * b
+        b <- ((x.x') b - (b.x') x) / |x'|^2
+
+    The last line transports the momentum from x to x' and removes its radial part. Since x' differs from x by a multiple
+    of b it equals b - (b.x') / |x'|^2 x', the momentum's projection at x', which is how it is computed. Groups of one
+    weight, and parameters without `channel_dims`, take SGD's step.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Learning rate; a number or a 0-dim tensor.
+        momentum: In [0, 1).
+        dampening: As in torch, but of the first gradient too, as in the authors' code.
+        weight_decay: Added to the gradient as `weight_decay * x`.
+        channel_dims: The axes that index independent groups: `[0]` for the filters before a BatchNorm, `[]` for a whole
+            tensor before a LayerNorm, None for plain SGD.
+        channel_wise: True is `channel_dims=[0]`.
+
+    Raises:
+        TypeError: A setting is not of its kind.
+        ValueError: A setting is out of its range; `channel_dims` names an axis that a parameter lacks, or one twice.
+
+    Differs from the authors' code: gradients stay as they are; `step` takes a closure.
+
+    Example:
+        >>> groups = [{"params": convolutions, "channel_wise": True}, {"params": rest}]
+        >>> optimizer = SGDMRT(groups, lr=0.1, momentum=0.9)
+    """
+
     def __init__(
         self,
         params: Any,
@@ -38,23 +70,20 @@ class SGDMRT(SphericalOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._with_gradient():
-            momentum = group["momentum"]
-            tensors = [[local(p) for p in params], [local_grad(p) for p in params]]
-            if momentum:
-                for p in params:
-                    if not self.state[p]:
-                        self.state[p]["momentum_buffer"] = zeros_like(p)
-                tensors.append([local(self.state[p]["momentum_buffer"]) for p in params])
-            settings = {k: group[k] for k in ("lr", "momentum", "dampening", "weight_decay")}
-            for weights, grads, *buffers in batches(*tensors):
-                sgd_step(weights, grads, *buffers or [[]], **settings)
-            for p in params if momentum else []:
-                rows = Rows.of(p, self._channel_dims(group))
-                if rows:
-                    for x, b in blocks(rows.axis, local(p), local(self.state[p]["momentum_buffer"])):
-                        transport(x, b, rows)
+            keys = ("momentum_buffer",) if group["momentum"] else ()
+            self._ensure_state(params, **dict.fromkeys(keys, zeros_like))
+            settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay")}
+            plain, curved = self._divided(group, params) if keys else (params, [])
+            for batch in batches(plain):
+                for weights, grads, *buffers in lend(*self._tensors(batch, *keys)):
+                    sgd_step(weights, grads, *buffers or [[]], **settings)
+            for p, rows in curved:
+                for x, g, b in blocks(rows.axis, *(tensor for (tensor,) in self._tensors([p], *keys))):
+                    for lent in lend([x], [g], [b]):
+                        sgd_step(*lent, **settings)
+                    transport(x, b, rows)
 
 
 def transport(x: Tensor, b: Tensor, rows: Rows) -> None:
-    sq = rows.norm(x).square_().clamp_min_(torch.finfo(x.dtype).tiny)
-    b.addcmul_(x, rows.dot(b, x).div_(sq), value=-1)
+    """Makes the momentum `b` of a step that has led to `x` tangent there, in place."""
+    b.copy_(rows.project(b, x, rows.norm(x).clamp_min_(SMALLEST_NORM)))
