@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 import hf_geo
 
-VERSIONED = ("hf_geo", "torch", "transformers", "accelerate", "datasets", "evaluate", "timm", "huggingface_hub")
+VERSIONED = ("torch", "transformers", "accelerate", "datasets", "evaluate", "timm", "huggingface_hub")
 
 
 def template_folder() -> Path:
@@ -59,7 +59,7 @@ def render_card(template: str, metadata: ModelCardData, fields: Mapping[str, Any
         autoescape=False,  # Markdown, not HTML: values go through the filters below instead
     )
     environment.filters |= {"text": plain_text, "code": inline_code}
-    versions = {package: version(package) for package in VERSIONED}
+    versions = {"hf_geo": hf_geo.__version__} | {package: version(package) for package in VERSIONED}
     return environment.get_template(template).render(metadata=metadata.to_yaml(), versions=versions, **fields)
 
 
