@@ -1,0 +1,35 @@
+"""Speed and memory, as ratios measured side by side in one run.
+
+python scripts/benchmark.py optim         steps of the optimizers beside torch's fused AdamW and SGD
+python scripts/benchmark.py subspaces     training steps on subspaces beside plain ones, and walks
+python scripts/benchmark.py language      words per second of the word-level Transformer beside PyTorch's example
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SUBJECTS = ("optim", "subspaces", "language")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script; returns its exit status."""
+    sys.path.insert(0, str(Path(__file__).parent))  # also where this file was imported from elsewhere
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    for name in SUBJECTS:
+        module = importlib.import_module(f"benchmark_{name}")
+        subject = subjects.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)
+        module.add_arguments(subject)
+        subject.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    arguments.run(arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
