@@ -29,7 +29,7 @@ WARM_UP = 3
 def wide_resnet(depth: int = 28, width: int = 10) -> list[tuple[int, ...]]:
     """Shapes of a wide residual network's parameters (Zagoruyko & Komodakis 2016) for 10 classes."""
     shapes, inputs = [(16, 3, 3, 3)], 16
-    for stage, channels in enumerate((16 * width, 32 * width, 64 * width)):
+    for channels in (16 * width, 32 * width, 64 * width):
         for block in range((depth - 4) // 6):
             shapes += [
                 (inputs,),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers.trainer_utils import has_length
 
 LABELS = ("labels", "label")
 
@@ -76,7 +77,7 @@ def batches(loader: Iterable, max_batches: int | None, title: str) -> Iterator[A
     """
     if max_batches is not None and max_batches < 1:
         raise ValueError(f"max_batches is one or more, or None for all; got {max_batches}.")
-    total = len(loader) if hasattr(loader, "__len__") else None
+    total = len(loader) if has_length(loader) else None
     if max_batches is not None:
         total = max_batches if total is None else min(total, max_batches)
     return iter(tqdm(islice(loader, max_batches), title, total, unit=" batches", delay=2, leave=False, disable=None))

@@ -98,7 +98,7 @@ class Method:
     @property
     def arguments(self) -> dict[str, inspect.Parameter]:
         """What the class takes after `params`."""
-        return {k: p for k, p in list(inspect.signature(self.cls).parameters.items())[1:]}
+        return dict(list(inspect.signature(self.cls).parameters.items())[1:])
 
     def check_settings(self, names: Any) -> None:
         """Raises `ValueError` for a setting the class does not take, with the nearest one it does."""
