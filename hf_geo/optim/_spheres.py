@@ -46,26 +46,36 @@ class Rows(NamedTuple):
 
     def norm(self, a: Tensor) -> Tensor:
         """Norm of every row, with `dims` kept as axes of one element."""
-        norm = torch.linalg.vector_norm(a, dim=self.dims, keepdim=True)
-        return self._over_shards(norm.square_()).sqrt_() if self.groups else norm
+        if self.groups or _by_inductor(a):
+            return self.dot(a, a).sqrt_()
+        return torch.linalg.vector_norm(a, dim=self.dims, keepdim=True)
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
         """Inner product of every row of `a` with that of `b`, shaped as `norm`."""
-        return self._over_shards((a * b).sum(self.dims, keepdim=True))
-
-    def project(self, a: Tensor, x: Tensor, norm: Tensor, scale: Tensor | None = None) -> Tensor:
-        """`scale` times the part of `a` that is tangent to the spheres through the rows of `x`, whose norms are `norm`."""
-        scaled_norm = norm if scale is None else norm * scale
-        leading = self.dims == tuple(range(1, x.ndim)) and x.is_contiguous() and a.is_contiguous()
-        if leading and not self.groups and (x.is_cpu or x.is_cuda) and not torch.compiler.is_compiling():
-            # The backward pass of weight normalization is this projection, in one pass over the memory.
-            return torch.ops.aten._weight_norm_interface_backward(a, x, scaled_norm, norm, 0)[0]
-        return torch.addcmul(a, x, self.dot(a, x) / (norm * norm), value=-1).mul_(scaled_norm / norm)
-
-    def _over_shards(self, partial: Tensor) -> Tensor:
+        products = a * b
+        if _by_inductor(a) and not self.groups:
+            # Its loops over rows fail beside updates in place (pytorch issue 196570); a product with ones has its own loop.
+            ones = torch.ones([a.shape[axis] for axis in self.dims], dtype=a.dtype)
+            sums = torch.tensordot(products, ones, dims=(self.dims, tuple(range(ones.ndim))))
+            return sums.view([1 if axis in self.dims else n for axis, n in enumerate(a.shape)])
+        partial = products.sum(self.dims, keepdim=True)
         for group in self.groups:
             dist.all_reduce(partial, group=group)
         return partial
+
+    def project(self, a: Tensor, x: Tensor, norm: Tensor, scale: Tensor | None = None) -> Tensor:
+        """`scale` times the part of `a` that is tangent to the spheres through the rows of `x`, whose norms are `norm`."""
+        leading = self.dims == tuple(range(1, x.ndim)) and x.is_contiguous() and a.is_contiguous()
+        if leading and not self.groups and (x.is_cpu or x.is_cuda) and not torch.compiler.is_compiling():
+            # The backward pass of weight normalization is this projection, in one pass over the memory.
+            gain = norm if scale is None else norm * scale
+            return torch.ops.aten._weight_norm_interface_backward(a, x, gain, norm, 0)[0]
+        tangent = torch.addcmul(a, x, self.dot(a, x) / (norm * norm), value=-1)
+        return tangent if scale is None else tangent.mul_(scale)
+
+
+def _by_inductor(a: Tensor) -> bool:
+    return torch.compiler.is_compiling() and a.is_cpu
 
 
 class SphericalOptimizer(GeometricOptimizer):
