@@ -74,7 +74,9 @@ def make(name: str, shapes: list[tuple[int, ...]], device: str) -> tuple[torch.o
     else:
         # Without SGD-G's orthogonality term, a matrix product of another cost than the step.
         geometry = {str(i): (0,) for i, p in enumerate(model) if p.ndim > 1 and p[0].numel() > 1}
-        plain = {"geometry": {"omega": 0.0}} if "omega" in get_method(name).arguments else {}
+        method = get_method(name)
+        on_spheres = method.geometry and any(method.geometry(model[int(i)].shape, (0,)) for i in geometry)
+        plain = {"geometry": {"omega": 0.0}} if on_spheres and "omega" in method.arguments else {}
         optimizer = create_optimizer(name, model, invariant=geometry, group_settings=plain)
     loss = torch.tensor(1.0, device=device)
     if name in list_optimizers() and get_method(name).needs_loss:
