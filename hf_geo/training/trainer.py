@@ -60,6 +60,10 @@ class GeoTrainer(Trainer):
     def _check_arguments(self, subspace: Subspace | SubspaceConfig | None) -> None:
         if not isinstance(self.args, GeoTrainingArguments):
             raise TypeError(f"GeoTrainer takes GeoTrainingArguments, not {type(self.args).__name__}.")
+        if self.args.log_geometry and self.is_deepspeed_enabled:
+            raise ValueError(
+                "--log_geometry reads whole gradients, which DeepSpeed hides: use DDP or FSDP2, or leave it out."
+            )
         if subspace is not None and self.model_init is not None:
             raise ValueError(
                 "A subspace belongs to one model, which model_init would replace: give GeoTrainer the model."

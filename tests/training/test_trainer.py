@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -345,3 +346,15 @@ def test_a_step_schedule_with_warm_up(tmp_path) -> None:
     trainer.train()
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, *[0.5] * 5, *[0.25] * 6])
+
+
+def test_telemetry_is_refused_where_gradients_are_hidden(tmp_path) -> None:
+    with pytest.raises(ValueError, match="--log_geometry reads whole gradients, which DeepSpeed hides"):
+        GeoTrainer._check_arguments(make_hidden(tmp_path), None)
+
+
+def make_hidden(folder):
+    """What `_check_arguments` looks at, of a Trainer under an engine that is not installed."""
+    return SimpleNamespace(
+        args=GeoTrainingArguments(output_dir=str(folder), log_geometry=True), is_deepspeed_enabled=True, model_init=None
+    )
