@@ -1,5 +1,6 @@
 """The plain steps of SGD and Adam, by torch's fused kernels: one pass over the memory."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -109,8 +110,10 @@ def adam_step(
 def count_step(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:
     """Counts a step, and gives Adam's bias corrections `1 - beta ** step`: for each beta, a 0-dim tensor a parameter."""
     torch._foreach_add_(steps, 1)
-    counts = torch.stack([step.to(steps[0].device) for step in steps]).double()
-    return [(1 - beta**counts).unbind() for beta in betas]
+    counts = torch.stack([step.to(steps[0].device) for step in steps])
+    if counts.device.type != "mps":  # which has no float64; what is lost there is little, as expm1 cancels nothing
+        counts = counts.double()
+    return [torch.expm1(counts * (math.log(beta) if beta else -math.inf)).neg_().unbind() for beta in betas]
 
 
 # torch.compile cannot look into the fused kernels, and makes its own of the following.

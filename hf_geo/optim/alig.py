@@ -63,6 +63,8 @@ class AliG(GeometricOptimizer):
         >>> optimizer.step(lambda: loss)
     """
 
+    step_size: Tensor | None = None
+    step_size_unclipped: Tensor | None = None
     projection_fn: Callable[[], None] | None = None
     _loss: Tensor | None = None
     _skipped: Tensor | None = None
@@ -134,8 +136,8 @@ class AliG(GeometricOptimizer):
         params = [p for _, members in gathered for p in members]
         if not params:
             return
-        loss = loss.to(params[0].device)
         sq_norm = norms(params, [local_grad(p) for p in params]).square().sum()
+        loss = loss.to(sq_norm)
         skip = (~(loss.isfinite() & sq_norm.isfinite())).float()
         self._skipped = skip if self._skipped is None else self._skipped + skip
 
