@@ -17,7 +17,7 @@ from hf_geo.subspaces import Subspace, SubspaceConfig
 from .arguments import GeoTrainingArguments
 from .callbacks import TellEpoch
 from .loss import hand_over_loss
-from .optimizers import make_optimizer, measure_geometry
+from .optimizers import make_optimizer, measure_geometry, refuse_engine
 from .resume import check_same_model, check_same_optimizer
 from .subspaces import RECALIBRATION_SAMPLES, SubspaceTraining, some_samples
 from .telemetry import GeometryTelemetry
@@ -60,6 +60,8 @@ class GeoTrainer(Trainer):
     def _check_arguments(self, subspace: Subspace | SubspaceConfig | None) -> None:
         if not isinstance(self.args, GeoTrainingArguments):
             raise TypeError(f"GeoTrainer takes GeoTrainingArguments, not {type(self.args).__name__}.")
+        if self.args.optim in list_optimizers():
+            refuse_engine(self.args)  # also where the engine would bring its own optimizer
         if self.args.log_geometry and self.is_deepspeed_enabled:
             raise ValueError(
                 "--log_geometry reads whole gradients, which DeepSpeed hides: use DDP or FSDP2, or leave it out."
