@@ -83,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnfitCheckpoint as error:
         with one_sentence_errors("train.py"):
             raise error
-    if subspace:
-        trainer.settle_subspace()
+    trainer.settle()
     evaluated = [split for split in job.datasets if split != "train"]
     measured = {split: trainer.evaluate(job.datasets[split], metric_key_prefix=split) for split in evaluated}
     # Shards are gathered, so every process takes part.

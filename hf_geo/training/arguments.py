@@ -57,6 +57,24 @@ class GeoTrainingArguments(TrainingArguments):
         },
     )
     gamma: float = field(default=0.1, metadata={"help": "Factor of the learning rate at each milestone."})
+    swa_start: float | None = field(
+        default=None,
+        metadata={
+            "help": "Stochastic weight averaging: from this share of training on (0.75, say), the weights at each epoch's end "
+            "are averaged. The average is evaluated and exported."
+        },
+    )
+    swa_lr: float | None = field(
+        default=None,
+        metadata={"help": "Constant learning rate from --swa_start on; the schedule goes on as it is when not given."},
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Exponential moving average of the weights, this share of it kept at each update (0.999, say). The "
+            "average is evaluated and exported."
+        },
+    )
     geometry_groups: str = field(
         default="auto",
         metadata={
@@ -78,6 +96,7 @@ class GeoTrainingArguments(TrainingArguments):
         if ours:
             parse_optim_args(get_method(name), self.optim_args)
         self._set_clipping(name if ours else None)
+        self._check_averaging()
         self.optim = STAND_IN if ours else name
         super().__post_init__()
         if ours:
@@ -95,6 +114,22 @@ class GeoTrainingArguments(TrainingArguments):
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(list_optimizers())}. From transformers: {', '.join(theirs)}."
+            )
+
+    def _check_averaging(self) -> None:
+        if self.swa_start is not None and not 0 <= self.swa_start < 1:
+            raise ValueError(f"--swa_start is a share of training, from 0 to below 1; got {self.swa_start}.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"--ema_decay is a share between 0 and 1; got {self.ema_decay}.")
+        if self.swa_start is not None and self.ema_decay is not None:
+            raise ValueError("--swa_start and --ema_decay are two averages of the same weights: give one of them.")
+        if self.swa_lr is not None and self.swa_start is None:
+            raise ValueError("--swa_lr is the learning rate from --swa_start on: give that too.")
+        if self.swa_lr is not None and not self.swa_lr > 0:
+            raise ValueError(f"--swa_lr is a learning rate above 0; got {self.swa_lr}.")
+        if self.swa_lr is not None and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+            raise ValueError(
+                f"--swa_lr follows a fixed schedule, which --lr_scheduler_type {self.lr_scheduler_type} is not."
             )
 
     def _set_clipping(self, name: str | None) -> None:

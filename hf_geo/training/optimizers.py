@@ -43,13 +43,13 @@ def make_optimizer(args: TrainingArguments, model: nn.Module, **grouping) -> tor
     )
 
 
-def refuse_engine(args: TrainingArguments) -> None:
-    """Refuses engines that hide whole weights or single gradients from the optimizer.
+def refuse_engine(args: TrainingArguments, name: str | None = None) -> None:
+    """Refuses engines that hide whole weights or single gradients from what is called `name`, by default the optimizer.
 
     Raises:
         ValueError: DeepSpeed, FSDP with flattened parameters, or `nn.DataParallel` on several GPUs.
     """
-    name = getattr(args.optim, "value", args.optim)
+    name = name or getattr(args.optim, "value", args.optim)
     if args.n_gpu > 1:
         raise ValueError(
             f"{args.n_gpu} GPUs are visible but one process was started, which would put the model into nn.DataParallel; "

@@ -1,19 +1,17 @@
 """Training on a subspace inside a Trainer: where each batch is run, what is added to its loss, and the centre."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch import Tensor, nn
 
 from hf_geo.evaluation.batches import batch_size
-from hf_geo.evaluation.norms import recalibrate_norms, running_statistics
+from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.subspaces import Subspace, draw_generator, split_batch
 
-RECALIBRATION_SAMPLES = 2048  # for an evaluation during training; at the end all training samples are used
+from .norms import fresh_statistics
+
 PENALTY = -1  # in place of a process's number, in the key of draws that all processes share
 
 
@@ -60,46 +58,19 @@ class SubspaceTraining:
         return beta * self.subspace.regularizer(generator=draw_generator(self.seed, *key, PENALTY)) if beta else 0.0
 
     @contextmanager
-    def at_centre(self, loader: Callable[[], Iterable]) -> Iterator[None]:
+    def evaluated(self, model: nn.Module, loader: Callable[[], Iterable]) -> Iterator[None]:
         """The model at the centre, with norm statistics of that point, for an evaluation; they are put back afterwards.
 
         Args:
+            model: The subspace's.
             loader: Makes a loader of training samples; called only if there are statistics to take.
         """
         self.subspace.set_centre()
-        statistics = {} if self.settled else running_statistics(self.subspace.model)
-        kept = {name: buffer.clone() for name, buffer in statistics.items()}
-        if kept:
-            recalibrate_norms(self.subspace.model, loader())
-        try:
+        with nullcontext() if self.settled else fresh_statistics(model, loader):
             yield
-        finally:
-            with torch.no_grad():
-                for name, buffer in statistics.items():
-                    buffer.copy_(kept[name])
 
-    def settle(self, loader: Iterable) -> None:
+    def settle(self, model: nn.Module, loader: Iterable) -> None:
         """Moves the model to the centre for good, with norm statistics of that point, as it will be exported."""
         self.subspace.set_centre()
-        recalibrate_norms(self.subspace.model, loader)
+        recalibrate_norms(model, loader)
         self.settled = True
-
-
-def some_samples(dataset: Dataset, count: int) -> Dataset:
-    """A fixed random choice of a data set's samples, or all where there are no more; of a stream, the first."""
-    if not hasattr(dataset, "__len__"):
-        return _Beginning(dataset, count)
-    if len(dataset) <= count:
-        return dataset
-    chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
-    return Subset(dataset, chosen.tolist())
-
-
-class _Beginning(IterableDataset):
-    """The first samples of a stream, at most `count` in each worker."""
-
-    def __init__(self, stream: IterableDataset, count: int) -> None:
-        self.stream, self.count = stream, count
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(self.stream, self.count)

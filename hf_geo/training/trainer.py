@@ -2,11 +2,14 @@
 
 import functools
 import math
+import os
 from collections.abc import Iterable
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
+from torch.optim.lr_scheduler import SequentialLR
+from torch.optim.swa_utils import SWALR
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import get_last_checkpoint, has_length
 
@@ -15,11 +18,13 @@ from hf_geo.optim.param_groups import undecayed_parameters
 from hf_geo.subspaces import Subspace, SubspaceConfig
 
 from .arguments import GeoTrainingArguments
+from .averaging import WeightAverage, check_same_average, kind_of_average
 from .callbacks import TellEpoch
 from .loss import hand_over_loss
+from .norms import RECALIBRATION_SAMPLES, some_samples
 from .optimizers import make_optimizer, measure_geometry, refuse_engine
 from .resume import check_same_model, check_same_optimizer
-from .subspaces import RECALIBRATION_SAMPLES, SubspaceTraining, some_samples
+from .subspaces import SubspaceTraining
 from .telemetry import GeometryTelemetry
 
 
@@ -52,6 +57,10 @@ class GeoTrainer(Trainer):
             subspace = Subspace.attach(self.model, subspace, seed=self.args.seed)
         self.subspace = subspace
         self._on_subspace = subspace and SubspaceTraining(subspace, self.args.seed, self.args.process_index)
+        self._average = WeightAverage(self.args) if kind_of_average(self.args) else None
+        if self._average:
+            self.add_callback(self._average)
+        self._stand_in = self._on_subspace or self._average  # what is evaluated in place of the weights in training
         self._micro_batch = 0
         if subspace and subspace.config.num_samples > 1 and self.args.ddp_broadcast_buffers is None:
             # DDP would overwrite buffers between the forwards of one backward.
@@ -62,6 +71,13 @@ class GeoTrainer(Trainer):
             raise TypeError(f"GeoTrainer takes GeoTrainingArguments, not {type(self.args).__name__}.")
         if self.args.optim in list_optimizers():
             refuse_engine(self.args)  # also where the engine would bring its own optimizer
+        average = kind_of_average(self.args)
+        if average:
+            refuse_engine(self.args, average)
+        if average and subspace is not None:
+            raise ValueError(
+                f"{average} and a subspace are two ways to one better network: leave out --subspace, or --swa_start and --ema_decay."
+            )
         if self.args.log_geometry and self.is_deepspeed_enabled:
             raise ValueError(
                 "--log_geometry reads whole gradients, which DeepSpeed hides: use DDP or FSDP2, or leave it out."
@@ -76,10 +92,13 @@ class GeoTrainer(Trainer):
                 f"Gradient checkpointing runs the network again at the last of a batch's {samples} positions, which is wrong "
                 "for the others: use one position a batch (--subspace_samples 1), or no checkpointing."
             )
-        if self.args.milestones and self.train_dataset is not None and not has_length(self.train_dataset):
-            raise ValueError(
-                "--milestones are epochs, and a stream has no known length: choose an --lr_scheduler_type."
-            )
+        if self.train_dataset is not None and not has_length(self.train_dataset):
+            if self.args.milestones:
+                raise ValueError(
+                    "--milestones are epochs, and a stream has no known length: choose an --lr_scheduler_type."
+                )
+            if average == "SWA":
+                raise ValueError("--swa_start averages epochs, and a stream has no known length: choose --ema_decay.")
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
@@ -110,7 +129,11 @@ class GeoTrainer(Trainer):
             factor = functools.partial(step_factor, steps=steps, gamma=self.args.gamma, warmup=warmup)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
             self._created_lr_scheduler = True  # so that the next `train` makes another
-        return super().create_scheduler(num_training_steps, optimizer)
+        made = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if made and self.args.swa_lr is not None:
+            scheduler = self.lr_scheduler = swa_schedule(scheduler, self.args, num_training_steps)
+        return scheduler
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be of this model."""
@@ -119,6 +142,7 @@ class GeoTrainer(Trainer):
         )
         if checkpoint:
             check_same_model(self.model, checkpoint)
+            check_same_average(checkpoint, self.args)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -127,6 +151,10 @@ class GeoTrainer(Trainer):
         transformers writes them under a model's older names on the Hub, where it has such (a ViT's), and then takes from
         a checkpoint only what happens to be called the same: it resumes, or goes back to the best, with the rest left.
         """
+        if _internal_call and self._average:
+            folder = output_dir or self.args.output_dir
+            os.makedirs(folder, exist_ok=True)
+            self._average.save(folder, write=self.args.should_save)
         if not _internal_call or not isinstance(self.model, PreTrainedModel):
             return super().save_model(output_dir, _internal_call)
         self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_original_format=False)
@@ -156,19 +184,32 @@ class GeoTrainer(Trainer):
         return self._on_subspace.loss(compute, inputs, key, sums=scaled) + penalty
 
     def evaluation_loop(self, *args, **kwargs):
-        """As in transformers; a subspace is evaluated at its centre."""
-        if self._on_subspace is None:
+        """As in transformers; a subspace is evaluated at its centre, and averaged weights in place of the present ones."""
+        if self._stand_in is None:
             return super().evaluation_loop(*args, **kwargs)
-        with self._on_subspace.at_centre(lambda: self._norm_loader(RECALIBRATION_SAMPLES)):
+        with self._stand_in.evaluated(self.model, lambda: self._norm_loader(RECALIBRATION_SAMPLES)):
             return super().evaluation_loop(*args, **kwargs)
 
-    def settle_subspace(self) -> None:
-        """Ends training on a subspace: the model stays at the centre, with norm statistics of all training samples.
+    def settle(self) -> None:
+        """Ends training on a subspace or with averaged weights; nothing to do for a run without either.
 
-        Of a stream, they are of the first 2,048 samples.
+        The model stays at the centre or has the averages from now on, with norm statistics of all training samples (of a
+        stream, of the first 2,048).
         """
-        known = has_length(self.train_dataset)
-        self._on_subspace.settle(self._norm_loader(len(self.train_dataset) if known else RECALIBRATION_SAMPLES))
+        if self._stand_in is not None:
+            known = has_length(self.train_dataset)
+            samples = len(self.train_dataset) if known else RECALIBRATION_SAMPLES
+            self._stand_in.settle(self.model, self._norm_loader(samples))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and self._average:
+            self._average.load(checkpoint, self.model)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self._average:
+            self._average.load(self.state.best_model_checkpoint, self.model)
 
     def _norm_loader(self, samples: int) -> Iterable:
         loader = self.get_test_dataloader(some_samples(self.train_dataset, samples))
@@ -189,3 +230,13 @@ class GeoTrainer(Trainer):
 def step_factor(step: int, steps: list[float], gamma: float, warmup: int) -> float:
     """What a step schedule multiplies the learning rate by: a linear warm-up, then `gamma` for each of `steps` passed."""
     return min(1.0, (step + 1) / (warmup + 1)) * gamma ** sum(step >= passed for passed in steps)
+
+
+def swa_schedule(
+    scheduler: torch.optim.lr_scheduler.LRScheduler, args: GeoTrainingArguments, num_training_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule, and from `args.swa_start` on the constant `args.swa_lr`; groups keep the ratios of their rates."""
+    optimizer = scheduler.optimizer
+    rates = [args.swa_lr * group["initial_lr"] / args.learning_rate for group in optimizer.param_groups]
+    constant = SWALR(optimizer, rates, anneal_epochs=0)
+    return SequentialLR(optimizer, [scheduler, constant], [math.ceil(args.swa_start * num_training_steps)])

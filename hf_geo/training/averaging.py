@@ -1,0 +1,164 @@
+"""Averages of the weights along training: stochastic weight averaging (SWA) and an exponential moving average (EMA)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from transformers import TrainerCallback
+
+from hf_geo.evaluation.norms import recalibrate_norms
+
+from .arguments import GeoTrainingArguments
+from .norms import fresh_statistics
+from .resume import UnfitCheckpoint
+
+AVERAGED = "averaged_weights.safetensors"
+
+
+class WeightAverage(TrainerCallback):
+    """The running average of a model's trainable weights, kept beside them in float32 or wider.
+
+    - EMA: `decay * average + (1 - decay) * weights` after every update.
+    - SWA (Izmailov et al. 2018, arXiv 1803.05407): the mean of the weights at the end of each epoch, and of the last
+      update, after a share of training.
+
+    The averages are what is evaluated and, after `settle`, what the model has; until there is one, the weights are. Norm
+    statistics are taken anew for them.
+
+    Args:
+        args: `ema_decay`, or `swa_start`, is given.
+    """
+
+    def __init__(self, args: GeoTrainingArguments) -> None:
+        self.kind = kind_of_average(args)
+        self._update = get_swa_multi_avg_fn() if self.kind == "SWA" else get_ema_multi_avg_fn(args.ema_decay)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.averages: dict[str, Tensor] = {}
+        self.count = 0
+        self.settled = False
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if state.global_step == 0:
+            self._forget()  # what an earlier `train` left
+
+    def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
+        if self.kind == "SWA":
+            ended = float(state.epoch).is_integer() or state.global_step == state.max_steps
+            if not ended or state.global_step <= args.swa_start * state.max_steps:
+                return
+        weights = {name: _wide(p) for name, p in _trainable(model).items()}
+        if self.count:
+            own, new = ([_local(t) for t in tensors.values()] for tensors in (self.averages, weights))
+            self._update(own, new, self.count)
+        else:
+            self.averages = {name: tensor.clone() for name, tensor in weights.items()}
+        self.count += 1
+
+    @contextmanager
+    def evaluated(self, model: nn.Module, loader: Callable[[], Iterable]) -> Iterator[None]:
+        """The model with the averages in place of its weights, for an evaluation.
+
+        Args:
+            model: The one that is trained.
+            loader: Makes a loader of training samples, for norm statistics.
+        """
+        if not self.count or self.settled:
+            yield
+            return
+        own = {name: p.detach().clone() for name, p in _trainable(model).items()}
+        _put(model, self.averages)
+        try:
+            with fresh_statistics(model, loader):
+                yield
+        finally:
+            _put(model, own)
+
+    def settle(self, model: nn.Module, loader: Iterable) -> None:
+        """Gives the model the averages for good, with norm statistics of them."""
+        if self.count:
+            _put(model, self.averages)
+            recalibrate_norms(model, loader)
+        self.settled = True
+
+    def save(self, folder: str | Path, write: bool) -> None:
+        """Writes the averages into a checkpoint's folder; every process takes part, those that `write` write."""
+        whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.averages.items()}
+        if write:
+            whole = {name: t.cpu().contiguous() for name, t in whole.items()}
+            save_file(whole, Path(folder, AVERAGED), metadata={"kind": self.kind, "count": str(self.count)})
+
+    def load(self, folder: str | Path, model: nn.Module) -> None:
+        """Goes on with the averages of a checkpoint that `check_same_average` has seen.
+
+        Raises:
+            UnfitCheckpoint: They are of other weights.
+        """
+        weights, saved = _trainable(model), load_file(Path(folder, AVERAGED))
+        self.count = int(_metadata(folder)["count"])
+        if self.count and set(saved) != set(weights):
+            name = sorted(set(saved) ^ set(weights))[0]
+            where = "only there" if name in saved else "not there"
+            raise UnfitCheckpoint(f"The averages of the checkpoint {folder} are of other weights: {name!r} is {where}.")
+        self.averages = {name: _like(saved[name], weights[name]) for name in weights} if self.count else {}
+
+
+def kind_of_average(args: GeoTrainingArguments) -> str | None:
+    """ "SWA", "EMA", or None where the weights are not averaged."""
+    return "SWA" if args.swa_start is not None else "EMA" if args.ema_decay is not None else None
+
+
+def check_same_average(checkpoint: str | Path, args: GeoTrainingArguments) -> None:
+    """Raises `UnfitCheckpoint` where a checkpoint and the run that resumes from it average their weights differently."""
+    ours, saved = kind_of_average(args), _metadata(checkpoint).get("kind")
+    if ours != saved:
+        words = [kind or "no average" for kind in (saved, ours)]
+        raise UnfitCheckpoint(
+            f"The checkpoint {Path(checkpoint).name} keeps {words[0]} of the weights and this run {words[1]}: resume with "
+            "the same --swa_start or --ema_decay, or start a new run."
+        )
+
+
+def _metadata(checkpoint: str | Path) -> dict[str, str]:
+    path = Path(checkpoint, AVERAGED)
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return stored.metadata()
+    except SafetensorError as error:
+        raise UnfitCheckpoint(
+            f"{path} is damaged or cut short ({error}): resume from an earlier checkpoint."
+        ) from error
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))  # half precision would lose small steps
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(whole: Tensor, parameter: nn.Parameter) -> Tensor:
+    whole = whole.to(parameter.device)
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+    return whole
+
+
+@torch.no_grad()
+def _put(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, parameter in _trainable(model).items():
+        parameter.copy_(values[name])
