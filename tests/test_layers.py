@@ -16,6 +16,7 @@ LAYERS = {
     "metrics": set(),
     "models": set(),
     "data": set(),
+    "experiments": set(),
     "evaluation": {"subspaces", "metrics"},
     "training": {"optim", "subspaces", "metrics", "evaluation"},
     "integrations": {"optim", "training"},

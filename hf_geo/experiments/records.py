@@ -1,0 +1,105 @@
+"""A sweep's folder: what became of each trial, on disk the moment it is known."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .plan import Trial
+
+RUNNING, FINISHED, DIVERGED, FAILED = "running", "finished", "diverged", "failed"
+RECORD, LOG, RUN = "trial.json", "log.txt", "run"
+
+
+class Records:
+    """The trials of a sweep, one folder each: `trial.json`, `log.txt` and the run itself in `run`.
+
+    A trial that ended in whatever way is not run again; one that was under way when the sweep was stopped is.
+
+    Args:
+        folder: Of the sweep.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def place(self, trial: Trial) -> Path:
+        """The trial's folder."""
+        return self.folder / "trials" / trial.name
+
+    def of(self, trial: Trial) -> dict[str, Any] | None:
+        """What became of a trial; None if it has not been run to an end.
+
+        Raises:
+            ValueError: It was run with other settings.
+        """
+        path = self.place(trial) / RECORD
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["state"] == RUNNING:
+            return None
+        if changed := differences(record["settings"], trial.settings):
+            raise ValueError(
+                f"The sweep in {str(self.folder)!r} was made with other settings ({'; '.join(changed)}): choose another --output_dir."
+            )
+        return record
+
+    def begin(self, trial: Trial) -> Path:
+        """Makes an empty folder for a trial that is about to run."""
+        place = self.place(trial)
+        if place.exists():
+            shutil.rmtree(place)
+        place.mkdir(parents=True)
+        self._write(trial, {"state": RUNNING})
+        return place
+
+    def end(self, trial: Trial, error: str | None) -> dict[str, Any]:
+        """Records how a trial ended.
+
+        Args:
+            trial: The trial.
+            error: Why it failed, in a sentence; None if its run is complete.
+        """
+        if error is not None:
+            return self._write(trial, {"state": FAILED, "error": error})
+        run = self.place(trial) / RUN
+        metrics = {}
+        for name in ("train_results", "eval_results"):
+            metrics |= json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
+        # A network whose weights are no numbers still has an accuracy, so the losses tell.
+        losses = [value for name, value in metrics.items() if name.endswith("_loss")]
+        state = FINISHED if all(abs(loss) < float("inf") for loss in losses) else DIVERGED
+        return self._write(trial, {"state": state, "metrics": metrics})
+
+    def _write(self, trial: Trial, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes a record whole or not at all."""
+        record = {"values": dict(trial.values), **outcome, "settings": dict(trial.settings)}
+        path = self.place(trial) / RECORD
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+        os.replace(new, path)
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def table(self, trials: Iterable[Trial]) -> pd.DataFrame:
+        """The trials that ended, a row each: their values, state, error and metrics."""
+        rows = []
+        for trial in trials:
+            if record := self.of(trial):
+                row = {"state": record["state"], "error": record.get("error"), **record.get("metrics", {})}
+                rows.append({**trial.values, **row, "folder": str(self.place(trial).relative_to(self.folder) / RUN)})
+        return pd.DataFrame(rows)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that two runs do not share, in words; a setting that only one of them knows is not compared."""
+    now = json.loads(json.dumps(dict(now), default=str))
+    return [
+        f"{name} was {before[name]!r} and is {now[name]!r}"
+        for name in before
+        if name in now and before[name] != now[name]
+    ]
