@@ -10,8 +10,8 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.optim.lr_scheduler import SequentialLR
 from torch.optim.swa_utils import SWALR
-from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import get_last_checkpoint, has_length
+from transformers import PreTrainedModel
+from transformers.trainer_utils import has_length
 
 from hf_geo.optim import get_method, list_optimizers
 from hf_geo.optim.param_groups import undecayed_parameters
@@ -28,12 +28,12 @@ from .subspaces import SubspaceTraining
 from .telemetry import GeometryTelemetry
 
 
-class GeoTrainer(Trainer):
+class GeoTrainer(WholeCheckpoints):
     """A `transformers.Trainer` for which `args.optim` may name any of `hf_geo.optim.list_optimizers()`.
 
-    The rest is transformers' own, with three corrections for all optimizers: norm layers and biases get no weight decay
-    whatever they are called, each parameter group's learning rate is logged, and a checkpoint is loaded whole, or refused
-    where it is of another model or optimizer.
+    The rest is transformers' own, with four corrections for all optimizers: norm layers and biases get no weight decay
+    whatever they are called, each parameter group's learning rate is logged, a checkpoint is complete or not there, and it
+    is loaded whole, or refused where it is of another model or optimizer.
 
     Args:
         *args, **kwargs: As for `transformers.Trainer`; `args` are `GeoTrainingArguments`.
@@ -136,14 +136,16 @@ class GeoTrainer(Trainer):
         return scheduler
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be of this model."""
-        checkpoint = (
-            get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
-        )
+        """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be whole, and of this model.
+
+        Raises:
+            UnfitCheckpoint: There is no such checkpoint.
+        """
+        checkpoint = self.find_checkpoint(resume_from_checkpoint)
         if checkpoint:
             check_same_model(self.model, checkpoint)
             check_same_average(checkpoint, self.args)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves as transformers does, but checkpoints under the names by which the model loads them again.

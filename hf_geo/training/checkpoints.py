@@ -1,0 +1,242 @@
+"""Checkpoints on disk that are complete or not there: written aside, flushed, listed in a manifest, then renamed.
+
+A run's folder holds `checkpoint-STEP` folders, as in transformers, and while one is written or removed, `_staging`, which
+transformers and the Hub leave alone. The manifest is the last thing written into a checkpoint; the rename that follows
+is the moment it comes into being.
+"""
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import xxhash
+from safetensors import SafetensorError, safe_open
+
+from .resume import UnfitCheckpoint
+
+logger = logging.getLogger(__name__)
+STAGING = "_staging"
+MANIFEST = "manifest.json"
+_STATE = "trainer_state.json"
+_CHUNK = 2**20  # bytes
+
+
+def checkpoints(run: str | Path) -> list[Path]:
+    """The folders called `checkpoint-STEP`, by step."""
+    found = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(run).glob("checkpoint-*")}
+    return sorted(
+        (path for path, name in found.items() if name and path.is_dir()), key=lambda path: int(found[path][1])
+    )
+
+
+def publish(run: str | Path, name: str) -> Path:
+    """Makes the checkpoint written to `_staging/NAME` part of the run, replacing one of the same name.
+
+    At every instant there is the old one or the new one, whole: while neither has the name, the new one is in the staging
+    folder, where `tidy` finds it.
+    """
+    staged, final = Path(run, STAGING, name), Path(run, name)
+    seal(staged)
+    if final.exists():
+        _set_aside(final)
+    staged.rename(final)
+    sync_folder(run)
+    clear(run)
+    return final
+
+
+def seal(folder: str | Path) -> None:
+    """Flushes every file of a folder to the disk and writes the manifest: their sizes and checksums (XXH3, 128 bits)."""
+    folder = Path(folder)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = dict(zip(names, _measure(folder, names, flush=True), strict=True))
+    (folder / MANIFEST).write_text(_manifest(files), encoding="utf-8")
+    flush(folder / MANIFEST)
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            sync_folder(path)
+
+
+def fault(checkpoint: str | Path) -> str | None:
+    """Why a checkpoint cannot be trusted, as part of a sentence; None for a whole one.
+
+    Of a checkpoint without a manifest, as transformers' own Trainer writes it, only the ends of files can be missed.
+    """
+    folder = Path(checkpoint)
+    if not (folder / MANIFEST).is_file():
+        return _plain_fault(folder)
+    text = (folder / MANIFEST).read_bytes()
+    try:
+        files = json.loads(text)["files"]
+        if _manifest(files).encode() != text:
+            return f"{MANIFEST} is damaged"
+    except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    for name, (size, _) in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if (folder / name).stat().st_size != size:
+            return f"{name} has {(folder / name).stat().st_size:,} bytes instead of {size:,}"
+    for (name, expected), found in zip(files.items(), _measure(folder, files), strict=True):
+        if found != expected:
+            return f"the content of {name} has changed"
+    return None
+
+
+def check_whole(checkpoint: str | Path) -> Path:
+    """Returns a checkpoint that can be trusted.
+
+    Raises:
+        UnfitCheckpoint: It is damaged or incomplete.
+    """
+    problem = fault(checkpoint)
+    if problem:
+        raise UnfitCheckpoint(
+            f"The checkpoint {str(checkpoint)!r} cannot be used, because {problem}: name another one, "
+            "or say true for the newest whole one of the run."
+        )
+    return _noted(Path(checkpoint))
+
+
+def newest_whole(run: str | Path) -> Path:
+    """The whole checkpoint of the highest step; logs which ones were skipped, and why.
+
+    Raises:
+        UnfitCheckpoint: The run has none.
+    """
+    for checkpoint in reversed(checkpoints(run)):
+        problem = fault(checkpoint)
+        if problem is None:
+            return _noted(checkpoint)
+        logger.warning("%s is skipped, because %s.", checkpoint.name, problem)
+    raise UnfitCheckpoint(
+        f"There is no whole checkpoint in {str(run)!r} to resume from: start without --resume_from_checkpoint."
+    )
+
+
+def rotate(run: str | Path, limit: int | None, keep: Iterable[str | Path]) -> None:
+    """Removes the oldest checkpoints until `limit` are left, and none of those to keep; no limit removes nothing.
+
+    Oldest by time: a run that went back to an earlier step writes lower numbers later.
+    """
+    if not limit or limit < 0:
+        return
+    kept = {Path(path).resolve() for path in keep}
+    found = checkpoints(run)
+    others = [path for path in found if path.resolve() not in kept]
+    others.sort(key=lambda path: path.stat().st_mtime_ns)  # a stable sort: by step where times are alike
+    for path in others[: max(0, len(found) - limit)]:
+        discard(path)
+
+
+def discard(checkpoint: str | Path) -> None:
+    """Removes a checkpoint such that no part of it is ever taken for a whole one."""
+    _set_aside(Path(checkpoint))
+    clear(Path(checkpoint).parent)
+
+
+def tidy(run: str | Path) -> None:
+    """Clears what a killed process has left in the staging folder, after finishing what was whole already."""
+    staging = Path(run, STAGING)
+    for path in checkpoints(staging):
+        if (path / MANIFEST).is_file() and not Path(run, path.name).exists() and fault(path) is None:
+            path.rename(Path(run, path.name))
+    clear(run)
+
+
+def clear(run: str | Path) -> None:
+    """Removes the staging folder.
+
+    What cannot be removed now (a file that is open on a network file system, say) is left to the next time.
+    """
+    shutil.rmtree(Path(run, STAGING), ignore_errors=True)
+
+
+def flush(path: str | Path) -> None:
+    """Waits until a file's content is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: str | Path) -> None:
+    """Waits until a folder's names are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no such thing for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _set_aside(checkpoint: Path) -> None:
+    staging = checkpoint.parent / STAGING
+    staging.mkdir(exist_ok=True)
+    checkpoint.rename(staging / f"removed-{checkpoint.name}-{time.time_ns()}")
+
+
+def _noted(checkpoint: Path) -> Path:
+    if not (checkpoint / MANIFEST).is_file():
+        logger.warning(
+            "%s was written without checksums, as by transformers' own Trainer: no more is known than that its files end "
+            "where they should.",
+            checkpoint.name,
+        )
+    return checkpoint
+
+
+def _manifest(files: dict[str, list]) -> str:
+    lines = json.dumps(files, sort_keys=True)
+    return (
+        json.dumps({"files": files, "checksum": xxhash.xxh3_128_hexdigest(lines.encode())}, sort_keys=True, indent=1)
+        + "\n"
+    )
+
+
+def _measure(folder: Path, names: Iterable[str], *, flush: bool = False) -> list[list]:
+    """Sizes and checksums, several files at a time."""
+
+    def one(name: str) -> list:
+        digest, size, chunk = xxhash.xxh3_128(), 0, bytearray(_CHUNK)
+        with open(folder / name, "rb") as file:
+            if flush:
+                os.fsync(file.fileno())
+            while count := file.readinto(chunk):
+                digest.update(memoryview(chunk)[:count])
+                size += count
+        return [size, digest.hexdigest()]
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(one, names))
+
+
+def _plain_fault(folder: Path) -> str | None:
+    try:
+        json.loads((folder / _STATE).read_bytes())
+    except FileNotFoundError:
+        return f"it has no {_STATE}"
+    except ValueError:
+        return f"{_STATE} is damaged"
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".safetensors":
+            try:
+                safe_open(path, framework="pt").__exit__(None, None, None)
+            except SafetensorError:
+                return f"{name} is damaged"
+        elif path.suffix in (".pt", ".pth", ".bin"):
+            if not zipfile.is_zipfile(path):
+                return f"{name} is cut short"
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():
+                    return f"{name} is damaged"
+    return None
