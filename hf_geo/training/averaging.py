@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -130,13 +130,8 @@ def _metadata(checkpoint: str | Path) -> dict[str, str]:
     path = Path(checkpoint, AVERAGED)
     if not path.is_file():
         return {}
-    try:
-        with safe_open(path, framework="pt") as stored:
-            return stored.metadata()
-    except SafetensorError as error:
-        raise UnfitCheckpoint(
-            f"{path} is damaged or cut short ({error}): resume from an earlier checkpoint."
-        ) from error
+    with safe_open(path, framework="pt") as stored:
+        return stored.metadata()
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:

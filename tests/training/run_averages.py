@@ -1,0 +1,52 @@
+"""Trains with averaged weights, resumes from checkpoints, and saves what each run ended with: FILE.safetensors and a
+folder as arguments."""
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from hf_geo import GeoTrainer, GeoTrainingArguments
+from tests.training.problems import make_problem
+
+AVERAGES = {"ema": {"ema_decay": 0.8}, "swa": {"swa_start": 0.3, "swa_lr": 0.02}}
+UPDATES = 12  # five an epoch
+STOPS = (4, 5, 11)  # before the first average of SWA, at it, before the last update
+
+
+def train(settings: dict, folder: Path, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
+    model, data = make_problem("points")
+    args = GeoTrainingArguments(
+        output_dir=str(folder),
+        optim="sgd",
+        learning_rate=0.1,
+        max_steps=UPDATES,
+        per_device_train_batch_size=8 // Accelerator().num_processes,
+        save_steps=1 if checkpoint is None else UPDATES,
+        logging_strategy="no",
+        disable_tqdm=True,
+        **settings,
+    )
+    trainer = GeoTrainer(model, args, train_dataset=data)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    trainer.settle()
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+
+
+def main(path: str, folder: str) -> None:
+    found = {}
+    for name, settings in AVERAGES.items():
+        run = Path(folder) / name
+        ends = {"unbroken": train(settings, run)}
+        for step in STOPS:
+            ends[step] = train(settings, run.with_suffix(".resumed"), run / f"checkpoint-{step}")
+        for end, weights in ends.items():
+            found |= {f"{name}/{end}/{key}": tensor.contiguous() for key, tensor in weights.items()}
+    if Accelerator().is_main_process:
+        save_file(found, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

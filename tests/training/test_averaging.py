@@ -1,0 +1,180 @@
+"""SWA and EMA: the averages are the mean or the moving average of the weights there were, wherever they are used."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
+from hf_geo.evaluation import recalibrate_norms
+from hf_geo.training.averaging import AVERAGED
+from tests.training.launching import launch_or_fail
+from tests.training.problems import make_problem
+from tests.training.test_trainer import Normalized, Stream
+
+SCRIPT = Path(__file__).with_name("run_averages.py")
+# Two processes on the CPU, with every parameter sharded over them.
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
+
+
+class Recorder(TrainerCallback):
+    """The weights after every update."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, np.ndarray]] = []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
+        self.weights.append({name: p.detach().numpy().copy() for name, p in model.named_parameters()})
+
+
+def run(folder: Path, checkpoint: Path | None = None, **settings) -> tuple[GeoTrainer, list[dict[str, np.ndarray]]]:
+    """12 updates, five an epoch."""
+    data, held_out = (make_problem("points")[1] for _ in range(2))
+    defaults = {"optim": "sgd", "learning_rate": 0.3, "max_steps": 12, "save_strategy": "no", "logging_steps": 1}
+    args = GeoTrainingArguments(str(folder), disable_tqdm=True, **{**defaults, **settings})
+    recorder = Recorder()
+    trainer = GeoTrainer(Normalized(), args, train_dataset=data, eval_dataset=held_out, callbacks=[recorder])
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    return trainer, recorder.weights
+
+
+def moving(seen: list[np.ndarray]) -> np.ndarray:
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.9 * average + (1 - 0.9) * weight
+    return average
+
+
+ROWS = {
+    "ema": ({"ema_decay": 0.9}, moving),
+    "swa": ({"swa_start": 0.0}, lambda seen: (seen[4] + seen[9] + seen[11]) / 3),
+    "swa of the second half": ({"swa_start": 0.5}, lambda seen: (seen[9] + seen[11]) / 2),
+    "swa from an epoch's end": ({"swa_start": 5 / 12}, lambda seen: (seen[9] + seen[11]) / 2),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_model_gets_the_average_of_the_weights_there_were(tmp_path, name: str) -> None:
+    settings, average = ROWS[name]
+    trainer, seen = run(tmp_path, **settings)
+    last = {key: p.detach().clone() for key, p in trainer.model.named_parameters()}
+    assert all(np.array_equal(last[key].numpy(), seen[-1][key]) for key in last), "training itself goes on unchanged"
+    trainer.settle()
+    for key, parameter in trainer.model.named_parameters():
+        expected = average([weights[key] for weights in seen])
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=1e-13)
+        assert not torch.equal(parameter, last[key])
+    hidden = trainer.model.hidden(torch.stack([trainer.train_dataset[i]["x"] for i in range(40)]))
+    torch.testing.assert_close(trainer.model.norm.running_mean, hidden.mean(0).detach(), rtol=0, atol=1e-12)
+
+
+def test_evaluations_are_of_the_average_and_leave_the_run_alone(tmp_path) -> None:
+    trainer, _ = run(tmp_path, ema_decay=0.9)
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    shown = trainer.evaluate()["eval_loss"]
+    assert all(torch.equal(before[key], value) for key, value in trainer.model.state_dict().items())
+    plain = Normalized()
+    plain.load_state_dict(trainer._average.averages, strict=False)
+    x, labels = (torch.stack([trainer.eval_dataset[i][key] for i in range(40)]) for key in ("x", "labels"))
+    recalibrate_norms(plain, torch.stack([trainer.train_dataset[i]["x"] for i in range(40)]).split(8))
+    with torch.no_grad():
+        expected = plain.eval()(x, labels)["loss"].item()
+        raw = trainer.model.eval()(x, labels)["loss"].item()
+    assert shown == pytest.approx(expected, abs=1e-12) and abs(shown - raw) > 1e-4
+    trainer.settle()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_run_evaluated_in_between_ends_as_one_that_was_not(tmp_path) -> None:
+    quiet, loud = (
+        run(tmp_path / name, ema_decay=0.9, eval_strategy=name, eval_steps=2)[0].model.state_dict()
+        for name in ("no", "steps")
+    )
+    assert [key for key in quiet if not torch.equal(quiet[key], loud[key])] == []
+
+
+def test_the_best_checkpoint_is_that_of_the_best_average(tmp_path) -> None:
+    # The smallest loss is the first one: the points move away from where they are held out.
+    every = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4}
+    trainer, _ = run(tmp_path, ema_decay=0.9, load_best_model_at_end=True, **every)
+    assert trainer.state.best_global_step == 4
+    trainer.settle()
+    best, last = (load_file(tmp_path / f"checkpoint-{step}" / AVERAGED) for step in (4, 12))
+    for key, parameter in trainer.model.named_parameters():
+        assert torch.equal(parameter, best[key]) and not torch.equal(parameter, last[key])
+
+
+def test_the_learning_rate_of_swa_is_constant_from_its_start(tmp_path) -> None:
+    trainer, _ = run(tmp_path, swa_start=0.5, swa_lr=0.07, lr_scheduler_type="linear")
+    rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
+    assert rates == pytest.approx([0.3 * (1 - step / 12) for step in range(6)] + [0.07] * 6)
+    trainer.train()  # another run in the same process begins anew
+    assert trainer._average.count == 2 and trainer.get_learning_rates() == pytest.approx([0.07] * 2)
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
+    folder = tmp_path_factory.mktemp("averages")
+    found = {}
+    for name, processes, environment in (("one", 1, {}), ("two", 2, {}), ("sharded", 2, FSDP2)):
+        launch_or_fail(SCRIPT, folder / f"{name}.safetensors", folder / name, processes=processes, **environment)
+        found[name] = load_file(folder / f"{name}.safetensors")
+    return found
+
+
+@pytest.mark.parametrize("average", ("ema", "swa"))
+@pytest.mark.parametrize("processes", ("one", "two", "sharded"))
+def test_a_resumed_run_ends_bit_identical(ends, processes: str, average: str) -> None:
+    found = {key: value for key, value in ends[processes].items() if key.startswith(f"{average}/")}
+    unbroken = [key for key in found if "/unbroken/" in key]
+    assert len(unbroken) == 6
+    for step in (4, 5, 11):
+        assert [key for key in unbroken if not torch.equal(found[key], found[key.replace("unbroken", str(step))])] == []
+
+
+@pytest.mark.parametrize("processes", ("two", "sharded"))
+def test_processes_average_as_one_does(ends, processes: str) -> None:
+    for key, value in ends["one"].items():
+        torch.testing.assert_close(ends[processes][key], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("trained", "resumed", "message"),
+    [
+        ({"ema_decay": 0.9}, {}, "keeps EMA of the weights and this run no average"),
+        ({"ema_decay": 0.9}, {"swa_start": 0.5}, "keeps EMA of the weights and this run SWA"),
+        ({}, {"ema_decay": 0.9}, "keeps no average of the weights and this run EMA"),
+    ],
+)
+def test_a_checkpoint_that_averages_differently_is_refused(tmp_path, trained, resumed, message: str) -> None:
+    run(tmp_path / "run", max_steps=2, save_strategy="steps", save_steps=2, **trained)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "resumed", tmp_path / "run" / "checkpoint-2", **resumed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"swa_start": 1.0}, "--swa_start is a share of training, from 0 to below 1; got 1.0"),
+        ({"ema_decay": 1.5}, "--ema_decay is a share between 0 and 1; got 1.5"),
+        ({"ema_decay": 0.9, "swa_start": 0.5}, "give one of them"),
+        ({"swa_lr": 0.1}, "--swa_lr is the learning rate from --swa_start on"),
+        ({"swa_start": 0.5, "swa_lr": 0.0}, "--swa_lr is a learning rate above 0; got 0.0"),
+        ({"swa_start": 0.5, "swa_lr": 0.1, "lr_scheduler_type": "reduce_lr_on_plateau"}, "reduce_lr_on_plateau is not"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GeoTrainingArguments("unused", eval_strategy="steps", **settings)
+
+
+def test_what_cannot_be_averaged_is_refused(tmp_path) -> None:
+    model, data = make_problem("points")
+    swa = GeoTrainingArguments(str(tmp_path), swa_start=0.5, max_steps=2)
+    with pytest.raises(ValueError, match="SWA and a subspace are two ways to one better network"):
+        GeoTrainer(model, swa, train_dataset=data, subspace=SubspaceConfig("line"))
+    with pytest.raises(ValueError, match="a stream has no known length: choose --ema_decay"):
+        GeoTrainer(model, swa, train_dataset=Stream())
