@@ -18,7 +18,6 @@ from transformers import (
     TrainingArguments,
 )
 
-import hf_geo.models.cifar
 from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
 from hf_geo.data.text import DOCS, load_text_data
@@ -130,7 +129,7 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
     if not by_timm:  # timm keeps how images are prepared in the model's configuration
         trainer["processing_class"] = AutoImageProcessor.from_pretrained(model.name_or_path)
     architecture = getattr(model.config, "architecture", model.config.model_type)
-    ours = architecture in timm.list_models(module=hf_geo.models.cifar.__name__.rsplit(".", 1)[-1])
+    ours = timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__.startswith("hf_geo.")
     pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
     source = find_model(model_args.model)
     return Job(

@@ -1,6 +1,7 @@
 """Models: importing this package adds its architectures to timm's registry and to transformers' Auto classes."""
 
 from . import cifar as cifar
+from . import mlp_depth as mlp_depth
 from .build import build_image_classifier, input_config
 from .config import ModelArguments, parse_model_args
 from .language import build_language_model, check_vocabulary, generate_text

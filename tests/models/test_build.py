@@ -35,6 +35,8 @@ def assert_same_weights(model: torch.nn.Module, other: torch.nn.Module) -> None:
     ("name", "args"),
     [
         ("cifar_resnet20", {}),
+        ("cifar_wrn_16_4", {"proj_drop_rate": 0.4}),
+        ("mlp_depth", {"depth": 3, "width": 16, "img_size": 8}),
         ("resnet18", {"zero_init_last": True}),
         ("test_resnet", {}),
         ("test_efficientnet", {"drop_path_rate": 0.1}),
@@ -169,6 +171,27 @@ def test_a_finetuned_folder_opens_in_timm_and_transformers(tmp_path):
     assert resolve_model_data_config(by_timm)["mean"] == pytest.approx(CIFAR["mean"])
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "shape"),
+    [
+        ("cifar_preact_resnet18", {"widths": (4, 8, 8, 8), "stem_width": 4}, (3, 32, 32)),
+        ("cifar_wrn_16_4", {"widths": (8, 8, 8), "proj_drop_rate": 0.4}, (3, 32, 32)),
+        ("cifar_vgg13_bn", {"in_chans": 1}, (1, 32, 32)),
+        ("cifar_densenet_40_40", {"depths": (2, 2, 2)}, (3, 32, 32)),
+        ("mlp_depth", {"depth": 3, "width": 16, "in_chans": 1, "img_size": 28}, (1, 28, 28)),
+    ],
+)
+def test_our_networks_open_in_timm_and_transformers(name, args, shape, tmp_path):
+    model = trained(name, model_args=args)
+    export_model(model, tmp_path)
+    assert input_config(model)["input_size"] == shape
+    x = torch.randn(2, *shape)
+    by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    by_transformers = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    for logits in (by_timm(x), by_transformers(x).logits):
+        torch.testing.assert_close(logits, model(x).logits, rtol=0, atol=0)
+
+
 def test_a_model_of_transformers_own(tmp_path):
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
@@ -225,7 +248,7 @@ class _Loaded:
         (None, {}, "No model is named"),
         ("", {}, "No model is named"),
         ("resnet_18", {}, "Unknown model 'resnet_18'.*Nearest: resnet18"),
-        ("cifar_resnet2O", {}, "Nearest: cifar_resnet20"),
+        ("cifar_resnet2O", {}, "Nearest: .*cifar_resnet20"),
         ("./nowhere", {}, "no folder './nowhere'"),
         ("/no/where", {}, "no folder '/no/where'"),
         ("some/model", {}, "'some/model' is no folder here, and the Hub cannot be reached"),

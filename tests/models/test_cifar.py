@@ -1,117 +1,310 @@
-"""The CIFAR networks: as the paper describes them, and as timm expects a model to behave."""
+"""The networks for small images: as the papers describe them, and as timm expects a model to behave."""
+
+import re
 
 import pytest
 import timm
 import torch
+from timm.models import group_parameters
 from torch import nn
 from torch.nn import functional as F
 
 import hf_geo.models  # noqa: F401  (registers the architectures)
+from hf_geo.models.cifar import CifarDenseNet
+
+CIFAR = timm.list_models("cifar_*")
+SMALL = ["cifar_resnet20", "cifar_resnet18", "cifar_preact_resnet18", "cifar_wrn_16_4", "cifar_vgg13_bn"]
+SMALL += ["cifar_densenet_40_40"]
 
 
-def paper_logits(weights: dict[str, torch.Tensor], x: torch.Tensor, depth: int) -> torch.Tensor:
-    """He et al. 2016, section 4.2, written out over a state dict, in evaluation mode."""
+def on_meta(name: str, **kwargs) -> nn.Module:
+    """A network without memory or time: its shapes."""
+    with torch.device("meta"):
+        return timm.create_model(name, **kwargs)
 
-    def conv_bn(x, conv, bn, stride, padding):
-        x = F.conv2d(x, weights[f"{conv}.weight"], stride=stride, padding=padding)
-        gain, shift, mean, var = (weights[f"{bn}.{k}"] for k in ("weight", "bias", "running_mean", "running_var"))
-        shape = (1, -1, 1, 1)
-        return (x - mean.view(shape)) / (var.view(shape) + 1e-5).sqrt() * gain.view(shape) + shift.view(shape)
 
-    x = conv_bn(x, "conv1", "bn1", 1, 1).relu()
-    for stage in (1, 2, 3):
-        for block in range(depth):
-            name = f"layer{stage}.{block}"
-            stride = 2 if stage > 1 and block == 0 else 1
-            y = conv_bn(x, f"{name}.conv1", f"{name}.bn1", stride, 1).relu()
-            y = conv_bn(y, f"{name}.conv2", f"{name}.bn2", 1, 1)
-            if stride == 2:
-                x = conv_bn(x, f"{name}.downsample.0", f"{name}.downsample.1", 2, 0)
-            x = (x + y).relu()
-    return x.mean((2, 3)) @ weights["fc.weight"].T + weights["fc.bias"]
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def with_statistics(name: str, size: int = 32, **kwargs) -> nn.Module:
+    """A network in double precision and evaluation mode, with running statistics other than 0 and 1."""
+    model = timm.create_model(name, **kwargs).double()
+    for _ in range(2):
+        model(torch.randn(4, 3, size, size, dtype=torch.float64))
+    return model.eval()
+
+
+# What the networks have more or less than the published ones: 1x1 projections where the paper pads with zeros (and their
+# norms); or, for a VGG, one linear layer in place of three and no biases, which the norms have.
+PROJECTIONS = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+VGG_HEAD = (25_088 * 4096 + 4096) + (4096 * 4096 + 4096) + (4096 * 1000 + 1000)
+
+
+def vgg_difference(convolutions: int) -> int:
+    return 5130 - VGG_HEAD + convolutions
+
+
+PUBLISHED = [  # name, millions of parameters for 10 classes as printed, parameters that ours has on top of those
+    ("cifar_resnet20", "0.27", PROJECTIONS),  # He et al. 2016, table 6
+    ("cifar_resnet32", "0.46", PROJECTIONS),
+    ("cifar_resnet56", "0.85", PROJECTIONS),
+    ("cifar_wrn_16_4", "2.7", 0),  # Zagoruyko and Komodakis 2016
+    ("cifar_wrn_22_8", "17.2", 0),
+    ("cifar_wrn_28_10", "36.5", 0),
+    ("cifar_wrn_40_4", "8.9", 0),
+    ("cifar_wrn_40_10", "55.8", 0),
+    ("cifar_vgg13_bn", "133", vgg_difference(2944)),  # Simonyan and Zisserman 2015, table 2
+    ("cifar_vgg16_bn", "138", vgg_difference(4224)),
+    ("cifar_vgg19_bn", "144", vgg_difference(5504)),
+    ("cifar_densenet_40_40", "1.9", 0),  # Berrada et al. 2019 (arXiv 1811.07591), section 5
+]
+
+
+@pytest.mark.parametrize(("name", "published", "more"), PUBLISHED, ids=[row[0] for row in PUBLISHED])
+def test_has_the_published_number_of_parameters(name, published, more):
+    decimals = len(published.partition(".")[2])
+    assert f"{(count(on_meta(name)) - more) / 1e6:.{decimals}f}" == published
+
+
+def test_densenet_bc_100_12_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        network = CifarDenseNet(depths=(16, 16, 16), growth_rate=12)
+    assert round(count(network) / 1e6, 1) == 0.8  # Huang et al. 2017, table 2
+
+
+@pytest.mark.parametrize("name", [*CIFAR, "mlp_depth"])
+def test_its_docstring_tells_its_parameters(name):
+    told = re.search(r"([\d,]+) parameters", timm.model_entrypoint(name).__doc__)[1]
+    assert count(on_meta(name)) == int(told.replace(",", ""))
 
 
 @pytest.mark.parametrize(
-    ("name", "num_classes", "parameters"),
-    [("cifar_resnet20", 10, 272_474), ("cifar_resnet20", 100, 278_324)],
+    ("name", "layers"),
+    [
+        (name, int(re.search(r"\d+", name.removeprefix("cifar_"))[0]))
+        for name in CIFAR
+        if name != "cifar_densenet_40_40"
+    ],
 )
-def test_parameter_count(name, num_classes, parameters):
-    model = timm.create_model(name, num_classes=num_classes)
-    assert sum(p.numel() for p in model.parameters()) == parameters
-
-
-@pytest.mark.parametrize(("name", "layers"), [("cifar_resnet20", 20)])
 def test_has_the_layers_its_name_says(name, layers):
-    modules = timm.create_model(name).modules()
     weighted = [
-        m for m in modules if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
+        m
+        for m in on_meta(name).modules()
+        if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
     ]
-    assert len(weighted) == layers
+    # VGG's name counts its two other linear layers, and WRN's the three projections.
+    assert len(weighted) == layers - {"cifar_vgg": 2, "cifar_wrn": 2}.get(name[:9], 0)
 
 
-def test_logits_are_those_of_the_paper():
-    model = timm.create_model("cifar_resnet20").double()
-    for _ in range(3):  # running statistics other than 0 and 1
-        model(torch.randn(8, 3, 32, 32, dtype=torch.float64))
-    x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
-    model.eval()
-    torch.testing.assert_close(model(x), paper_logits(model.state_dict(), x, depth=3), rtol=1e-10, atol=1e-10)
+class Weights(dict):
+    """A state dict that computes with itself, in evaluation mode."""
+
+    def conv(self, x, name, stride=1):
+        weight = self[f"{name}.weight"]
+        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    def norm(self, x, name):
+        gain, shift, mean, var = (
+            self[f"{name}.{k}"].view(1, -1, 1, 1) for k in ("weight", "bias", "running_mean", "running_var")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * gain + shift
+
+    def logits(self, x):
+        return x.mean((2, 3)) @ self["fc.weight"].T + self["fc.bias"]
 
 
-def test_convolutions_start_with_he_initialisation():
-    model = timm.create_model("cifar_resnet20")
-    for module in model.modules():
+def resnet_logits(weights: Weights, x: torch.Tensor, depth: int, stages: int) -> torch.Tensor:
+    """He et al. 2016, arXiv 1512.03385, section 4.2."""
+    x = weights.norm(weights.conv(x, "conv1"), "bn1").relu()
+    for stage in range(1, stages + 1):
+        for block in range(depth):
+            name = f"layer{stage}.{block}"
+            stride = 2 if stage > 1 and block == 0 else 1
+            y = weights.norm(weights.conv(x, f"{name}.conv1", stride), f"{name}.bn1").relu()
+            y = weights.norm(weights.conv(y, f"{name}.conv2"), f"{name}.bn2")
+            if stride == 2:
+                x = weights.norm(weights.conv(x, f"{name}.downsample.0", 2), f"{name}.downsample.1")
+            x = (x + y).relu()
+    return weights.logits(x)
+
+
+def preact_logits(weights: Weights, x: torch.Tensor, depth: int, stages: int) -> torch.Tensor:
+    """He et al. 2016, arXiv 1603.05027, and Zagoruyko and Komodakis 2016: norm, ReLU, convolution, twice a block."""
+    x = weights.conv(x, "conv1")
+    for stage in range(1, stages + 1):
+        for block in range(depth):
+            name = f"layer{stage}.{block}"
+            stride = 2 if stage > 1 and block == 0 else 1
+            activated = weights.norm(x, f"{name}.norm1").relu()
+            y = weights.conv(activated, f"{name}.conv1", stride)
+            y = weights.conv(weights.norm(y, f"{name}.norm2").relu(), f"{name}.conv2")
+            projects = f"{name}.downsample.conv.weight" in weights
+            x = y + (weights.conv(activated, f"{name}.downsample.conv", stride) if projects else x)
+    return weights.logits(weights.norm(x, "norm").relu())
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "depth", "stages"),
+    [
+        ("cifar_resnet20", resnet_logits, 3, 3),
+        ("cifar_resnet18", resnet_logits, 2, 4),
+        ("cifar_preact_resnet18", preact_logits, 2, 4),
+        ("cifar_wrn_16_4", preact_logits, 2, 3),
+    ],
+)
+def test_logits_are_those_of_the_paper(name, paper, depth, stages):
+    model = with_statistics(name)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    expected = paper(Weights(model.state_dict()), x, depth, stages)
+    torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def vgg_names(key: str) -> str | None:
+    """timm's `features.N` as `layerK.I.conv` or `.bn`: five stages, a pooling before all but the first."""
+    layers = timm.models.vgg.cfgs["vgg16"]
+    place, stage, index, names = 0, 1, 0, {}
+    for v in layers:
+        if v == "M":
+            place, stage, index = place + 1, stage + 1, 1
+            continue
+        names |= {
+            f"features.{place}": f"layer{stage}.{index}.conv",
+            f"features.{place + 1}": f"layer{stage}.{index}.bn",
+        }
+        place, index = place + 3, index + 1
+    module, _, tensor = key.rpartition(".")
+    return f"{names[module]}.{tensor}" if module in names else None
+
+
+def densenet_names(key: str) -> str | None:
+    key = key.replace("features.conv0.", "conv1.").replace("features.norm5.", "norm.").replace("classifier.", "fc.")
+    key = re.sub(r"features\.denseblock(\d)\.", lambda m: f"layer{m[1]}.{0 if m[1] == '1' else 1}.", key)
+    return re.sub(r"features\.transition(\d)\.", lambda m: f"layer{int(m[1]) + 1}.0.", key)
+
+
+def timms_resnet18():
+    network = timm.create_model("resnet18", num_classes=10)
+    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return network, lambda key: key
+
+
+def timms_vgg16():
+    network = timm.create_model("vgg16_bn", num_classes=0)
+    network.pre_logits = nn.Identity()
+    return network, vgg_names
+
+
+def timms_densenet():
+    network = timm.create_model("densenet121", num_classes=10, block_config=(6, 6, 6), growth_rate=40)
+    network.features.conv0 = nn.Conv2d(3, 80, 3, padding=1, bias=False)
+    network.features.norm0, network.features.pool0 = nn.Identity(), nn.Identity()
+    return network, densenet_names
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("cifar_resnet18", timms_resnet18), ("cifar_vgg16_bn", timms_vgg16), ("cifar_densenet_40_40", timms_densenet)],
+)
+def test_is_timms_own_with_another_stem_and_head(name, theirs):
+    """timm's network for ImageNet, its stem or head replaced, computes the same with the same weights."""
+    network, rename = theirs()
+    ours = with_statistics(name)
+    mine = ours.state_dict()
+    taken = {key: rename(key) for key in network.state_dict()}
+    weights = {
+        key: mine[new] if new in mine else torch.zeros_like(network.state_dict()[key])  # a VGG's redundant biases
+        for key, new in taken.items()
+        if new is not None
+    }
+    network.double().load_state_dict(weights, strict=False)
+    used = {new for new in taken.values() if new in mine}
+    assert used >= {key for key in mine if not (name == "cifar_vgg16_bn" and key.startswith("fc."))}
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(network.eval().forward_features(x), ours.forward_features(x), rtol=1e-10, atol=1e-10)
+
+
+def test_preact_blocks_are_those_of_timms_resnetv2():
+    network = timm.create_model("resnetv2_18", num_classes=10).double().eval()
+    ours = with_statistics("cifar_preact_resnet18")
+    for i, stage in enumerate(network.stages):
+        stage.blocks.load_state_dict(getattr(ours, f"layer{i + 1}").state_dict())
+    x = torch.randn(2, 64, 32, 32, dtype=torch.float64)
+    for i, stage in enumerate(network.stages):
+        torch.testing.assert_close(stage(x), y := getattr(ours, f"layer{i + 1}")(x), rtol=1e-10, atol=1e-10)
+        x = y
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_vgg13_bn", "cifar_densenet_40_40"])
+def test_convolutions_start_with_he_initialisation(name):
+    for module in timm.create_model(name).modules():
         if isinstance(module, nn.Conv2d) and module.weight.numel() > 5000:
             fan_out = module.out_channels * module.kernel_size[0] ** 2
             assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["cifar_wrn_16_4", "cifar_densenet_40_40"])
+def test_dropout_in_the_blocks_acts_in_training_and_leaves_the_names(name):
+    model, x = timm.create_model(name, proj_drop_rate=0.3), torch.randn(2, 3, 32, 32)
+    model.load_state_dict(timm.create_model(name).state_dict())
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.training = False  # so that nothing but dropout differs
+    assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+
+
 class TestTimmInterface:
+    @pytest.mark.parametrize("name", CIFAR)
     @pytest.mark.parametrize("size", [28, 32, 64])
-    @pytest.mark.parametrize("in_chans", [1, 3])
-    def test_any_image_size_and_channels(self, size, in_chans):
-        model = timm.create_model("cifar_resnet20", num_classes=7, in_chans=in_chans)
-        assert model(torch.randn(2, in_chans, size, size)).shape == (2, 7)
+    def test_any_image_size_and_channels(self, name, size):
+        size = 32 if size == 28 and "vgg" in name else size
+        for in_chans in (1, 3):
+            model = on_meta(name, num_classes=7, in_chans=in_chans)
+            assert model(torch.empty(2, in_chans, size, size, device="meta")).shape == (2, 7)
 
-    def test_is_in_the_registry_with_its_configuration(self):
-        assert "cifar_resnet20" in timm.list_models("cifar_*")
-        config = timm.get_pretrained_cfg("cifar_resnet20")
-        assert (config.input_size, config.num_classes, config.first_conv, config.classifier) == (
-            (3, 32, 32),
-            10,
-            "conv1",
-            "fc",
-        )
-        assert not config.has_weights
+    @pytest.mark.parametrize("name", CIFAR)
+    def test_is_in_the_registry_with_its_configuration(self, name):
+        config = timm.get_pretrained_cfg(name)
+        assert (config.input_size, config.num_classes) == ((3, 32, 32), 10) and not config.has_weights
+        model = on_meta(name)
+        assert isinstance(model.get_submodule(config.first_conv), nn.Conv2d)
+        assert model.get_submodule(config.classifier) is model.get_classifier()
+        features = model.forward_features(torch.empty(1, 3, 32, 32, device="meta"))
+        assert features.shape == (1, model.num_features, *config.pool_size)
 
-    def test_head_is_applied_to_features(self):
+    @pytest.mark.parametrize("name", CIFAR)
+    def test_head_is_applied_to_features(self, name):
+        model, x = on_meta(name).eval(), torch.empty(2, 3, 32, 32, device="meta")
+        assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, model.head_hidden_size)
+
+    def test_the_pooled_features_give_the_logits(self):
         model, x = timm.create_model("cifar_resnet20").eval(), torch.randn(2, 3, 32, 32)
-        features = model.forward_features(x)
-        assert features.shape == (2, model.num_features, 8, 8)
-        assert model.forward_head(features, pre_logits=True).shape == (2, 64)
-        torch.testing.assert_close(model.forward_head(features), model(x))
+        torch.testing.assert_close(model.forward_head(model.forward_features(x)), model(x))
 
-    def test_classifier_can_be_replaced(self):
-        model = timm.create_model("cifar_resnet20").double()
+    @pytest.mark.parametrize("name", SMALL)
+    def test_classifier_can_be_replaced(self, name):
+        model = timm.create_model(name).double()
         model.reset_classifier(5, "catavgmax")
-        assert model.get_classifier().weight.shape == (5, 128)
-        assert model(torch.randn(2, 3, 32, 32, dtype=torch.float64)).shape == (2, 5)
-        assert model.head_hidden_size == 128
+        assert model.get_classifier().weight.shape == (5, 2 * model.num_features)
+        assert model(torch.randn(1, 3, 32, 32, dtype=torch.float64).expand(2, -1, -1, -1)).shape == (2, 5)
+        assert model.head_hidden_size == 2 * model.num_features
         model.reset_classifier(0, "avg")
-        assert model(torch.randn(2, 3, 32, 32, dtype=torch.float64)).shape == (2, 64)
+        assert model.eval()(torch.randn(1, 3, 32, 32, dtype=torch.float64)).shape == (1, model.num_features)
 
-    def test_without_pooling_and_classes_features_come_out(self):
-        model = timm.create_model("cifar_resnet20", num_classes=0, global_pool="")
-        assert model(torch.randn(1, 3, 32, 32)).shape == (1, 64, 8, 8)
+    @pytest.mark.parametrize("name", CIFAR)
+    def test_without_pooling_and_classes_features_come_out(self, name):
+        model = on_meta(name, num_classes=0, global_pool="").eval()
+        size = timm.get_pretrained_cfg(name).pool_size
+        assert model(torch.empty(1, 3, 32, 32, device="meta")).shape == (1, model.num_features, *size)
 
-    def test_features_only(self):
-        model = timm.create_model("cifar_resnet20", features_only=True)
-        assert [tuple(x.shape[1:]) for x in model(torch.randn(1, 3, 32, 32))] == [
-            (16, 32, 32),
-            (32, 16, 16),
-            (64, 8, 8),
-        ]
-        assert model.feature_info.reduction() == [1, 2, 4]
+    @pytest.mark.parametrize("name", CIFAR)
+    def test_features_only(self, name):
+        model = on_meta(name, features_only=True)
+        features = model(torch.empty(2, 3, 32, 32, device="meta"))
+        told = zip(model.feature_info.channels(), model.feature_info.reduction(), strict=True)
+        assert [tuple(x.shape[1:]) for x in features] == [(c, 32 // r, 32 // r) for c, r in told]
+        assert model.feature_info.reduction() == [1, 2, 4, 8, 16][: len(features)] and len(features) >= 3
 
     def test_dropout_acts_in_training_only(self):
         model, x = timm.create_model("cifar_resnet20", drop_rate=0.5), torch.randn(2, 3, 32, 32)
@@ -119,21 +312,25 @@ class TestTimmInterface:
         assert (model.forward_head(features, pre_logits=True) == 0).any()
         assert (model.eval().forward_head(features, pre_logits=True) != 0).all()
 
-    def test_gradient_checkpointing_changes_no_gradient(self):
+    @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_wrn_16_4", "cifar_densenet_40_40"])
+    def test_gradient_checkpointing_changes_no_gradient(self, name):
         x, gradients = torch.randn(2, 3, 32, 32), []
         for enable in (False, True):
             torch.manual_seed(1)
-            model = timm.create_model("cifar_resnet20").eval()
+            model = timm.create_model(name).eval()
             model.set_grad_checkpointing(enable)
             model(x).square().sum().backward()
             gradients.append([p.grad for p in model.parameters()])
         for a, b in zip(*gradients, strict=True):
             torch.testing.assert_close(a, b)
 
-    def test_every_parameter_belongs_to_a_group(self):
-        from timm.models import group_parameters
-
-        model = timm.create_model("cifar_resnet20")
+    @pytest.mark.parametrize("name", CIFAR)
+    def test_every_parameter_belongs_to_a_group(self, name):
+        model = on_meta(name)
         groups = group_parameters(model, model.group_matcher(), reverse=True)
-        assert set(groups) == {name for name, _ in model.named_parameters()}
-        assert len({groups[f"layer{i}.0.conv1.weight"] for i in (1, 2, 3)} | {groups["conv1.weight"]}) == 4
+        assert set(groups) == {key for key, _ in model.named_parameters()}
+        stages = [
+            next(key for key in groups if key.startswith(f"layer{i + 1}.")) for i in range(len(model.feature_info))
+        ]
+        numbers = [groups[key] for key in stages]
+        assert numbers == sorted(set(numbers)) and groups["fc.weight"] > numbers[-1]

@@ -1,0 +1,62 @@
+"""The perceptron of the depth experiment: what it computes, and timm's interface."""
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+
+import hf_geo.models  # noqa: F401  (registers the architectures)
+
+
+def test_it_is_a_chain_of_relus():
+    model = timm.create_model("mlp_depth", depth=3, width=20, img_size=8, num_classes=4).double()
+    weights = model.state_dict()
+    x = torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    y = x.flatten(1)
+    for i in range(3):
+        y = (y @ weights[f"layers.{i}.0.weight"].T + weights[f"layers.{i}.0.bias"]).relu()
+    torch.testing.assert_close(model(x), y @ weights["fc.weight"].T + weights["fc.bias"])
+    assert len(weights) == 2 * 4
+
+
+@pytest.mark.parametrize("depth", [1, 2, 50])
+def test_at_mnists_size_every_layer_is_square(depth):
+    with torch.device("meta"):
+        model = timm.create_model("mlp_depth", depth=depth)
+    assert sum(p.numel() for p in model.parameters()) == depth * (784 * 784 + 784) + 784 * 10 + 10
+
+
+@pytest.mark.parametrize("in_chans", [1, 3])
+@pytest.mark.parametrize("img_size", [8, (8, 12), 32])
+def test_image_size_and_channels(in_chans, img_size):
+    model = timm.create_model("mlp_depth", depth=2, width=8, in_chans=in_chans, img_size=img_size, num_classes=7)
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    assert model(torch.randn(2, in_chans, height, width)).shape == (2, 7)
+
+
+def test_the_record_says_that_the_size_is_fixed():
+    config = timm.get_pretrained_cfg("mlp_depth")
+    assert (config.input_size, config.fixed_input_size, config.first_conv) == ((1, 28, 28), True, "layers.0.0")
+
+
+def test_timms_interface():
+    model, x = timm.create_model("mlp_depth", depth=2, width=8, drop_rate=0.5), torch.randn(64, 1, 28, 28)
+    features = model.forward_features(x)
+    assert model.forward_head(features, pre_logits=True).shape == (64, 8)
+    assert not torch.equal(model(x), model(x))
+    torch.testing.assert_close(model.eval().forward_head(features), model(x))
+    model.double().reset_classifier(3)
+    assert model.get_classifier().weight.shape == (3, 8) and model.fc.weight.dtype == torch.float64
+    model.reset_classifier(0)
+    assert model(x.double()).shape == (64, 8)
+    groups = group_parameters(model, model.group_matcher(), reverse=True)
+    assert set(groups) == {key for key, _ in model.named_parameters()}
+    assert groups["layers.0.0.weight"] < groups["layers.1.0.weight"]
+
+
+@pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 0}])
+def test_a_network_of_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="at least one layer of one unit"):
+        timm.create_model("mlp_depth", **wrong)
+    with pytest.raises(ValueError, match="no gradient checkpointing"):
+        timm.create_model("mlp_depth").set_grad_checkpointing()
