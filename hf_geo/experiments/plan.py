@@ -1,6 +1,7 @@
 """What a sweep runs: its axes, and a trial for every combination."""
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from urllib.parse import quote
 VARIANT = "variant"  # of the recipe: an axis like a field of the training arguments
 LINES = (VARIANT, "optim")  # what a figure draws a line for
 SEED = "seed"
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_RANGE = re.compile(f"{_NUMBER}:{_NUMBER}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ def read_list(option: str, text: str) -> list[str]:
     if not values:
         raise ValueError(f"{option} names no value, so there is nothing to try: give it as {option} A,B,C.")
     return values
+
+
+def is_range(values: Sequence[str]) -> bool:
+    """Whether a LOW:HIGH is among an axis's values."""
+    return any(_RANGE.fullmatch(value) for value in values)
 
 
 def words_of(values: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,74 @@
+"""Sweeps and gathered runs as Markdown, and the sections of a RESULTS.md that hold them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .plan import as_text
+from .summary import Summary
+
+FIGURE, REPORT = "figure.png", "sweep.md"
+_HEAD = "# Results\n\nMeasured with this package, each with its budget. What the papers published stands beside it where it is known.\n"
+
+
+def describe_sweep(
+    title: str,
+    config: str | Path,
+    settings: Mapping[str, Any],
+    axes: Sequence[str],
+    summary: Summary,
+    lost: Sequence[str],
+) -> str:
+    """A sweep's report.
+
+    Args:
+        title: Its heading.
+        config: The recipe.
+        settings: What the recipe and the command line said for all trials.
+        axes: The fields swept over.
+        summary: What was found.
+        lost: What happened to each trial without figures.
+    """
+    ended = summary.ended
+    hardware = " and ".join(dict.fromkeys(ended["hardware"].dropna())) if "hardware" in ended else ""
+    minutes = ended["train_runtime"].sum() / 60
+    tried = "; ".join(f"{axis.replace('_', ' ')} {', '.join(map(as_text, ended[axis].unique()))}" for axis in axes)
+    said = ", ".join(f"`{name}` {as_text(value)}" for name, value in settings.items() if value is not None)
+    parts = [
+        f"## {title}",
+        f"![{title}]({FIGURE})",
+        f"{len(ended)} trials of `{Path(config).name}` over {tried}. {minutes:.0f} minutes of training"
+        + (f" on {hardware}." if hardware else "."),
+        f"Settings of all: {said}.",
+        summary.as_markdown(),
+    ]
+    if lost:
+        parts.append("Without figures:\n\n" + "\n".join(f"- {sentence}" for sentence in lost))
+    parts.append(f"<details><summary>All trials</summary>\n\n{_all_trials(ended, axes)}\n\n</details>")
+    return "\n\n".join(parts) + "\n"
+
+
+def _all_trials(ended: pd.DataFrame, axes: Sequence[str]) -> str:
+    measured = ("train_loss", "eval_accuracy", "eval_perplexity", "test_accuracy", "test_perplexity", "test_loss")
+    columns = [*axes, "state", *(name for name in measured if name in ended)]
+    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(['---'] * len(columns))}|"]
+    for _, row in ended.iterrows():
+        lines.append(f"| {' | '.join(as_text(row[name]) for name in columns)} |")
+    return "\n".join(lines)
+
+
+def put_section(path: str | Path, name: str, text: str) -> None:
+    """Puts a section into a RESULTS.md, in place of the earlier one of that name, or at the end.
+
+    What people wrote outside of the sections stays.
+    """
+    path = Path(path)
+    whole = path.read_text(encoding="utf-8") if path.exists() else _HEAD
+    section = f"<!-- {name} -->\n{text.strip()}\n<!-- end of {name} -->\n"
+    earlier = re.compile(rf"<!-- {re.escape(name)} -->\n.*?<!-- end of {re.escape(name)} -->\n", re.S)
+    whole = earlier.sub(lambda _: section, whole) if earlier.search(whole) else f"{whole.rstrip()}\n\n{section}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(whole, encoding="utf-8")
