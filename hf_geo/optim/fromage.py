@@ -75,7 +75,11 @@ def fromage(
     coefficients = torch.where(moving, weight_norms / grad_norms, 1.0) * (lr * keep)
     for w, g, c in zip(weights, grads, coefficients.unbind(), strict=True):
         for x, h in blocks(None, w, g):
-            x.mul_(keep).addcmul_(h, c, value=-1)
+            if isinstance(keep, float) and x.is_contiguous() and h.is_contiguous():
+                # As a column plus an outer product: the only operation that does both in one pass over the memory.
+                x.view(-1, 1).addr_(h.view(-1), c.view(1), beta=keep, alpha=-1)
+            else:
+                x.mul_(keep).addcmul_(h, c, value=-1)
 
 
 def shrink(weights: list[Tensor], weight_norms: Tensor, bounds: Tensor) -> None:
