@@ -7,8 +7,12 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import TrainerState
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo.training.averaging import WeightAverage
 from tests.training.problems import make_problem
 
 AVERAGES = {"ema": {"ema_decay": 0.8}, "swa": {"swa_start": 0.3, "swa_lr": 0.02}}
@@ -35,6 +39,33 @@ def train(settings: dict, folder: Path, checkpoint: Path | None = None) -> dict[
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
+def by_hand(shard: bool, folder: Path) -> dict[str, torch.Tensor]:
+    """An average of weights that move the same way whether or not they are sharded, saved and loaded on the way."""
+    model, _ = make_problem("points")
+    if shard:
+        mesh = torch.distributed.init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+        fully_shard(model, mesh=mesh)
+    args = GeoTrainingArguments(output_dir=str(folder), ema_decay=0.8)
+    average = WeightAverage(args)
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in range(4):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.5 + step).add_(step)
+        average.on_step_end(args, TrainerState(global_step=step + 1), None, model=model)
+        if step == 2:
+            average.save(folder, write=torch.distributed.get_rank() == 0)
+            torch.distributed.barrier()
+            average = WeightAverage(args)
+            average.load(folder, model)
+    average.settle(model, [])
+    weights = dict(model.named_parameters())
+    sharded = [isinstance(p, DTensor) for p in weights.values()]
+    if sharded != [shard] * len(sharded):
+        raise RuntimeError(f"Sharded parameters: {sharded}.")
+    return {name: (p.full_tensor() if shard else p).detach().contiguous() for name, p in weights.items()}
+
+
 def main(path: str, folder: str) -> None:
     found = {}
     for name, settings in AVERAGES.items():
@@ -44,6 +75,9 @@ def main(path: str, folder: str) -> None:
             ends[step] = train(settings, run.with_suffix(".resumed"), run / f"checkpoint-{step}")
         for end, weights in ends.items():
             found |= {f"{name}/{end}/{key}": tensor.contiguous() for key, tensor in weights.items()}
+    if Accelerator().num_processes > 1:
+        for shard in (True, False):
+            found |= {f"by hand/{shard}/{name}": t for name, t in by_hand(shard, Path(folder) / str(shard)).items()}
     if Accelerator().is_main_process:
         save_file(found, path)
 

@@ -11,13 +11,10 @@ from transformers import TrainerCallback
 from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.training.averaging import AVERAGED
+from tests.training import run_averages
 from tests.training.launching import launch_or_fail
 from tests.training.problems import make_problem
 from tests.training.test_trainer import Normalized, Stream
-
-SCRIPT = Path(__file__).with_name("run_averages.py")
-# Two processes on the CPU, with every parameter sharded over them.
-FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
 
 
 class Recorder(TrainerCallback):
@@ -116,18 +113,16 @@ def test_the_learning_rate_of_swa_is_constant_from_its_start(tmp_path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
+def ends(tmp_path_factory) -> dict[int, dict[str, torch.Tensor]]:
     folder = tmp_path_factory.mktemp("averages")
-    found = {}
-    for name, processes, environment in (("one", 1, {}), ("two", 2, {}), ("sharded", 2, FSDP2)):
-        launch_or_fail(SCRIPT, folder / f"{name}.safetensors", folder / name, processes=processes, **environment)
-        found[name] = load_file(folder / f"{name}.safetensors")
-    return found
+    run_averages.main(folder / "1.safetensors", folder / "1")
+    launch_or_fail(run_averages.__file__, folder / "2.safetensors", folder / "2", processes=2)
+    return {processes: load_file(folder / f"{processes}.safetensors") for processes in (1, 2)}
 
 
 @pytest.mark.parametrize("average", ("ema", "swa"))
-@pytest.mark.parametrize("processes", ("one", "two", "sharded"))
-def test_a_resumed_run_ends_bit_identical(ends, processes: str, average: str) -> None:
+@pytest.mark.parametrize("processes", (1, 2))
+def test_a_resumed_run_ends_bit_identical(ends, processes: int, average: str) -> None:
     found = {key: value for key, value in ends[processes].items() if key.startswith(f"{average}/")}
     unbroken = [key for key in found if "/unbroken/" in key]
     assert len(unbroken) == 6
@@ -135,10 +130,16 @@ def test_a_resumed_run_ends_bit_identical(ends, processes: str, average: str) ->
         assert [key for key in unbroken if not torch.equal(found[key], found[key.replace("unbroken", str(step))])] == []
 
 
-@pytest.mark.parametrize("processes", ("two", "sharded"))
-def test_processes_average_as_one_does(ends, processes: str) -> None:
-    for key, value in ends["one"].items():
-        torch.testing.assert_close(ends[processes][key], value, rtol=0, atol=1e-12)
+def test_two_processes_average_as_one_does(ends) -> None:
+    for key, value in ends[1].items():
+        torch.testing.assert_close(ends[2][key], value, rtol=0, atol=1e-12)
+
+
+def test_sharded_weights_average_as_whole_ones_do(ends) -> None:
+    sharded = {key: value for key, value in ends[2].items() if key.startswith("by hand/True/")}
+    assert len(sharded) == 6
+    for key, value in sharded.items():
+        assert torch.equal(value, ends[2][key.replace("True", "False")])
 
 
 @pytest.mark.parametrize(
