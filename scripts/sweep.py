@@ -5,8 +5,9 @@
     python scripts/sweep.py --config configs/quickstart.yaml --optims fromage,sgd --lrs 0.0001:1 --trials 20
 
 Every option of train.py may follow, for all trials alike. Started again with the same --output_dir, a sweep goes on: a
-trial that has ended is not run again (remove its folder under trials/ to do so), one that was under way is. A trial that
-fails or diverges is recorded as such and ends nothing. Trials keep no checkpoints: the last weights are what is measured.
+trial that has ended is not run again (remove its folder under trials/ to do so), one that was under way is; with other values
+it grows, and figure and tables show all. A trial that fails or diverges is recorded as such and ends nothing. Trials keep no
+checkpoints: the last weights are what is measured.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import difflib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for field, values in axes.items():
             for value in values:
                 resolve([*words, *words_of({field: value.split(":")[0] if is_range([value]) else value})])
-        records = Records(folder)
-        trials = [] if options.trials else [make_trial(point, words, resolve) for point in grid(axes)]
-        for trial in trials:
-            records.of(trial)  # refuses a folder of other settings before anything runs
+        make, records = partial(make_trial, words=words, resolve=resolve), Records(folder)
+        trials = [] if options.trials else [make(point) for point in grid(axes)]
+        records.trials(axes, make)  # refuses a folder of other settings before anything runs
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=False)
         try:
@@ -59,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Timeout:
             raise ValueError(f"Another sweep is running in {str(folder)!r}: choose another --output_dir.") from None
         if options.trials:
-            points, tell, total = search(axes, words, folder, options)
+            points, tell, total = search(axes, words, folder, make, options)
         else:
             unique = {trial.name: trial for trial in trials}
             points, tell, total = ((None, trial) for trial in unique.values()), lambda asked, value: None, len(unique)
     with lock:
-        ended = run(points, tell, total, records, options)
+        run(points, tell, total, records, options)
         with one_sentence_errors("sweep.py"):
-            return report(ended, records, list(axes), words, options)
+            return report(records.trials(axes, make), records, list(axes), words, options)
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -143,7 +144,11 @@ def resolve(words: Sequence[str]) -> dict[str, Any]:
 
 
 def search(
-    axes: Mapping[str, Sequence[str]], words: Sequence[str], folder: Path, options: argparse.Namespace
+    axes: Mapping[str, Sequence[str]],
+    words: Sequence[str],
+    folder: Path,
+    make: Callable[[Mapping[str, Any]], Trial],
+    options: argparse.Namespace,
 ) -> tuple[Iterator[tuple[Any, Trial]], Tell, int]:
     """What Optuna wants to try, how it hears what came out, and how many trials there will be."""
     from hf_geo.experiments.search import Search  # Optuna is an extra
@@ -153,34 +158,33 @@ def search(
         task = run_args.task or guess_task(model.model, data.dataset)
         options.metric = "eval_perplexity" if task == "causal-lm" else "eval_accuracy"
     found = Search(axes, options.trials, folder, maximize=higher_is_better(options.metric))
-    points = ((asked, make_trial(values, words, resolve)) for asked, values in found.points())
+    points = ((asked, make(values)) for asked, values in found.points())
     return points, found.tell, found.total
 
 
 def run(
     points: Iterable[tuple[Any, Trial]], tell: Tell, total: int, records: Records, options: argparse.Namespace
-) -> list[Trial]:
-    """Runs what has not been run, with a progress bar over trials; returns all of them."""
-    trials: dict[str, Trial] = {}
+) -> None:
+    """Runs what has not been run, with a progress bar over trials."""
+    begun = set()
     with tqdm(total=total, desc="trials", unit="trial") as bar:
 
         def calls() -> Iterator[tuple[tuple[Any, Trial], tuple[str, tuple[str, ...], str]]]:
             for asked, trial in points:
                 record = records.of(trial)
-                if record is None and trial.name not in trials:
+                if record is None and trial.name not in begun:
+                    begun.add(trial.name)
                     place = records.begin(trial)
                     yield (asked, trial), (str(TRAIN), (*trial.words, f"--output_dir={place / RUN}"), str(place / LOG))
                 else:  # from before, or the same point once more
                     tell(asked, value_of(record, options.metric))
                     bar.update()
-                trials[trial.name] = trial
 
         for (asked, trial), error in run_all(calls(), options.jobs):
             record = records.end(trial, error)
             tell(asked, value_of(record, options.metric))
             bar.update()
             bar.write(f"{trial.name}: {said(record, options.metric)}", file=sys.stderr)
-    return list(trials.values())
 
 
 def value_of(record: Mapping[str, Any] | None, metric: str | None) -> float | None:

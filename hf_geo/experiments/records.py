@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .plan import Trial
+from .plan import LINES, Trial
 
 RUNNING, FINISHED, DIVERGED, FAILED = "running", "finished", "diverged", "failed"
 RECORD, LOG, RUN = "trial.json", "log.txt", "run"
@@ -85,14 +85,42 @@ class Records:
         os.replace(new, path)
         return json.loads(path.read_text(encoding="utf-8"))
 
+    def trials(self, axes: Mapping[str, Sequence[str]], make: Callable[[Mapping[str, Any]], Trial]) -> list[Trial]:
+        """All trials of the folder that ended, those of earlier calls with other values included.
+
+        Args:
+            axes: The sweep's fields, with the values whose order optimizers and variants keep.
+            make: The trial of given values.
+
+        Raises:
+            ValueError: Some are of a sweep over other fields, or were made with other settings.
+        """
+        found = []
+        for path in sorted(self.folder.glob(f"trials/*/{RECORD}")):
+            values = json.loads(path.read_text(encoding="utf-8"))["values"]
+            if set(values) != set(axes):
+                raise ValueError(
+                    f"{str(self.folder)!r} holds a sweep over {', '.join(values)}, not over {', '.join(axes)}: choose another "
+                    "--output_dir."
+                )
+            trial = make(values)
+            if self.of(trial):
+                found.append(trial)
+        lines = {field: list(values) for field, values in axes.items() if field in LINES}
+        return sorted(found, key=lambda trial: [_place(trial.values[field], lines[field]) for field in lines])
+
     def table(self, trials: Iterable[Trial]) -> pd.DataFrame:
-        """The trials that ended, a row each: their values, state, error and metrics."""
+        """Trials that ended, a row each: their values, state, error and metrics."""
         rows = []
         for trial in trials:
-            if record := self.of(trial):
-                row = {"state": record["state"], "error": record.get("error"), **record.get("metrics", {})}
-                rows.append({**trial.values, **row, "folder": str(self.place(trial).relative_to(self.folder) / RUN)})
+            record = self.of(trial)
+            row = {"state": record["state"], "error": record.get("error"), **record.get("metrics", {})}
+            rows.append({**trial.values, **row, "folder": str(self.place(trial).relative_to(self.folder) / RUN)})
         return pd.DataFrame(rows)
+
+
+def _place(value: Any, among: list[Any]) -> int:
+    return among.index(value) if value in among else len(among)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

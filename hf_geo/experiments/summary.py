@@ -164,7 +164,7 @@ class Summary:
             labels["lost"] = labels.get("lost") or bool(lost)
         if labels["lost"]:
             axes.plot([], [], "x", color="grey", label="diverged or failed")
-        if ticks[0] > 0 and ticks[-1] / ticks[0] >= 100:
+        if ticks[0] > 0 and (self.x == "learning_rate" or ticks[-1] / ticks[0] >= 100):
             axes.set_xscale("log")
         if not share:
             axes.set_yscale("log")
