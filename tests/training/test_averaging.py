@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.training.averaging import AVERAGED
+from tests.scripts import script
 from tests.training import run_averages
 from tests.training.launching import launch_or_fail
 from tests.training.problems import make_problem
@@ -179,3 +180,20 @@ def test_what_cannot_be_averaged_is_refused(tmp_path) -> None:
         GeoTrainer(model, swa, train_dataset=data, subspace=SubspaceConfig("line"))
     with pytest.raises(ValueError, match="a stream has no known length: choose --ema_decay"):
         GeoTrainer(model, swa, train_dataset=Stream())
+
+
+@pytest.mark.parametrize("average", ["ema_decay=0.9", "swa_start=0.5"])
+def test_the_script_exports_the_average(tmp_path, average: str) -> None:
+    few = {"max_train_samples": 96, "max_eval_samples": 32, "per_device_train_batch_size": 32, "num_train_epochs": 2}
+    words = {"model": "test_resnet", "dataset": "digits", "optim": "fromage", "output_dir": tmp_path, **few}
+    options = [f"--{key}={value}" for key, value in words.items()]
+    assert script("train")([*options, f"--{average}", "--save_steps=6", "--disable_tqdm=true"]) == 0
+    exported, averages = (load_file(tmp_path / name) for name in ("model.safetensors", f"checkpoint-6/{AVERAGED}"))
+    averages = {name.removeprefix("timm_model."): tensor for name, tensor in averages.items()}
+    assert all(torch.equal(exported[name], tensor) for name, tensor in averages.items())
+    assert {name.rpartition(".")[2] for name in exported.keys() - averages} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    assert average.split("=")[0] in (tmp_path / "README.md").read_text()
