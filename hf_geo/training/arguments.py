@@ -86,6 +86,10 @@ class GeoTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Log what the optimizer does to each layer: norms, relative updates, step sizes, angles."},
     )
+    max_nonfinite_steps: int = field(
+        default=20,
+        metadata={"help": "Stop after this many updates in a row whose loss or gradient is not finite."},
+    )
 
     def __post_init__(self) -> None:
         name = getattr(self.optim, "value", self.optim)
