@@ -21,19 +21,23 @@ from .arguments import GeoTrainingArguments
 from .averaging import WeightAverage, check_same_average, kind_of_average
 from .callbacks import TellEpoch
 from .loss import hand_over_loss
+from .nonfinite import FiniteTraining
 from .norms import RECALIBRATION_SAMPLES, some_samples
 from .optimizers import make_optimizer, measure_geometry, refuse_engine
 from .resume import check_same_model, check_same_optimizer
+from .saving import WholeCheckpoints
+from .signals import GracefulStop
 from .subspaces import SubspaceTraining
 from .telemetry import GeometryTelemetry
 
 
-class GeoTrainer(WholeCheckpoints):
+class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
     """A `transformers.Trainer` for which `args.optim` may name any of `hf_geo.optim.list_optimizers()`.
 
-    The rest is transformers' own, with four corrections for all optimizers: norm layers and biases get no weight decay
-    whatever they are called, each parameter group's learning rate is logged, a checkpoint is complete or not there, and it
-    is loaded whole, or refused where it is of another model or optimizer.
+    The rest is transformers' own, with corrections for all optimizers: norm layers and biases get no weight decay whatever
+    they are called, each parameter group's learning rate is logged, a checkpoint is complete or not there, and it is loaded
+    whole, or refused where it is of another model or optimizer. A run that is told to stop does so with a checkpoint
+    (`GracefulStop`), and one that is lost in infinities stops too (`FiniteTraining`).
 
     Args:
         *args, **kwargs: As for `transformers.Trainer`; `args` are `GeoTrainingArguments`.
