@@ -25,6 +25,7 @@ from hf_geo.tasks import Job, make_job
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
 from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_geometry, draw_training_curves
+from hf_geo.training.nonfinite import NonFiniteTraining
 from hf_geo.training.resume import UnfitCheckpoint
 from hf_geo.training.runs import (
     check_output_dir,
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    except UnfitCheckpoint as error:
+    except (UnfitCheckpoint, NonFiniteTraining) as error:
         with one_sentence_errors("train.py"):
             raise error
     trainer.settle()
