@@ -1,0 +1,71 @@
+"""Trains, and is sent signals at chosen updates by itself; saves what it ended with.
+
+run_signals.py WEIGHTS FOLDER [--resume] [--whom {self,workers,launcher,job}] [--rank R] [--signal N]... [--workers N]
+"""
+
+import argparse
+import os
+import signal
+import time
+
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from hf_geo import GeoTrainer, GeoTrainingArguments
+from tests.training.problems import flat, make_problem
+
+SENT_AT, UPDATES = 3, 8
+
+
+class Sender(TrainerCallback):
+    """Sends a signal in the middle of the update that follows `SENT_AT`."""
+
+    def __init__(self, words: argparse.Namespace) -> None:
+        self.words = words
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
+        if state.global_step != SENT_AT or args.process_index != self.words.rank:
+            return
+        for number in self.words.signal:
+            if self.words.whom == "self":
+                os.kill(os.getpid(), number)
+            elif self.words.whom == "launcher":
+                os.kill(os.getppid(), number)
+                time.sleep(2)  # it notices, and hands the signal on
+            else:
+                os.killpg(0, number)  # the data-loader workers too
+                time.sleep(0.2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("weights")
+    parser.add_argument("folder")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--whom", default="self")
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--signal", type=lambda name: getattr(signal, name), action="append", default=[])
+    parser.add_argument("--workers", type=int, default=0)
+    words = parser.parse_args()
+    if words.whom == "job":
+        os.setpgrp()  # or the tests would be of the same job
+    model, data = make_problem("points", dropout=0.3)
+    args = GeoTrainingArguments(
+        output_dir=words.folder,
+        optim="adamsrt",
+        max_steps=UPDATES,
+        per_device_train_batch_size=16 // Accelerator().num_processes,
+        save_strategy="no",
+        logging_strategy="no",
+        dataloader_num_workers=words.workers,
+        disable_tqdm=True,
+    )
+    trainer = GeoTrainer(model, args, train_dataset=data, callbacks=[Sender(words)])
+    trainer.train(resume_from_checkpoint=words.resume or None)
+    if Accelerator().is_main_process:
+        save_file({"weights": flat(model)}, words.weights)
+
+
+if __name__ == "__main__":
+    main()
