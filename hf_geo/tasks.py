@@ -22,6 +22,7 @@ from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
 from hf_geo.data.text import DOCS, load_text_data
 from hf_geo.data.vision import load_image_data
+from hf_geo.losses import LOSSES, ClassificationLoss, check_top_k
 from hf_geo.metrics import image_classification_metrics
 from hf_geo.metrics.perplexity import language_metrics, nll_per_row
 from hf_geo.models import (
@@ -125,7 +126,7 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
     model = build()
     config = input_config(model)
     by_timm = isinstance(model, TimmWrapperForImageClassification)
-    trainer = {"compute_metrics": image_classification_metrics}
+    trainer = {"compute_metrics": image_classification_metrics} | _loss(model_args, data.num_classes, args)
     if not by_timm:  # timm keeps how images are prepared in the model's configuration
         trainer["processing_class"] = AutoImageProcessor.from_pretrained(model.name_or_path)
     architecture = getattr(model.config, "architecture", model.config.model_type)
@@ -160,6 +161,19 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
     )
 
 
+def _loss(model_args: ModelArguments, num_classes: int, args: TrainingArguments) -> dict[str, Any]:
+    """What the Trainer is told about the loss: nothing where the model's own is meant."""
+    if model_args.loss == "cross-entropy":
+        return {}
+    check_top_k(model_args.top_k, num_classes)
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"--label_smoothing_factor is for the cross-entropy: leave it at 0 with --loss {model_args.loss}."
+        )
+    settings = {"temperature": model_args.loss_temperature} if model_args.loss == "smooth-top-k" else {}
+    return {"compute_loss_func": ClassificationLoss(LOSSES[model_args.loss], k=model_args.top_k, **settings)}
+
+
 def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> Job:
     """Opens the text, makes or loads the tokenizer and the model, and lays the text out for the Trainer.
 
@@ -170,6 +184,8 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
     if args.label_smoothing_factor:
         # transformers shifts the labels only for the classes it knows by name, and would smooth the wrong words.
         raise ValueError("--label_smoothing_factor is not for language models here: leave it at 0.")
+    if model_args.loss != "cross-entropy":
+        raise ValueError(f"--loss {model_args.loss} is for image classifiers: leave it out for a language model.")
     source = None if from_scratch else find_model(model_args.model)
     text = load_text_data(data_args)
     if from_scratch:

@@ -15,17 +15,18 @@ LAYERS = {
     "subspaces": set(),
     "metrics": set(),
     "models": set(),
+    "losses": set(),
     "data": set(),
-    "experiments": set(),
     "evaluation": {"subspaces", "metrics"},
     "training": {"optim", "subspaces", "metrics", "evaluation"},
+    "experiments": {"training"},
     "integrations": {"optim", "training"},
     "hub": {"subspaces"},
-    "tasks": {"data", "models", "metrics"},
+    "tasks": {"data", "losses", "models", "metrics"},
     "launch": {"integrations"},
 }
 # The low layers run on torch alone; a subspace's files come and go through two libraries, imported when it does.
-OUTSIDE = {"optim": {"torch"}, "subspaces": {"torch", "safetensors", "huggingface_hub"}}
+OUTSIDE = {"optim": {"torch"}, "losses": {"torch"}, "subspaces": {"torch", "safetensors", "huggingface_hub"}}
 NOT_LOADED = {"transformers", "accelerate", "datasets", "timm", "evaluate", "safetensors", "huggingface_hub"}
 
 

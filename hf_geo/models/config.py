@@ -2,7 +2,7 @@
 
 import ast
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass
@@ -23,6 +23,15 @@ class ModelArguments:
         default=None,
         metadata={"help": "Further arguments of the architecture, as in 'drop_path_rate=0.1,global_pool=avg'."},
     )
+    loss: Literal["cross-entropy", "smooth-top-k", "truncated-top-k"] = field(
+        default="cross-entropy",
+        metadata={
+            "help": "What an image classifier is trained to make small. smooth-top-k (Berrada et al. 2018) and "
+            "truncated-top-k (Lapin et al. 2016) ask for the right class among the best --top_k."
+        },
+    )
+    top_k: int = field(default=5, metadata={"help": "How many classes a top-k loss looks at."})
+    loss_temperature: float = field(default=1.0, metadata={"help": "Temperature of the smooth top-k loss."})
 
     @property
     def parsed_model_args(self) -> dict[str, Any]:
