@@ -1,6 +1,7 @@
 """`scripts/train.py` beyond one image classifier: language models and subspaces, through the same folder and card."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.training.launching import launch_or_fail
 CONFIGS = REPOSITORY / "configs"
 SMALL = ("--model_args", "d_model=16,d_hid=16", "--max_steps", "4", "--disable_tqdm", "true", "--save_strategy", "no")
 WIKITEXT = SHARED / "hub/datasets/Salesforce/wikitext"
+TIMES = re.compile(rb'"[a-z_]*(runtime|per_second)": [0-9.e+-]+')
 GENERATE = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -153,17 +155,25 @@ def test_a_lines_card_says_so(line) -> None:
     assert "(373,658 parameters)" in card.content  # of one network
 
 
-def test_a_line_of_language_models(tmp_path) -> None:
-    words = (
-        "--config",
-        CONFIGS / "fromage/quickstart_docs.yaml",
-        *SMALL,
-        "--subspace",
-        "line",
-        "--output_dir",
-        tmp_path / "run",
+def test_two_runs_differ_in_nothing(language_run, tmp_path) -> None:
+    launch_or_fail(
+        TRAIN, "--config", CONFIGS / "fromage/quickstart_docs.yaml", *SMALL, "--output_dir", tmp_path / "docs"
     )
-    launch_or_fail(TRAIN, *words)
+    compared = 0
+    for path in sorted(
+        path for path in language_run.rglob("*") if path.suffix in (".safetensors", ".json", ".py", ".png")
+    ):
+        ours, theirs = path.read_bytes(), (tmp_path / "docs" / path.relative_to(language_run)).read_bytes()
+        if path.name.endswith(("results.json", "trainer_state.json")):  # which also tell how long it took
+            ours, theirs = (TIMES.sub(b"", text) for text in (ours, theirs))
+        assert ours == theirs, path.name
+        compared += 1
+    assert compared >= 8
+
+
+def test_a_line_of_language_models(tmp_path) -> None:
+    words = ("--config", CONFIGS / "fromage/wikitext2_line.yaml", "--dataset", WIKITEXT, "--max_train_samples", "2000")
+    launch_or_fail(TRAIN, *words, *SMALL, "--output_dir", tmp_path / "run")
     assert (tmp_path / "run" / "subspace.safetensors").is_file()
     assert launch_or_fail("-c", GENERATE, tmp_path / "run").stdout.split()[-2:] == ["False", "True"]
 
