@@ -13,6 +13,7 @@ checkpoints: the last weights are what is measured.
 import argparse
 import difflib
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -24,8 +25,9 @@ from tqdm.auto import tqdm
 
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.plan import SEED, VARIANT, Trial, grid, is_range, make_trial, read_list, words_of
+from hf_geo.experiments.recipes import origin
 from hf_geo.experiments.records import FINISHED, LOG, RUN, Records
-from hf_geo.experiments.report import FIGURE, REPORT, describe_sweep
+from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, describe_sweep
 from hf_geo.experiments.summary import Summary, choose_metric, failures, higher_is_better
 from hf_geo.experiments.workers import run_all
 from hf_geo.models.config import ModelArguments
@@ -180,8 +182,8 @@ def run(
                     tell(asked, value_of(record, options.metric))
                     bar.update()
 
-        for (asked, trial), error in run_all(calls(), options.jobs):
-            record = records.end(trial, error)
+        for (asked, trial), outcome in run_all(calls(), options.jobs):
+            record = records.end(trial, *outcome)
             tell(asked, value_of(record, options.metric))
             bar.update()
             bar.write(f"{trial.name}: {said(record, options.metric)}", file=sys.stderr)
@@ -196,7 +198,7 @@ def value_of(record: Mapping[str, Any] | None, metric: str | None) -> float | No
 
 def said(record: Mapping[str, Any], metric: str | None) -> str:
     """A trial's outcome in a few words."""
-    if "metrics" not in record:
+    if "error" in record:
         return f"{record['state']}: {record['error']}"
     name, seconds = choose_metric(list(record["metrics"]), metric), record["metrics"]["train_runtime"]
     return f"{record['state']}, {name} {record['metrics'][name]:.4g}, {seconds:.0f} s"
@@ -221,6 +223,7 @@ def report(
     )
     text = describe_sweep(title, options.config, given, axes, summary, failures(table, axes))
     (folder / REPORT).write_text(text, encoding="utf-8")
+    (folder / ORIGIN).write_text(json.dumps(origin(options.config, None)) + "\n", encoding="utf-8")
     print(f"\n{summary.as_markdown()}\n")
     print(
         f"  figure:  {folder / FIGURE}\n  report:  {folder / REPORT}\n  trials:  {folder}/trials.parquet and trials.csv"

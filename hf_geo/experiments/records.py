@@ -1,6 +1,7 @@
 """A sweep's folder: what became of each trial, on disk the moment it is known."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from .plan import LINES, Trial
+from .recipes import differences
 
 RUNNING, FINISHED, DIVERGED, FAILED = "running", "finished", "diverged", "failed"
 RECORD, LOG, RUN = "trial.json", "log.txt", "run"
@@ -58,22 +60,24 @@ class Records:
         self._write(trial, {"state": RUNNING})
         return place
 
-    def end(self, trial: Trial, error: str | None) -> dict[str, Any]:
+    def end(self, trial: Trial, state: str, error: str | None) -> dict[str, Any]:
         """Records how a trial ended.
 
         Args:
             trial: The trial.
-            error: Why it failed, in a sentence; None if its run is complete.
+            state: FINISHED, DIVERGED or FAILED.
+            error: What was wrong, in a sentence; None if its run is complete.
         """
         if error is not None:
-            return self._write(trial, {"state": FAILED, "error": error})
+            return self._write(trial, {"state": state, "error": error})
         run = self.place(trial) / RUN
         metrics = {}
         for name in ("train_results", "eval_results"):
             metrics |= json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
-        # A network whose weights are no numbers still has an accuracy, so the losses tell.
+        # Finite weights may still give losses that are none: such a network has no place among the finished.
         losses = [value for name, value in metrics.items() if name.endswith("_loss")]
-        state = FINISHED if all(abs(loss) < float("inf") for loss in losses) else DIVERGED
+        if not all(map(math.isfinite, losses)):
+            return self._write(trial, {"state": DIVERGED, "error": "Its loss is not finite.", "metrics": metrics})
         return self._write(trial, {"state": state, "metrics": metrics})
 
     def _write(self, trial: Trial, outcome: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,13 +125,3 @@ class Records:
 
 def _place(value: Any, among: list[Any]) -> int:
     return among.index(value) if value in among else len(among)
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that two runs do not share, in words; a setting that only one of them knows is not compared."""
-    now = json.loads(json.dumps(dict(now), default=str))
-    return [
-        f"{name} was {before[name]!r} and is {now[name]!r}"
-        for name in before
-        if name in now and before[name] != now[name]
-    ]

@@ -10,7 +10,7 @@ import pandas as pd
 from .plan import as_text
 from .summary import Summary
 
-FIGURE, REPORT = "figure.png", "sweep.md"
+FIGURE, REPORT, ORIGIN = "figure.png", "sweep.md", "sweep.json"
 _HEAD = "# Results\n\nMeasured with this package, each with its budget. What the papers published stands beside it where it is known.\n"
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .plan import LINES, SEED, as_text
-from .records import FAILED, FINISHED
+from .records import FINISHED
 
 NEAR = 0.1  # "within 10 % of the best"
 MARKERS = "osD^vPX*"
@@ -184,7 +184,6 @@ def failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """What happened to each trial that has no figures, a sentence each."""
     rows = table[table.state != FINISHED]
     return [
-        f"{', '.join(f'{field} {as_text(row[field])}' for field in axes)}: "
-        + (str(row.error) if row.state == FAILED else "diverged: its loss is no number any more.")
+        f"{', '.join(f'{field} {as_text(row[field])}' for field in axes)} {row.state}: {row.error}"
         for _, row in rows.iterrows()
     ]

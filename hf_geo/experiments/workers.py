@@ -16,12 +16,17 @@ from typing import TypeVar
 
 import torch
 
+from hf_geo.training.nonfinite import NonFiniteTraining
+
+from .records import DIVERGED, FAILED, FINISHED
+
 Task = TypeVar("Task")
 Call = tuple[str, tuple[str, ...], str]  # of `run_script`
+Outcome = tuple[str, str | None]  # how a trial ended, and why if it failed or diverged
 
 
-def run_all(calls: Iterable[tuple[Task, Call]], jobs: int) -> Iterator[tuple[Task, str | None]]:
-    """Runs scripts in up to `jobs` processes at once; yields each task as it ends, with its error in a sentence.
+def run_all(calls: Iterable[tuple[Task, Call]], jobs: int) -> Iterator[tuple[Task, Outcome]]:
+    """Runs scripts in up to `jobs` processes at once; yields each task as it ends, with its outcome.
 
     The next call is taken only when a process is free for it and everything that has ended was yielded. A process
     serves many calls, so that libraries are imported once; where one dies, its call has failed and a new one takes over.
@@ -45,11 +50,11 @@ def run_all(calls: Iterable[tuple[Task, Call]], jobs: int) -> Iterator[tuple[Tas
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 slot, task = running.pop(future)
                 try:
-                    error = future.result()
+                    outcome = future.result()
                 except BrokenProcessPool:
-                    error = "The process that ran it died (out of memory, or killed)."
+                    outcome = FAILED, "The process that ran it died (killed, or out of memory)."
                     pools[slot] = _new_pool(slot, jobs)
-                yield task, error
+                yield task, outcome
     finally:
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -78,8 +83,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def run_script(script: str, words: tuple[str, ...], log: str) -> str | None:
-    """Calls `main(words)` of the script, with all it prints going into `log`; returns why it failed, if it did."""
+def run_script(script: str, words: tuple[str, ...], log: str) -> Outcome:
+    """Calls `main(words)` of a script, with all it prints going into `log`; returns how it ended."""
     with _printing_into(log):
         try:
             status = _main_of(script)(list(words))
@@ -87,11 +92,12 @@ def run_script(script: str, words: tuple[str, ...], log: str) -> str | None:
             status = stop.code
         except Exception as error:  # whatever it is, it is the trial's and not the sweep's
             traceback.print_exc()
-            return " ".join(str(error).split()) or type(error).__name__
-    if status:
-        lines = Path(log).read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), f"It ended with status {status}.")
-    return None
+            state = DIVERGED if isinstance(error, NonFiniteTraining) else FAILED
+            return state, " ".join(str(error).split()) or type(error).__name__
+    if not status:
+        return FINISHED, None
+    lines = Path(log).read_text(encoding="utf-8", errors="replace").split("\n")
+    return FAILED, next((line for line in reversed(lines) if line.strip()), f"It ended with status {status}.")
 
 
 @functools.cache
