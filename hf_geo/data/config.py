@@ -16,13 +16,21 @@ class DataArguments:
         },
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Which of the data set's configurations."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    train_split: str = field(
+        default="train",
+        metadata={
+            "help": "Split to train on; of images also several, as in train+extra, held out from the first alone."
+        },
+    )
     eval_split: str | None = field(
         default=None,
         metadata={
             "help": "Split to evaluate on during training. Default: validation, val, valid or dev where there is one, "
             "else 10 %% held out from the training split, the same in every run."
         },
+    )
+    eval_size: int | None = field(
+        default=None, metadata={"help": "How many training images to hold out. Default: a tenth."}
     )
     test_split: str | None = field(
         default=None, metadata={"help": "Split for the final figures. Default: test, where there is one with labels."}
@@ -88,7 +96,7 @@ class DataArguments:
     def __post_init__(self) -> None:
         for name in (
             "max_train_samples", "max_eval_samples", "image_size",
-            "columns", "eval_columns", "bptt", "block_size", "min_frequency",
+            "eval_size", "columns", "eval_columns", "bptt", "block_size", "min_frequency",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,6 +1,6 @@
 """Which samples are trained on, evaluated and tested on, and which get a wrong label."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,12 @@ class SplitNames:
     test: str | None
 
 
+def check_split(there: Iterable[str], name: str, option: str) -> None:
+    """Raises `ValueError` unless the split that an option names is there."""
+    if name not in there:
+        raise ValueError(f"The data set has no split {name!r} (--{option}): it has {', '.join(there)}.")
+
+
 def choose_splits(there: Sequence[str], train: str, evaluation: str | None, test: str | None) -> SplitNames:
     """Picks the splits by name, the usual ones where none is named.
 
@@ -28,18 +34,33 @@ def choose_splits(there: Sequence[str], train: str, evaluation: str | None, test
         ValueError: A named split is not there.
     """
     for option, name in (("train_split", train), ("eval_split", evaluation), ("test_split", test)):
-        if name is not None and name not in there:
-            raise ValueError(f"The data set has no split {name!r} (--{option}): it has {', '.join(there)}.")
+        if name is not None:
+            check_split(there, name, option)
     evaluation = evaluation or next((name for name in _EVAL_NAMES if name in there and name != train), None)
     return SplitNames(train, evaluation, test or ("test" if "test" in there and train != "test" else None))
 
 
-def hold_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (sorted) of the nine tenths to train on and of the tenth to evaluate on, each class in proportion."""
+def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (sorted) of the samples to train on and of those to evaluate on, each class in proportion.
+
+    Args:
+        labels: (N,) integers.
+        size: How many to evaluate on; a tenth when not given.
+
+    Raises:
+        ValueError: `size` leaves nothing to train on.
+    """
+    if size is not None and size >= len(labels):
+        raise ValueError(f"--eval_size {size} leaves nothing to train on: there are {len(labels)} training samples.")
     counts = np.bincount(labels)
-    proportional = counts[counts > 0].min() >= 2 and len(labels) >= 10 * np.count_nonzero(counts)
+    classes = np.count_nonzero(counts)
+    held_out = len(labels) // 10 if size is None else size
+    proportional = counts[counts > 0].min() >= 2 and classes <= held_out <= len(labels) - classes
     kept, held = train_test_split(
-        np.arange(len(labels)), test_size=0.1, stratify=labels if proportional else None, random_state=_SEED
+        np.arange(len(labels)),
+        test_size=0.1 if size is None else size,
+        stratify=labels if proportional else None,
+        random_state=_SEED,
     )
     return np.sort(kept), np.sort(held)
 

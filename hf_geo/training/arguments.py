@@ -8,9 +8,9 @@ from typing import Literal
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from hf_geo.optim import get_method, list_optimizers
 from hf_geo.subspaces import SubspaceConfig
 
+from .baselines import find_method, known_methods
 from .optim_args import parse_optim_args
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ STAND_IN = "adamw_torch"  # what transformers' own checks see in place of a name
 
 @dataclass
 class GeoTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` whose `optim` also accepts `hf_geo.optim.list_optimizers()`.
+    """`transformers.TrainingArguments` whose `optim` also accepts `hf_geo.optim.list_optimizers()`, `adam`, `lars` and `lamb`.
 
     Differs from transformers in three defaults, which depend on the optimizer: `learning_rate` is the method's own (5e-5
     for transformers' optimizers), `max_grad_norm` is what the method needs (1.0 for transformers' optimizers), and weight
@@ -35,7 +35,7 @@ class GeoTrainingArguments(TrainingArguments):
 
     optim: str = field(
         default=DEFAULTS["optim"],
-        metadata={"help": f"The optimizer: {', '.join(list_optimizers())}, or any of transformers' own names."},
+        metadata={"help": f"The optimizer: {', '.join(known_methods())}, or any of transformers' own names."},
     )
     learning_rate: float | None = field(
         default=None,
@@ -94,9 +94,9 @@ class GeoTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         name = getattr(self.optim, "value", self.optim)
         self._check_name(name)
-        ours = name in list_optimizers()
+        ours = name in known_methods()
         if self.learning_rate is None:
-            self.learning_rate = get_method(name).lr if ours else DEFAULTS["learning_rate"]
+            self.learning_rate = find_method(name).lr if ours else DEFAULTS["learning_rate"]
         if ours:
             parse_optim_args(get_method(name), self.optim_args)
         self._set_clipping(name if ours else None)
@@ -113,11 +113,11 @@ class GeoTrainingArguments(TrainingArguments):
     @staticmethod
     def _check_name(name: str) -> None:
         theirs = [n.value for n in OptimizerNames]
-        if name not in theirs and name not in list_optimizers():
-            near = difflib.get_close_matches(str(name), [*list_optimizers(), *theirs], n=1)
+        if name not in theirs and name not in known_methods():
+            near = difflib.get_close_matches(str(name), [*known_methods(), *theirs], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(list_optimizers())}. From transformers: {', '.join(theirs)}."
+                f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(known_methods())}. From transformers: {', '.join(theirs)}."
             )
 
     def _check_averaging(self) -> None:
@@ -138,7 +138,7 @@ class GeoTrainingArguments(TrainingArguments):
 
     def _set_clipping(self, name: str | None) -> None:
         """Resolves `max_grad_norm` by the method's policy, and says so where the user's value works against it."""
-        policy = get_method(name).clipping if name else "allowed"
+        policy = find_method(name).clipping if name else "allowed"
         self._clipping_given = self.max_grad_norm is not None
         if not self._clipping_given:
             self.max_grad_norm = DEFAULTS["max_grad_norm"] if policy == "allowed" else 0.0
@@ -157,11 +157,11 @@ class GeoTrainingArguments(TrainingArguments):
         """As in transformers, for all optimizer names; `learning_rate` and clipping not given are the optimizer's own."""
         name = getattr(name, "value", name)
         self._check_name(name)
-        ours = name in list_optimizers()
+        ours = name in known_methods()
         if learning_rate is None:
-            learning_rate = get_method(name).lr if ours else DEFAULTS["learning_rate"]
+            learning_rate = find_method(name).lr if ours else DEFAULTS["learning_rate"]
         if ours:
-            parse_optim_args(get_method(name), kwargs.get("args"))
+            parse_optim_args(find_method(name), kwargs.get("args"))
         if not self._clipping_given:
             self.max_grad_norm = None
         self._set_clipping(name if ours else None)

@@ -19,6 +19,7 @@ from hf_geo.subspaces import Subspace, SubspaceConfig
 
 from .arguments import GeoTrainingArguments
 from .averaging import WeightAverage, check_same_average, kind_of_average
+from .baselines import BASELINES, baseline_cls_and_kwargs
 from .callbacks import TellEpoch
 from .loss import hand_over_loss
 from .nonfinite import FiniteTraining
@@ -113,6 +114,13 @@ class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
         if isinstance(optimizer, torch.optim.Optimizer) and not isinstance(optimizer, AcceleratedOptimizer):
             optimizer.register_load_state_dict_pre_hook(check_same_optimizer)
         return optimizer
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: GeoTrainingArguments, model: PreTrainedModel | None = None):
+        """As in transformers, and for the baselines it has no name for."""
+        if args.optim in BASELINES:
+            return baseline_cls_and_kwargs(args)
+        return WholeCheckpoints.get_optimizer_cls_and_kwargs(args, model)
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         geometry = {"geometry": self.args.geometry_groups}

@@ -42,6 +42,21 @@ def test_held_out_part_is_a_tenth_of_each_class_and_no_sample_is_in_both():
     assert not np.array_equal(held, np.arange(160))
 
 
+@pytest.mark.parametrize("size", [1, 17, 600, 1599])
+def test_a_held_out_part_of_a_given_size(size):
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [1000, 500, 100]))
+    kept, held = hold_out(labels, size)
+    assert len(held) == size and np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(1600))
+    if 3 <= size <= 1597:
+        assert np.bincount(labels[held]) == pytest.approx(size * np.array([10, 5, 1]) / 16, abs=1)
+
+
+@pytest.mark.parametrize("size", [20, 21])
+def test_a_held_out_part_leaves_something(size):
+    with pytest.raises(ValueError, match=f"--eval_size {size} leaves nothing to train on: there are 20"):
+        hold_out(np.zeros(20, dtype=int), size)
+
+
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4], [0] * 19 + [1], [7, 7, 7]])
 def test_classes_too_rare_to_be_divided_are_held_out_all_the_same(labels):
     kept, held = hold_out(np.array(labels))
@@ -78,6 +93,7 @@ def test_label_noise_leaves_one_class_in_ten_right(share):
     [
         ({"max_train_samples": 0}, "--max_train_samples must be at least 1, not 0"),
         ({"max_eval_samples": -3}, "--max_eval_samples must be at least 1, not -3"),
+        ({"eval_size": 0}, "--eval_size must be at least 1, not 0"),
         ({"image_size": 0}, "--image_size must be at least 1, not 0"),
         ({"label_noise": 1.5}, "--label_noise is a share between 0 and 1, not 1.5"),
         ({"label_noise": -0.1}, "--label_noise is a share between 0 and 1, not -0.1"),
