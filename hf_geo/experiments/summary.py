@@ -1,6 +1,7 @@
 """What a sweep found: the best of every line, how much of the learning rates is good, and the figure."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .records import FINISHED
 
 NEAR = 0.1  # "within 10 % of the best"
 MARKERS = "osD^vPX*"
+_NUMBER = re.compile(r"(?:^|=)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=$|,)")
 
 
 def higher_is_better(metric: str) -> bool:
@@ -34,11 +36,9 @@ def choose_metric(columns: Sequence[str], asked: str | None) -> str:
 
 
 def as_number(value: object) -> float | None:
-    """A number, also of a setting such as "depth=20"; None where there is none."""
-    try:
-        return float(str(value).rpartition("=")[2])
-    except ValueError:
-        return None
+    """A number, also the first of settings such as "depth=20,width=64"; None where there is none."""
+    found = _NUMBER.search(str(value))
+    return float(found[1]) if found else None
 
 
 class Summary:
@@ -108,10 +108,24 @@ class Summary:
         return rows[first : last + 1], inside
 
     def as_markdown(self) -> str:
-        """The best of every line and, over learning rates, how many powers of ten stay near the best."""
-        rates = self.x == "learning_rate"
+        """Over learning rates the best of every line and how many powers of ten stay near it; else the best at each x."""
+        return self._rates() if self.x == "learning_rate" else self._by_x()
+
+    def _by_x(self) -> str:
+        xs = sorted(self.ended[self.x].unique(), key=as_number)
+        lines = [f"| {self.metric} at {self.x} | {' | '.join(map(as_text, xs))} |", f"|---|{'---|' * len(xs)}"]
+        for name in self.names:
+            best = {row[self.x]: row for _, row in self.of(name).iterrows()}
+            lines.append(f"| {name} | {' | '.join(self._with_others(best[x]) if x in best else 'none' for x in xs)} |")
+        return "\n".join(lines)
+
+    def _with_others(self, row: pd.Series) -> str:
+        at = ", ".join(f"{field} {as_text(row[field])}" for field in self.others)
+        return self.shown(row) + (f" ({at})" if at else "")
+
+    def _rates(self) -> str:
         head = [self.lines[0] if self.lines else "", f"best {self.metric}", "at"]
-        head += [f"powers of ten within {NEAR:.0%} of its best", f"within {NEAR:.0%} of the best of all"] * rates
+        head += [f"powers of ten within {NEAR:.0%} of its best", f"within {NEAR:.0%} of the best of all"]
         head += ["trials", "diverged or failed"]
         lines = [f"| {' | '.join(head)} |", f"|{'|'.join(['---'] * len(head))}|"]
         overall = self.best(self.means)[self.metric] if len(self.means) else math.nan
@@ -122,8 +136,7 @@ class Summary:
                 best = self.best(rows)
                 at = ", ".join(f"{field} {as_text(best[field])}" for field in (self.x, *self.others))
                 cells = [name, self.shown(best), at]
-                if rates:
-                    cells += [self._stretch(name, best[self.metric]), self._stretch(name, overall)]
+                cells += [self._stretch(name, best[self.metric]), self._stretch(name, overall)]
             cells += [""] * (len(head) - len(cells) - 2)
             lines.append(f"| {' | '.join([*cells, str(len(ended)), str(int((ended.state != FINISHED).sum()))])} |")
         return "\n".join(lines)
@@ -170,7 +183,7 @@ class Summary:
             axes.set_yscale("log")
         over = " and ".join([*self.others] + (["mean over seeds"] if self.seeds > 1 else []))
         axes.set(
-            xlabel=self.x.replace("_", " "),
+            xlabel=_label(self.ended[self.x].iloc[0], self.x),
             ylabel=f"{self.metric.replace('_', ' ')}{' (%)' if share else ''}" + (f", best {over}" if over else ""),
         )
         axes.grid(alpha=0.3)
@@ -178,6 +191,11 @@ class Summary:
         axes.legend(frameon=False, fontsize="small")
         figure.suptitle(title, fontsize="medium", parse_math=False)
         figure.savefig(path, dpi=120)
+
+
+def _label(value: object, field: str) -> str:
+    """The name of what varies: "depth" of "depth=20,width=64"."""
+    return (str(value).partition("=")[0] if "=" in str(value) else field).replace("_", " ")
 
 
 def failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
