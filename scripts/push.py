@@ -2,6 +2,7 @@
 
     python scripts/push.py runs/digits ada/digits-fromage
     python scripts/push.py runs/digits ada/digits-fromage --private
+    python scripts/push.py runs/digits ada/digits-fromage --checkpoints last
 
 Log in first with `hf auth login`, or set HF_TOKEN to a token with write permission.
 """
@@ -23,10 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--commit_message", default="Upload the trained model", help="title of the commit")
+    parser.add_argument(
+        "--checkpoints",
+        choices=("none", "last", "all"),
+        default="none",
+        help="push the newest checkpoint too, as last-checkpoint, or all of them under their names",
+    )
     arguments = parser.parse_args(argv)
     with one_sentence_errors(parser.prog):
         url = push_folder(
-            arguments.folder, arguments.repo_id, private=arguments.private, commit_message=arguments.commit_message
+            arguments.folder,
+            arguments.repo_id,
+            private=arguments.private,
+            commit_message=arguments.commit_message,
+            checkpoints=arguments.checkpoints,
         )
     print(f"Pushed {arguments.folder} to {url}")
     print("Its card says how to open it, in short:")

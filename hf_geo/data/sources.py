@@ -1,6 +1,9 @@
 """Where a data set's name points: the embedded digits, a folder, or the Hub."""
 
+import json
+import logging
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +11,15 @@ from pathlib import Path
 import datasets
 import numpy as np
 import PIL.Image
+import pyarrow as pa
+from datasets.exceptions import DatasetsError, SplitsVerificationError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from hf_geo.retries import causes, may_pass, persist
+
+logger = logging.getLogger(__name__)
+_BROKEN = (pa.ArrowInvalid, json.JSONDecodeError, EOFError, zlib.error, SplitsVerificationError)
 
 Rows = datasets.Dataset | datasets.IterableDataset
 DIGITS = "digits"
@@ -53,10 +63,51 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name!r} to read a data set from.")
     try:
-        splits = datasets.load_dataset(name, config, streaming=streaming)
-    except (OSError, ValueError) as error:
+        splits = _load(name, config, streaming)
+    except (OSError, ValueError, DatasetsError) as error:
         raise ValueError(_explain(name, is_folder, error)) from error
     return Source(Path(name).resolve().name if is_folder else name, None if is_folder else name, splits)
+
+
+def _load(name: str, config: str | None, streaming: bool) -> Mapping[str, Rows]:
+    """Loads a data set, however often it takes; what is damaged in a cache is fetched and made again."""
+
+    def load(mode: str | None = None) -> Mapping[str, Rows]:
+        return persist(
+            lambda: datasets.load_dataset(name, config, streaming=streaming, download_mode=mode), f"loading {name}"
+        )
+
+    try:
+        splits = load()
+        damage = None if streaming else _missing_rows(splits)
+    except (OSError, ValueError, DatasetsError) as error:
+        damage = _damage(error)
+        if damage is None:
+            raise
+    if damage is None:
+        return splits
+    logger.warning("What is cached of %s cannot be used (%s): it is made again from its source.", name, damage)
+    return load("force_redownload")
+
+
+def _damage(error: BaseException) -> str | None:
+    """What of an error says that a file's content is broken; None for other errors."""
+    for cause in () if may_pass(error) else causes(error):
+        # Unlike the system's errors, those that pyarrow makes of what it reads have no number.
+        unreadable = type(cause) is OSError and cause.errno is None
+        gone = isinstance(cause, FileNotFoundError) and ".arrow" in str(cause)
+        if unreadable or gone or isinstance(cause, _BROKEN):
+            return " ".join(str(cause).split()) or type(cause).__name__
+    return None
+
+
+def _missing_rows(splits: Mapping[str, datasets.Dataset]) -> str | None:
+    """A file cut at the right place reads as a shorter one."""
+    for name, rows in splits.items():
+        known = (rows.info.splits or {}).get(name)
+        if known is not None and known.num_examples != len(rows):
+            return f"{len(rows)} instead of {known.num_examples} rows in {name}"
+    return None
 
 
 def _explain(name: str, is_folder: bool, error: Exception) -> str:

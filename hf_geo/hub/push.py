@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import HfApi, constants, get_token
 
@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 import hf_geo
+from hf_geo.retries import may_pass, persist
 
 # What stays at home (in the Hub's patterns `*` crosses slashes): checkpoints, what a stopped writer has left behind,
 # hidden files such as `.env`, and the pickled training arguments, which hold the token they were given.
@@ -28,10 +29,12 @@ def push_folder(
     private: bool | None = None,
     token: str | None = None,
     commit_message: str = "Upload the trained model",
+    checkpoints: Literal["none", "last", "all"] = "none",
 ) -> str:
     """Makes the repository if needed and pushes everything in `folder` but what `NOT_PUSHED` names.
 
-    Nothing in the folder is changed, and files of the same content are not sent again.
+    Nothing in the folder is changed, and files of the same content are not sent again. What fails for a reason that may
+    pass is tried again for about a minute.
 
     Args:
         folder: The output folder of a finished run.
@@ -39,6 +42,7 @@ def push_folder(
         private: Whether a new repository is private; None leaves it to the account's default.
         token: Access token. Defaults to the one of `HF_TOKEN` or of `hf auth login`.
         commit_message: Title of the commit.
+        checkpoints: Whether to push the newest checkpoint too, as `last-checkpoint`, or all of them under their names.
 
     Returns:
         The repository's address.
@@ -51,24 +55,66 @@ def push_folder(
     folder = Path(folder)
     read_config(folder)
     check_destination(repo_id, folder=folder, private=private, token=token)
-    _refuse_secrets(folder, token or get_token())
+    parts = [(folder, None), *_checkpoints(folder, checkpoints)]
+    for path, _ in parts:
+        refuse_secrets(path, token or get_token())
+    for done, (path, place) in enumerate(parts):
+        try:
+            url = send(path, repo_id, private=private, token=token, commit_message=commit_message, place=place)
+        except PushFailed as error:
+            left = "" if done == 0 else f" (left are {', '.join(path.name for path, _ in parts[done:])})"
+            raise RuntimeError(
+                f"Could not push {folder} to {repo_id}: {error}; the folder is unchanged, "
+                f"push it later{left} with `{_command(folder, repo_id, private, checkpoints)}`."
+            ) from error
+    return url
+
+
+class PushFailed(RuntimeError):
+    """The Hub did not take a push. The message is part of a sentence; `may_pass` says whether another try may help."""
+
+    def __init__(self, message: str, may_pass: bool) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+def send(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None,
+    token: str | None,
+    commit_message: str,
+    place: str | None = None,
+) -> str:
+    """Pushes one folder, however often it takes; arguments and result as of `push_folder`.
+
+    Args:
+        place: The folder in the repository to push to; its top when not given.
+
+    Raises:
+        PushFailed: The Hub cannot be reached, or refuses.
+    """
     api = HfApi(token=token, library_name="hf_geo", library_version=hf_geo.__version__)
-    try:
+
+    def attempt() -> str:
         repository = api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repository.repo_id).private:
             raise ValueError(f"{repository.repo_id} is there already and public (make it private on its page)")
+        # What has arrived already is not sent again.
         api.upload_folder(
             repo_id=repository.repo_id,
             folder_path=folder,
+            path_in_repo=place,
             commit_message=commit_message,
             ignore_patterns=list(NOT_PUSHED),
         )
+        return str(repository)
+
+    try:
+        return persist(attempt, f"pushing to {repo_id}")
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        raise RuntimeError(
-            f"Could not push {folder} to {repo_id}: {_reason(error, repo_id)}; the folder is unchanged, "
-            f"push it later with `{_command(folder, repo_id, private)}`."
-        ) from error
-    return str(repository)
+        raise PushFailed(_reason(error, repo_id), may_pass(error)) from error
 
 
 def check_destination(
@@ -118,7 +164,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{str(folder / 'config.json')!r} is not JSON ({error}): export the run again.") from error
 
 
-def _refuse_secrets(folder: Path, token: str) -> None:
+def refuse_secrets(folder: Path, token: str) -> None:
+    """Raises `ValueError` if a file that would be pushed holds an access token, whosever it is."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     for name in filter_repo_objects(names, ignore_patterns=list(NOT_PUSHED)):
         path = folder / name
@@ -128,8 +175,18 @@ def _refuse_secrets(folder: Path, token: str) -> None:
                 raise ValueError(f"{str(path)!r} holds a Hub access token: remove it there before you push the folder.")
 
 
-def _command(folder: str | Path, repo_id: str, private: bool | None) -> str:
-    return shlex.join(["python", "scripts/push.py", str(folder), repo_id, *(["--private"] if private else [])])
+def _checkpoints(folder: Path, which: Literal["none", "last", "all"]) -> list[tuple[Path, str]]:
+    """Checkpoints to push, and their places in the repository."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
+    found.sort(key=lambda path: int(path.name[11:]))
+    if which == "all":
+        return [(path, path.name) for path in found]
+    return [(found[-1], "last-checkpoint")] if which == "last" and found else []
+
+
+def _command(folder: str | Path, repo_id: str, private: bool | None, checkpoints: str = "none") -> str:
+    options = [*(["--private"] if private else []), *(["--checkpoints", checkpoints] if checkpoints != "none" else [])]
+    return shlex.join(["python", "scripts/push.py", str(folder), repo_id, *options])
 
 
 def _reason(error: BaseException, repo_id: str) -> str:

@@ -1,0 +1,79 @@
+"""What a run pushes while it trains: at each save the network as it would be exported now, and checkpoints if asked."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
+from .disk import first_of_all, refusal
+
+logger = logging.getLogger(__name__)
+PUSHING = "_push"  # in a run's folder: a name that is not pushed with it
+
+
+class Pusher(Protocol):
+    """Who pushes in the background (`hf_geo.hub.background.BackgroundPush`)."""
+
+    busy: bool
+
+    def start(self, parts: Sequence[tuple[Path, str | None]], commit_message: str) -> None: ...
+
+
+class PushEachSave(TrainerCallback):
+    """Hands over what is to be pushed after each checkpoint, by transformers' `hub_strategy`.
+
+    "every_save" pushes the network, "checkpoint" also the checkpoint as `last-checkpoint`, "all_checkpoints" each of them
+    under its name; unlike transformers', the network pushed is one that opens elsewhere, a subspace whole beside it. While
+    a push is under way the next is left out, except with `hub_always_push`. What is pushed is put aside first, for a
+    checkpoint may be removed at any time.
+
+    Args:
+        pusher: Who pushes.
+        write: Exports the network into a folder, in all processes together.
+    """
+
+    def __init__(self, pusher: Pusher, write: Callable[[Path], None]) -> None:
+        self.pusher, self.write = pusher, write
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if state.is_world_process_zero:
+            shutil.rmtree(Path(args.output_dir, PUSHING), ignore_errors=True)  # of a run that was killed
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        due = [checkpoint.is_dir() and (args.hub_always_push or not self.pusher.busy)]
+        if args.world_size > 1:
+            broadcast_object_list(due)
+        if not due[0]:
+            return
+        first, place = state.is_world_process_zero, Path(args.output_dir, PUSHING, str(state.global_step))
+        parts = [(place / "network", None)]
+        strategy = str(args.hub_strategy.value)
+        if strategy in ("checkpoint", "all_checkpoints"):
+            parts.append((place / checkpoint.name, "last-checkpoint" if strategy == "checkpoint" else checkpoint.name))
+
+        def put_aside() -> None:
+            self.write(place / "network")
+            if first and len(parts) > 1:
+                shutil.copytree(checkpoint, place / checkpoint.name, copy_function=_link)
+
+        failure = first_of_all(refusal(lambda: first and (place / "network").mkdir(parents=True))) or first_of_all(
+            refusal(put_aside)
+        )
+        if first and failure:
+            shutil.rmtree(place, ignore_errors=True)
+            logger.warning("Update %d is not pushed, because %s; training goes on.", state.global_step, failure)
+        elif first:
+            self.pusher.start(parts, f"Training in progress, step {state.global_step}")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
