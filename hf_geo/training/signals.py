@@ -83,8 +83,9 @@ class GracefulStop(Trainer):
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)
-        if loader.num_workers and hasattr(signal, "sigwaitinfo"):
-            loader.worker_init_fn = partial(leave_signals_to_parent, loader.worker_init_fn)
+        inner = getattr(loader, "base_dataloader", loader)  # accelerate's stands around the one that starts workers
+        if inner.num_workers and hasattr(signal, "sigwaitinfo"):
+            inner.worker_init_fn = partial(leave_signals_to_parent, inner.worker_init_fn)
         return loader
 
 

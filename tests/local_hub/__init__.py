@@ -7,7 +7,8 @@ Like the real one it has two origins: large files are sent to and fetched from a
 without the caller's token.
 """
 
+from tests.local_hub.faults import FaultAtEachRequest
 from tests.local_hub.hub import LocalHub
 from tests.local_hub.messages import Refused, Request, Response
 
-__all__ = ["LocalHub", "Refused", "Request", "Response"]
+__all__ = ["FaultAtEachRequest", "LocalHub", "Refused", "Request", "Response"]

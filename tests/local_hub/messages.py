@@ -39,13 +39,14 @@ class Request:
 
 @dataclass
 class Response:
-    """A status, headers and a body: bytes, or `length` bytes of a file from `start`."""
+    """A status, headers and a body: bytes, or `length` bytes of a file from `start`; half of it is sent if it is `cut`."""
 
     status: int = 200
     body: bytes | Path = b""
     headers: dict[str, str] = field(default_factory=dict)
     start: int = 0
     length: int | None = None
+    cut: bool = False
 
     @property
     def size(self) -> int:

@@ -1,5 +1,7 @@
 """HTTP/1.1 on a socket: reads a request, has the Hub answer it, sends the answer."""
 
+import socket
+import struct
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,7 +38,8 @@ class Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except ConnectionError:  # the client hung up, or a fault hook cut the line
+        except ConnectionError:  # the client hung up, or a fault hook cut the line: then by a reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
 
     def answer(self) -> None:
@@ -67,6 +70,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, request: Request, response: Response) -> None:
         request.status = response.status
+        if response.cut:
+            self._send_half(request, response)
+            return
         self.send_response(response.status)
         for name, value in {"Content-Length": str(response.size), **response.headers}.items():
             self.send_header(name, value)
@@ -79,6 +85,20 @@ class Handler(BaseHTTPRequestHandler):
                 self.connection.sendfile(stream, response.start, response.size)
         else:
             self.wfile.write(response.body)
+
+    def _send_half(self, request: Request, response: Response) -> None:
+        """Half of the body, or of the headers where there is none, and then the end of the line."""
+        self.close_connection = True
+        body = response.body.read_bytes() if isinstance(response.body, Path) else response.body
+        half = body[response.start :][: response.size // 2]
+        if request.method == "HEAD" or not half:
+            self.wfile.write(b"HTTP/1.1 200")
+            return
+        self.send_response(response.status)
+        for name, value in {"Content-Length": str(response.size), **response.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(half)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Keeps quiet: `LocalHub.requests` is the log."""

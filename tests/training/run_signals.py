@@ -6,6 +6,7 @@ run_signals.py WEIGHTS FOLDER [--resume] [--whom {self,workers,launcher,job}] [-
 import argparse
 import os
 import signal
+import subprocess
 import time
 
 from accelerate import Accelerator
@@ -34,7 +35,8 @@ class Sender(TrainerCallback):
                 os.kill(os.getppid(), number)
                 time.sleep(2)  # it notices, and hands the signal on
             else:
-                os.killpg(0, number)  # the data-loader workers too
+                # The data-loader workers too, and by somebody else: their parent they obey.
+                subprocess.run(["kill", f"-{number.value}", "--", f"-{os.getpgrp()}"], check=False)
                 time.sleep(0.2)
 
 
