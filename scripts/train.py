@@ -15,6 +15,7 @@ from typing import Any
 from transformers import set_seed
 
 from hf_geo.data.config import DataArguments
+from hf_geo.experiments.recipes import origin
 from hf_geo.hub.export import export_model
 from hf_geo.hub.push import check_destination, push_folder
 from hf_geo.hub.report import RunReport, write_card, write_results
@@ -104,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     export_model(job.model, args.output_dir, processor=job.trainer.get("processing_class"), state_dict=state_dict)
     write_results(
         args.output_dir,
-        train_results=trained,
+        train_results=trained | {"hardware": report.hardware, "num_processes": trainer.accelerator.num_processes},
         eval_results={key: value for values in measured.values() for key, value in values.items()},
-        training_args=public_settings(*settings),
+        training_args=public_settings(*settings) | origin(chosen.config, chosen.variant),
         trainer_state=portable_state(trainer.state),
     )
     name = (hub_id or Path(args.output_dir).resolve().name).rsplit("/", 1)[-1]
