@@ -4,6 +4,7 @@ import functools
 import math
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -199,10 +200,14 @@ class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
 
     def evaluation_loop(self, *args, **kwargs):
         """As in transformers; a subspace is evaluated at its centre, and averaged weights in place of the present ones."""
+        with self.as_evaluated():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def as_evaluated(self) -> AbstractContextManager[None]:
+        """While it is entered, the model is the one that is evaluated: at the centre, or with the averages."""
         if self._stand_in is None:
-            return super().evaluation_loop(*args, **kwargs)
-        with self._stand_in.evaluated(self.model, lambda: self._norm_loader(RECALIBRATION_SAMPLES)):
-            return super().evaluation_loop(*args, **kwargs)
+            return nullcontext()
+        return self._stand_in.evaluated(self.model, lambda: self._norm_loader(RECALIBRATION_SAMPLES))
 
     def settle(self) -> None:
         """Ends training on a subspace or with averaged weights; nothing to do for a run without either.
