@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
@@ -58,7 +59,8 @@ class PushEachSave(TrainerCallback):
             parts.append((place / checkpoint.name, "last-checkpoint" if strategy == "checkpoint" else checkpoint.name))
 
         def put_aside() -> None:
-            self.write(place / "network")
+            with torch.random.fork_rng(devices=[]):  # a run that pushes trains like one that does not
+                self.write(place / "network")
             if first and len(parts) > 1:
                 shutil.copytree(checkpoint, place / checkpoint.name, copy_function=_link)
 
