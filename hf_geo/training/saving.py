@@ -114,6 +114,8 @@ class WholeCheckpoints(Trainer):
             state.best_model_checkpoint = os.path.join(run, name)
         if self.args.should_save:
             state.save_to_json(os.path.join(staged, _STATE))  # again: the checkpoint's place was not known
+            # A pickle of the settings, which hold tokens; nothing reads it.
+            Path(staged, "training_args.bin").unlink(missing_ok=True)
             publish(run, name)
 
     def _give_up(self, run: str, name: str, failure: str, best: str | None) -> None:
