@@ -6,6 +6,7 @@
 Options come from a recipe (--config), from the command line, which wins, or keep their defaults.
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, Subspa
 from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_geometry, draw_training_curves
 from hf_geo.training.nonfinite import NonFiniteTraining
+from hf_geo.training.results import OutOfRoom, finish_result, save_where_there_is_room
 from hf_geo.training.resume import UnfitCheckpoint
 from hf_geo.training.runs import (
     check_output_dir,
@@ -34,7 +36,7 @@ from hf_geo.training.runs import (
     hardware,
     portable_state,
     public_settings,
-    remove_earlier_run,
+    remove_checkpoints,
 )
 from hf_geo.training.trainer import GeoTrainer
 from hf_geo.training.user_errors import one_sentence_errors
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, format="%(message)s")
         args.output_dir = default_output_dir(args.output_dir, model_args.model, data_args.dataset, args.optim)
         checkpoint = check_output_dir(args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint)
+        if run_args.fallback_dir:
+            check_output_dir(run_args.fallback_dir, overwrite=run_args.overwrite, resume=None)
         # The finished folder is pushed as a whole; transformers would push from inside the training loop.
         hub_id = (args.hub_model_id or Path(args.output_dir).resolve().name) if args.push_to_hub else None
         args.push_to_hub = False
@@ -77,8 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if args.optim in list_optimizers():
             trainer.create_optimizer()  # its settings are checked before any work is done
-        if run_args.overwrite and trainer.is_world_process_zero():
-            remove_earlier_run(args.output_dir)
+        if trainer.is_world_process_zero():
+            finish_result(args.output_dir)
+            if run_args.overwrite:
+                remove_checkpoints(args.output_dir)
 
     try:
         trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
@@ -91,40 +97,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Shards are gathered, so every process takes part.
     if subspace:
         state_dict = subspace.folded_state_dict()
-        subspace.save(args.output_dir)
     else:
         state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         state_dict = {name.replace("_orig_mod.", ""): tensor for name, tensor in state_dict.items()}  # if compiled
-    if not trainer.is_world_process_zero():
-        return 0
-
+    first = trainer.is_world_process_zero()
     settings = (model_args, data_args, subspace_args, args)
-    figures = draw_figures(trainer, job)
     shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
-    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), figures, hub_id)
-    export_model(job.model, args.output_dir, processor=job.trainer.get("processing_class"), state_dict=state_dict)
-    write_results(
-        args.output_dir,
-        train_results=trained | {"hardware": report.hardware, "num_processes": trainer.accelerator.num_processes},
-        eval_results={key: value for values in measured.values() for key, value in values.items()},
-        training_args=public_settings(*settings) | origin(chosen.config, chosen.variant),
-        trainer_state=portable_state(trainer.state),
-    )
-    name = (hub_id or Path(args.output_dir).resolve().name).rsplit("/", 1)[-1]
-    write_card(
-        args.output_dir, report, template=job.template, name=name, fields=job.card | job.look_at(Path(args.output_dir))
-    )
-    print_summary(report, job, args.output_dir, pushed=bool(hub_id))
+    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), hub_id)
+
+    def write(folder: Path) -> None:
+        if subspace and (first or trainer.is_fsdp_enabled):
+            subspace.save(folder)
+        if not first:
+            return
+        export_model(job.model, folder, processor=job.trainer.get("processing_class"), state_dict=state_dict)
+        write_results(
+            folder,
+            train_results=trained | {"hardware": report.hardware, "num_processes": trainer.accelerator.num_processes},
+            eval_results={key: value for values in measured.values() for key, value in values.items()},
+            training_args=public_settings(*settings) | origin(chosen.config, chosen.variant),
+            trainer_state=portable_state(trainer.state),
+        )
+        card = dataclasses.replace(report, figures=draw_figures(trainer, job, folder))
+        name = (hub_id or Path(args.output_dir).resolve().name).rsplit("/", 1)[-1]
+        write_card(folder, card, template=job.template, name=name, fields=job.card | job.look_at(folder))
+
+    try:
+        folder = save_where_there_is_room(args.output_dir, run_args.fallback_dir, write, first=first)
+    except OutOfRoom as error:
+        with one_sentence_errors("train.py"):
+            raise error
+    if not first:
+        return 0
+    print_summary(report, job, folder, pushed=bool(hub_id))
     if hub_id:
         with one_sentence_errors("train.py"):
-            url = push_folder(args.output_dir, hub_id, private=args.hub_private_repo, token=args.hub_token)
+            url = push_folder(folder, hub_id, private=args.hub_private_repo, token=args.hub_token)
         print(f"  on the Hub:  {url}")
     return 0
 
 
-def draw_figures(trainer: GeoTrainer, job: Job) -> dict[str, str]:
-    """Draws the run's figures into its folder; returns their places there, with captions."""
-    log, folder = trainer.state.log_history, Path(trainer.args.output_dir)
+def draw_figures(trainer: GeoTrainer, job: Job, folder: Path) -> dict[str, str]:
+    """Draws the run's figures into `folder`; returns their places there, with captions."""
+    log = trainer.state.log_history
     draw_training_curves(log, job.metric, folder / TRAINING, job.dataset_name)
     figures = {TRAINING: f"Loss and {job.metric} during training"}
     if draw_geometry(log, folder / GEOMETRY, job.dataset_name):
@@ -138,10 +153,9 @@ def make_report(
     trained: dict[str, float],
     measured: dict[str, dict[str, float]],
     settings: dict[str, Any],
-    figures: dict[str, str],
     hub_id: str | None,
 ) -> RunReport:
-    """The finished run as plain data."""
+    """The finished run as plain data, its figures yet to be drawn."""
     results = {
         split: {name: values[f"{split}_{name}"] for name in (job.metric, "loss")} for split, values in measured.items()
     }
@@ -155,7 +169,7 @@ def make_report(
         results=results,
         samples={split: len(data) if hasattr(data, "__len__") else None for split, data in job.datasets.items()},
         settings=settings,
-        figures=figures,
+        figures={},
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
         seconds=trained["train_runtime"],

@@ -213,3 +213,7 @@ class RunArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "Replace what an earlier run left in --output_dir, its checkpoints included."}
     )
+    fallback_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota."},
+    )

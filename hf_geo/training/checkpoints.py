@@ -143,12 +143,18 @@ def discard(checkpoint: str | Path) -> None:
     clear(Path(checkpoint).parent)
 
 
+def staged_whole(run: str | Path) -> list[Path]:
+    """Checkpoints that were complete when their process was killed, but had no place yet."""
+    found = checkpoints(Path(run, STAGING))
+    return [
+        path for path in found if (path / MANIFEST).is_file() and not Path(run, path.name).exists() and not fault(path)
+    ]
+
+
 def tidy(run: str | Path) -> None:
     """Clears what a killed process has left in the staging folder, after finishing what was whole already."""
-    staging = Path(run, STAGING)
-    for path in checkpoints(staging):
-        if (path / MANIFEST).is_file() and not Path(run, path.name).exists() and fault(path) is None:
-            path.rename(Path(run, path.name))
+    for path in staged_whole(run):
+        path.rename(Path(run, path.name))
     clear(run)
 
 

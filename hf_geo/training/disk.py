@@ -17,6 +17,8 @@ _REFUSALS = {
     errno.EACCES: "there is no permission to write there",
     errno.EPERM: "there is no permission to write there",
 }
+# What torch's writer of archives says, by where in the file it could not go on.
+_CUT_SHORT = ("] . unexpected pos ", "PytorchStreamWriter failed writing", "basic_ios::clear: iostream error")
 _WORDS = {os.strerror(number): text for number, text in _REFUSALS.items()}
 
 
@@ -44,8 +46,8 @@ def disk_failure(error: BaseException) -> str | None:
         number = re.search(r"\(os error (\d+)\)", str(cause))
         if number and int(number[1]) in _REFUSALS:
             return _REFUSALS[int(number[1])]
-        if isinstance(cause, RuntimeError) and "inline_container.cc" in str(cause):  # torch's writer of archives
-            if "unexpected pos" in str(cause) or "failed writing file" in str(cause):
+        if isinstance(cause, RuntimeError):
+            if any(words in str(cause) for words in _CUT_SHORT):
                 return "the disk did not take a whole file (it may be full, or a quota used up)"
             for words, text in _WORDS.items():
                 if f"strerror: {words}" in str(cause):

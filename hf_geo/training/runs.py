@@ -3,18 +3,19 @@
 import dataclasses
 import os
 import re
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
-# What a finished run leaves besides its checkpoints; `overwrite` removes these and nothing else.
+from .checkpoints import checkpoints, discard, staged_whole
+
+# What a finished run leaves besides its checkpoints: the result of the next run replaces these and nothing else.
 RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
            "training_args.json", "subspace.safetensors", "subspace_config.json", "figures")  # fmt: skip
+COMPLETE = "_result"  # a new result until all of it has its place
 # Settings about this machine or this account, which say nothing about the model.
 PRIVATE = re.compile(
     "output_dir|logging_dir|run_name|project|resume_from_checkpoint|local_rank|push_to_hub|hub_.*|trackio_.*|.*_token"
@@ -23,7 +24,7 @@ PRIVATE = re.compile(
 _LOCAL_PATH = re.compile(r"(?<![\w./~])(?:~\w*|\.{1,2})?/(?!/)[^\s,;'\")\]}]*")
 
 
-def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | None) -> str | None:
+def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | None) -> str | bool | None:
     """Says which checkpoint a run resumes from, after making sure that the run may use its folder. Changes nothing.
 
     Args:
@@ -32,7 +33,7 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
         resume: None or "false" for a new run, "true" for the newest checkpoint in `output_dir`, or a checkpoint's folder.
 
     Returns:
-        The checkpoint's folder, or None for a new run.
+        The checkpoint's folder; True for the newest one, still to be chosen; None for a new run.
 
     Raises:
         ValueError: The folder holds a run already; there is nothing to resume from; the folder cannot be written.
@@ -45,11 +46,11 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ValueError(f"The output folder {str(folder)!r} cannot be written: choose another --output_dir.")
-    newest = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    found = bool(checkpoints(folder) or staged_whole(folder))
     if resume:
-        return _checkpoint_to_resume(resume, newest, folder)
-    finished = (folder / "model.safetensors").exists()
-    if not overwrite and (finished or newest):
+        return _checkpoint_to_resume(resume, found, folder)
+    finished = (folder / "model.safetensors").exists() or (folder / COMPLETE).exists()
+    if not overwrite and (finished or found):
         state = "a finished run" if finished else "an unfinished run"
         raise ValueError(
             f"The output folder {str(folder)!r} holds {state}: choose another --output_dir, go on with "
@@ -58,25 +59,19 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
     return None
 
 
-def remove_earlier_run(output_dir: str | Path) -> None:
-    """Removes an earlier run's checkpoints and results, and nothing else, from its folder."""
-    folder = Path(output_dir)
-    if not (folder / "model.safetensors").exists() and not any(folder.glob("checkpoint-*")):
-        return  # no run of ours: a README.md there is somebody else's
-    for path in [*folder.glob("checkpoint-*"), *(folder / name for name in RESULTS)]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def remove_checkpoints(output_dir: str | Path) -> None:
+    """Removes an earlier run's checkpoints; its result stays until another one replaces it."""
+    for checkpoint in checkpoints(output_dir):
+        discard(checkpoint)
 
 
-def _checkpoint_to_resume(resume: str, newest: str | None, folder: Path) -> str:
+def _checkpoint_to_resume(resume: str, found: bool, folder: Path) -> str | bool:
     if resume.lower() in ("true", "yes", "1"):
-        if newest is None:
+        if not found:
             raise ValueError(
                 f"There is no checkpoint in {str(folder)!r} to resume from: start without --resume_from_checkpoint."
             )
-        return newest
+        return True
     if not (Path(resume) / "trainer_state.json").is_file():
         raise ValueError(
             f"{resume!r} is not a checkpoint folder (it has no trainer_state.json): name one, or say true for the newest."

@@ -138,6 +138,13 @@ class WholeCheckpoints(Trainer):
                 f"{last.name} is the last complete one" if last else "there is no complete one yet",
             )
 
+    def _run_epoch(self, *args, **kwargs) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed where it had ended: transformers would train one update more before it notices.
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _finalize_training(self, trial, *args, **kwargs):
         self._check_best()
         best = self.state.best_model_checkpoint

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from hf_geo import GeoTrainingArguments
 from hf_geo.models.config import ModelArguments
 from hf_geo.training.figures import draw_geometry, draw_training_curves
-from hf_geo.training.runs import check_output_dir, hardware, public_settings, remove_earlier_run
+from hf_geo.training.runs import check_output_dir, hardware, public_settings, remove_checkpoints
 
 SHOWN = [
     ("/home/ada/net", "net"),
@@ -44,15 +44,23 @@ def test_the_account_is_not_shown() -> None:
     }
 
 
-def test_only_a_run_is_overwritten(tmp_path) -> None:
+def test_only_checkpoints_are_removed(tmp_path) -> None:
+    """Results stay until the new ones replace them."""
     (tmp_path / "README.md").write_text("mine")
-    (tmp_path / "figures").mkdir()
-    remove_earlier_run(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "figures"}
-    (tmp_path / "checkpoint-2").mkdir()
-    (tmp_path / "notes.txt").write_text("mine")
-    remove_earlier_run(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
+    for name in ("figures", "checkpoint-2", "checkpoint-notes"):
+        (tmp_path / name).mkdir()
+    remove_checkpoints(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "figures", "checkpoint-notes"}
+
+
+def test_what_a_killed_run_has_finished_counts(tmp_path) -> None:
+    (tmp_path / "_staging" / "checkpoint-2").mkdir(parents=True)  # not finished
+    assert check_output_dir(tmp_path, overwrite=False, resume=None) is None
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        check_output_dir(tmp_path, overwrite=False, resume="true")
+    (tmp_path / "_result").mkdir()
+    with pytest.raises(ValueError, match="holds a finished run"):
+        check_output_dir(tmp_path, overwrite=False, resume=None)
 
 
 def test_not_to_resume_does_not_mean_to_overwrite(tmp_path) -> None:
