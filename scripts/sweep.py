@@ -56,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         trials = [] if options.trials else [make(point) for point in grid(axes)]
         records.trials(axes, make)  # refuses a folder of other settings before anything runs
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", blocking=False)
         try:
-            lock.acquire()
+            alone = FileLock(folder / ".lock", blocking=False).acquire()
         except Timeout:
             raise ValueError(f"Another sweep is running in {str(folder)!r}: choose another --output_dir.") from None
         if options.trials:
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             unique = {trial.name: trial for trial in trials}
             points, tell, total = ((None, trial) for trial in unique.values()), lambda asked, value: None, len(unique)
-    with lock:
+    with alone:
         run(points, tell, total, records, options)
         with one_sentence_errors("sweep.py"):
             return report(records.trials(axes, make), records, list(axes), words, options)

@@ -12,6 +12,7 @@ LINES = (VARIANT, "optim")  # what a figure draws a line for
 SEED = "seed"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(f"{_NUMBER}:{_NUMBER}")
+_VALUE = re.compile(rf"(?:^|=)({_NUMBER})(?=$|,)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Trial:
 def as_text(value: Any) -> str:
     """A value as people write it: 0.01, not 1e-02 or 0.010000000000000002."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def as_number(value: object) -> float | None:
+    """A number, also the first of settings such as "depth=20,width=64"; None where there is none."""
+    found = _VALUE.search(str(value))
+    return float(found[1]) if found else None
 
 
 def read_list(option: str, text: str) -> list[str]:

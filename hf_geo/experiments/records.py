@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from .plan import LINES, Trial
+from .plan import LINES, Trial, as_number
 from .recipes import differences
 
 RUNNING, FINISHED, DIVERGED, FAILED = "running", "finished", "diverged", "failed"
@@ -110,8 +110,9 @@ class Records:
             trial = make(values)
             if self.of(trial):
                 found.append(trial)
-        lines = {field: list(values) for field, values in axes.items() if field in LINES}
-        return sorted(found, key=lambda trial: [_place(trial.values[field], lines[field]) for field in lines])
+        return sorted(
+            found, key=lambda trial: [_place(field, trial.values[field], list(axes[field])) for field in axes]
+        )
 
     def table(self, trials: Iterable[Trial]) -> pd.DataFrame:
         """Trials that ended, a row each: their values, state, error and metrics."""
@@ -123,5 +124,8 @@ class Records:
         return pd.DataFrame(rows)
 
 
-def _place(value: Any, among: list[Any]) -> int:
-    return among.index(value) if value in among else len(among)
+def _place(field: str, value: Any, given: list[Any]) -> tuple[int, float, str]:
+    """Sorts optimizers and variants as they were given, everything else by number or name."""
+    if field in LINES:
+        return (given.index(value) if value in given else len(given)), 0.0, str(value)
+    return 0, as_number(value) or 0.0, str(value)

@@ -56,7 +56,7 @@ def _all_trials(ended: pd.DataFrame, axes: Sequence[str]) -> str:
     columns = [*axes, "state", *(name for name in measured if name in ended)]
     lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(['---'] * len(columns))}|"]
     for _, row in ended.iterrows():
-        lines.append(f"| {' | '.join(as_text(row[name]) for name in columns)} |")
+        lines.append(f"| {' | '.join('' if pd.isna(row[name]) else as_text(row[name]) for name in columns)} |")
     return "\n".join(lines)
 
 

@@ -1,19 +1,17 @@
 """What a sweep found: the best of every line, how much of the learning rates is good, and the figure."""
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .plan import LINES, SEED, as_text
+from .plan import LINES, SEED, as_number, as_text
 from .records import FINISHED
 
 NEAR = 0.1  # "within 10 % of the best"
 MARKERS = "osD^vPX*"
-_NUMBER = re.compile(r"(?:^|=)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=$|,)")
 
 
 def higher_is_better(metric: str) -> bool:
@@ -33,12 +31,6 @@ def choose_metric(columns: Sequence[str], asked: str | None) -> str:
             raise ValueError(f"No trial measured {asked!r}: --metric is one of {known}.")
         return asked
     return next(name for name in ("eval_accuracy", "eval_perplexity", "eval_loss") if name in columns)
-
-
-def as_number(value: object) -> float | None:
-    """A number, also the first of settings such as "depth=20,width=64"; None where there is none."""
-    found = _NUMBER.search(str(value))
-    return float(found[1]) if found else None
 
 
 class Summary:

@@ -93,7 +93,8 @@ def run_script(script: str, words: tuple[str, ...], log: str) -> Outcome:
         except Exception as error:  # whatever it is, it is the trial's and not the sweep's
             traceback.print_exc()
             state = DIVERGED if isinstance(error, NonFiniteTraining) else FAILED
-            return state, " ".join(str(error).split()) or type(error).__name__
+            told = isinstance(error, (ValueError, RuntimeError, OSError))  # others are no sentences
+            return state, " ".join(str(error if told else repr(error)).split()) or type(error).__name__
     if not status:
         return FINISHED, None
     lines = Path(log).read_text(encoding="utf-8", errors="replace").split("\n")

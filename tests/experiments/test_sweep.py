@@ -1,0 +1,175 @@
+"""`scripts/sweep.py`: every trial once, whatever becomes of the others or of the sweep, and what it says about them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.experiments.sweeps import QUICKSTART, TRAIN, Sweeps, load
+from tests.paths import REPOSITORY
+
+GRID = ("--optims=fromage,sgd", "--lrs=10,1,0.1,0.01", "--jobs=2")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Sweeps:
+    sweeps = Sweeps(tmp_path_factory.mktemp("swept"))
+    assert sweeps(*GRID) == 0
+    return sweeps
+
+
+def rows(sweeps: Sweeps) -> dict[tuple, pd.Series]:
+    table = pd.read_parquet(sweeps.folder / "trials.parquet")
+    return {(row.optim, row.learning_rate): row for _, row in table.iterrows()}
+
+
+def test_every_trial_is_run_whatever_becomes_of_the_others(swept) -> None:
+    assert sorted(swept.begun[:8]) == sorted((optim, lr) for optim in ("fromage", "sgd") for lr in (10, 1, 0.1, 0.01))
+    states = {key: row.state for key, row in rows(swept).items() if row.state != "finished"}
+    assert states == {("fromage", 1.0): "failed", ("sgd", 10.0): "failed", ("sgd", 1.0): "diverged"}
+    assert rows(swept)["fromage", 1.0].error == "This does not fit."
+    assert "died" in rows(swept)["sgd", 10.0].error and "not finite" in rows(swept)["sgd", 1.0].error
+
+
+def test_the_tables_hold_what_was_measured(swept) -> None:
+    for (optim, lr), accuracy in {("fromage", 0.01): 0.9, ("fromage", 0.1): 0.7, ("sgd", 0.01): 0.7}.items():
+        row = rows(swept)[optim, lr]
+        assert row.eval_accuracy == pytest.approx(accuracy) and row.test_accuracy == pytest.approx(accuracy / 2)
+    parquet, csv = (getattr(pd, f"read_{kind}")(swept.folder / f"trials.{kind}") for kind in ("parquet", "csv"))
+    pd.testing.assert_frame_equal(parquet, csv, check_dtype=False)
+
+
+def test_the_report_says_what_was_run_and_what_was_lost(swept) -> None:
+    text = (swept.folder / "sweep.md").read_text()
+    assert "8 trials of `quickstart.yaml` over optim fromage, sgd; learning rate 0.01, 0.1, 1, 10." in " ".join(
+        text.split()
+    )
+    assert "on an abacus" in text and "`model` resnet10t" in text and "`output_dir`" not in text
+    assert "| fromage | 90.00 % | learning_rate 0.01 | ≥ 0 (0.01) | ≥ 0 (0.01) | 4 | 1 |" in text
+    assert "| sgd | 90.00 % | learning_rate 0.1 | 0 (0.1) | 0 (0.1) | 4 | 2 |" in text
+    assert "- optim fromage, learning_rate 1 failed: This does not fit." in text
+    assert Image.open(swept.folder / "figure.png").size[0] > 600
+
+
+def test_what_a_trial_prints_is_kept(swept) -> None:
+    folder = swept.folder / "trials" / "optim=fromage,learning_rate=1"
+    log = (folder / "log.txt").read_text()
+    assert "told: fromage 1.0" in log and "Traceback" in log and "ValueError: This does not" in log
+
+
+def test_what_has_ended_is_not_run_again_and_other_values_join_it(swept, capsys) -> None:
+    before = len(swept.begun)
+    assert swept(*GRID) == 0 and len(swept.begun) == before
+    assert swept("--optims=fromage", "--lrs=0.01,0.001") == 0
+    assert swept.begun[before:] == [("fromage", 0.001)]
+    assert len(rows(swept)) == 9 and ("sgd", 0.1) in rows(swept)
+    assert "| fromage | 90.00 % | learning_rate 0.01 | 0 (0.01) |" in capsys.readouterr().out
+
+
+def test_a_sweep_with_other_settings_needs_another_folder(swept, capsys) -> None:
+    for words, message in {
+        (*GRID, "--max_steps=7"): "made with other settings (max_steps is -1 and not 7): choose another --output_dir",
+        (
+            "--optims=sgd",
+            "--lrs=1",
+            "--seeds=1",
+        ): "holds a sweep over optim, learning_rate, not over optim, learning_rate, seed",
+    }.items():
+        with pytest.raises(SystemExit) as raised:
+            swept(*words)
+        assert raised.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_leaves_no_process_and_goes_on_where_it_was(tmp_path) -> None:
+    sweeps = Sweeps(tmp_path)
+    (tmp_path / "wait").touch()
+    words = [f"--config={QUICKSTART}", f"--output_dir={sweeps.folder}", "--optims=fromage,sgd", "--lrs=0.1,0.01"]
+    code = f"import runpy, sys; from pathlib import Path; sys.argv[1:] = {words}\n"
+    code += f"from tests.experiments.sweeps import load; s = load('sweep'); s.TRAIN = Path({str(tmp_path / 'train.py')!r}); s.main({words})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    waited = time.monotonic()
+    while not (tmp_path / "begun").exists() or len(sweeps.begun) < 3:
+        assert process.poll() is None and time.monotonic() - waited < 120
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    worker = int((tmp_path / "begun").read_text().split()[-1])
+    waited = time.monotonic()
+    while (
+        os.path.exists(f"/proc/{worker}")
+        and Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    ):
+        assert time.monotonic() - waited < 20, "the process of the trial outlives the sweep"
+        time.sleep(0.1)
+    (tmp_path / "wait").unlink()
+    assert sweeps(*words[2:]) == 0
+    assert sweeps.begun == [("fromage", 0.1), ("fromage", 0.01), ("sgd", 0.1), ("sgd", 0.1), ("sgd", 0.01)]
+    assert {row.state for row in rows(sweeps).values()} == {"finished"}
+
+
+def test_optuna_searches_for_each_optimizer_and_goes_on(tmp_path) -> None:
+    sweeps = Sweeps(tmp_path)
+    words = ("--optims=fromage,sgd", "--lrs=1e-4:0.9", "--trials=3")
+    assert sweeps(*words) == 0
+    assert sorted(optim for optim, _ in sweeps.begun) == ["fromage"] * 3 + ["sgd"] * 3
+    assert all(1e-4 <= lr <= 0.9 for _, lr in sweeps.begun) and len({lr for _, lr in sweeps.begun}) >= 3
+    last = sorted((sweeps.folder / "trials").iterdir())[-1]
+    record = json.loads((last / "trial.json").read_text())
+    (last / "trial.json").write_text(json.dumps(record | {"state": "running"}))  # as a kill would leave it
+    assert sweeps(*words) == 0
+    assert len(sweeps.begun) == 7 and sweeps.begun[-1][1] == record["values"]["learning_rate"]
+    assert len(rows(sweeps)) == 6
+
+
+def test_a_sweep_of_real_runs(tmp_path) -> None:
+    words = ("--model=test_resnet", "--max_steps=2", "--max_eval_samples=32", f"--output_dir={tmp_path}")
+    grid = ("--optims=fromage", "--lrs=0.1,0.01", "--grid", "label_smoothing_factor", "0.1")
+    assert load("sweep").main([f"--config={QUICKSTART}", *grid, *words]) == 0
+    table = pd.read_parquet(tmp_path / "trials.parquet")
+    assert list(table.state) == ["finished"] * 2 and list(table.learning_rate) == [0.01, 0.1]
+    settings = json.loads((tmp_path / table.folder[1] / "training_args.json").read_text())
+    assert (settings["recipe"], settings["variant"], settings["label_smoothing_factor"]) == (
+        "quickstart.yaml",
+        None,
+        0.1,
+    )
+    assert (tmp_path / table.folder[0] / "model.safetensors").exists() and "hardware" in table
+
+
+WRONG = {
+    "unknown field": (("--grid", "learning_rat", "1"), "There is no field 'learning_rat' to sweep over; did you mean 'learning_rate'?"),
+    "empty grid": (("--lrs= , "), "--lrs names no value, so there is nothing to try"),
+    "empty field": (("--grid", "seed"), "--grid seed names no value"),
+    "nothing": ((), "There is nothing to sweep over"),
+    "optimizer": (("--optims=sgd,fromag", "--lrs=1"), "Unknown optimizer 'fromag'. Did you mean 'fromage'?"),
+    "twice": (("--lrs=1", "--grid", "learning_rate", "2"), "learning_rate is swept over twice"),
+    "value": (("--lrs=1,fast"), "invalid float value: 'fast'"),
+    "variant": (("--variants=sgd", "--lrs=1"), "has no variant 'sgd': it has no variants"),
+    "recipe": (("--config=gone.yaml", "--lrs=1"), "'gone.yaml' cannot be read"),
+    "option": (("--lrs=1", "--max_step=3"), "unknown option --max_step=3: did you mean --max_steps?"),
+    "x": (("--optims=sgd",), "--x is learning_rate, which is not swept over: choose one of optim"),
+    "jobs": (("--lrs=1", "--jobs=0"), "--jobs must be at least 1, not 0"),
+    "range without trials": (("--lrs=0.1:1",), "learning_rate is given as a range, 0.1:1: say how many --trials N"),
+    "empty range": (("--lrs=1:0.1", "--trials=2"), "The range 1:0.1 of learning_rate is empty"),
+    "range beside values": (("--lrs=0.1:1,2", "--trials=2"), "learning_rate has a range beside other values"),
+    "search over seeds": (("--lrs=0.1", "--seeds=1,2", "--trials=2"), "--trials searches over learning rates"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_words_end_in_one_sentence(name: str, tmp_path, capsys) -> None:
+    words, message = WRONG[name]
+    (tmp_path / "train.py").write_text(TRAIN)
+    with pytest.raises(SystemExit) as raised:
+        Sweeps(tmp_path)(*([words] if isinstance(words, str) else words))
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert raised.value.code == 2 and lines[-1].startswith("sweep.py: error: ") and message in lines[-1]
+    assert not (tmp_path / "begun").exists() and not list((tmp_path / "sweep").glob("trials/*"))
