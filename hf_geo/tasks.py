@@ -1,6 +1,7 @@
 """What a run needs that depends on its task: model, data, metrics, and what its card says about them."""
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +34,9 @@ from hf_geo.models import (
     generate_text,
     input_config,
 )
-from hf_geo.models.sources import find_model
+from hf_geo.models.sources import find_model, opening
 
+logger = logging.getLogger(__name__)
 WORD_TRANSFORMER = WordTransformerConfig.model_type
 PROMPT_WORDS = 6  # of the evaluation text, which the card's sample continues
 
@@ -89,6 +91,10 @@ def make_job(task: str | None, model_args: ModelArguments, data_args: DataArgume
     task = task or guess_task(model_args.model, data_args.dataset)
     if task not in TASKS:
         raise ValueError(f"There is no task {task!r}: --task is {' or '.join(TASKS)}.")
+    if model_args.trust_remote_code:
+        logger.warning(
+            "Python code that %r brings along is run, with all that you may do on this machine.", model_args.model
+        )
     return TASKS[task](model_args, data_args, args)
 
 
@@ -112,6 +118,12 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
     Raises:
         ValueError: The data set or the model does not exist or does not fit.
     """
+    if args.neftune_noise_alpha is not None:
+        raise ValueError(
+            f"--neftune_noise_alpha {args.neftune_noise_alpha} is noise on the embeddings of words, and an image classifier "
+            "has none: leave it out."
+        )
+    trust = model_args.trust_remote_code
     data = load_image_data(data_args, seed=args.seed)
     build = functools.partial(
         build_image_classifier,
@@ -122,13 +134,14 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
         model_args=model_args.parsed_model_args,
         img_size=data_args.image_size,
         data_config=data.data_config,
+        trust_remote_code=trust,
     )
     model = build()
-    config = input_config(model)
+    config = input_config(model, trust_remote_code=trust)
     by_timm = isinstance(model, TimmWrapperForImageClassification)
     trainer = {"compute_metrics": image_classification_metrics} | _loss(model_args, data.num_classes, args)
     if not by_timm:  # timm keeps how images are prepared in the model's configuration
-        trainer["processing_class"] = AutoImageProcessor.from_pretrained(model.name_or_path)
+        trainer["processing_class"] = AutoImageProcessor.from_pretrained(model.name_or_path, trust_remote_code=trust)
     architecture = getattr(model.config, "architecture", model.config.model_type)
     ours = timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__.startswith("hf_geo.")
     pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
@@ -139,6 +152,7 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
         new_model=None if pretrained else build,
         num_parameters=model.num_parameters(),
         datasets={split: data.dataset(split, config) for split in data.splits},
+        look_at=lambda folder: {"data_description": data.description},  # by now with what could not be read
         metric="accuracy",
         trainer=trainer,
         settings={"remove_unused_columns": False},  # the data sets hold what the model takes and nothing else
@@ -191,9 +205,14 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
     if from_scratch:
         tokenizer = text.word_tokenizer(data_args.min_frequency)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.model)
+        with opening("tokenizer", model_args.model):
+            tokenizer = AutoTokenizer.from_pretrained(model_args.model, trust_remote_code=model_args.trust_remote_code)
     build = functools.partial(
-        build_language_model, model_args.model, tokenizer, model_args=model_args.parsed_model_args
+        build_language_model,
+        model_args.model,
+        tokenizer,
+        model_args=model_args.parsed_model_args,
+        trust_remote_code=model_args.trust_remote_code,
     )
     model = build()
     layout = LanguageData(
@@ -242,7 +261,7 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
             "data_description": text.description,
             "measured": layout.perplexity,
         },
-        look_at=functools.partial(_sample_of, prompt=prompt),
+        look_at=functools.partial(_sample_of, prompt=prompt, trust_remote_code=model_args.trust_remote_code),
     )
 
 
@@ -252,9 +271,12 @@ def first_words(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> str
     return tokenizer.decode(known[:PROMPT_WORDS]).strip()
 
 
-def _sample_of(folder: Path, prompt: str) -> dict[str, Any]:
+def _sample_of(folder: Path, prompt: str, trust_remote_code: bool) -> dict[str, Any]:
     """What the exported model, opened anew, makes of a prompt."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        auto.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        for auto in (AutoModelForCausalLM, AutoTokenizer)
+    )
     return {"prompt": prompt, "sample": generate_text(model, tokenizer, prompt)}
 
 

@@ -11,13 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_geo.training.options import OptionParser
+
 SUBJECTS = ("optim", "subspaces", "language")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     sys.path.insert(0, str(Path(__file__).parent))  # also where this file was imported from elsewhere
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")

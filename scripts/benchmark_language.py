@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.models.word_transformer import sinusoids
+from hf_geo.training.options import at_least, device
 
 CLIP, LEARNING_RATE = 0.25, 0.1
 NAMES = ("example", "hf_geo")
@@ -144,14 +145,18 @@ def measure(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--columns", type=int, default=20, help="Rows of a batch (the paper's 20).")
-    parser.add_argument("--bptt", type=int, default=35, help="Words of a window (the paper's 35).")
-    parser.add_argument("--vocab_size", type=int, default=33_278, help="Words of the vocabulary (WikiText-2's 33,278).")
-    parser.add_argument("--rounds", type=int, default=15, help="Steps of each that are timed.")
+    parser.add_argument("--columns", type=at_least(1), default=20, help="Rows of a batch (the paper's 20).")
+    parser.add_argument("--bptt", type=at_least(1), default=35, help="Words of a window (the paper's 35).")
     parser.add_argument(
-        "--threads", type=int, default=1, help="Of a CPU. The processor time of several includes their waits."
+        "--vocab_size", type=at_least(1), default=33_278, help="Words of the vocabulary (WikiText-2's 33,278)."
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run.")
+    parser.add_argument("--rounds", type=at_least(1), default=15, help="Steps of each that are timed.")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=1, help="Of a CPU. The processor time of several includes their waits."
+    )
+    parser.add_argument(
+        "--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run."
+    )
     parser.add_argument("--bf16", action="store_true", help="Under autocast to bfloat16.")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.optim import create_optimizer, get_method, list_optimizers
+from hf_geo.training.options import at_least, device
 
 REFERENCES = {
     "adamw": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True),
@@ -143,9 +144,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=list_optimizers(), default=list_optimizers(), help="Which steps."
     )
-    parser.add_argument("--rounds", type=int, default=30, help="Steps of each that are timed.")
-    parser.add_argument("--threads", type=int, default=None, help="Of a CPU; torch's default when not given.")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run.")
+    parser.add_argument("--rounds", type=at_least(1), default=30, help="Steps of each that are timed.")
+    parser.add_argument("--threads", type=at_least(1), default=None, help="Of a CPU; torch's default when not given.")
+    parser.add_argument(
+        "--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run."
+    )
     parser.add_argument("--json", action="store_true", help="Print everything as JSON instead of tables.")
 
 

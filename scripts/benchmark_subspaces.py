@@ -27,6 +27,7 @@ import hf_geo.models.cifar  # noqa: F401  (its names in timm)
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, walk
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
+from hf_geo.training.options import at_least, device
 
 SHAPES = {"plain": None, "line": SubspaceConfig("line"), "simplex of 5": SubspaceConfig("simplex", 5)}
 # The sizes at which a subspace is usually trained: network, pixels, batch.
@@ -165,9 +166,13 @@ def measure_walk(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="Networks to train.")
-    parser.add_argument("--rounds", type=int, default=10, help="Steps of each that are timed.")
-    parser.add_argument("--batches", type=int, default=4, help="Batches of a walk that are timed; 0 leaves walks out.")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run.")
+    parser.add_argument("--rounds", type=at_least(1), default=10, help="Steps of each that are timed.")
+    parser.add_argument(
+        "--batches", type=at_least(0), default=4, help="Batches of a walk that are timed; 0 leaves walks out."
+    )
+    parser.add_argument(
+        "--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run."
+    )
 
 
 def run(args: argparse.Namespace) -> None:

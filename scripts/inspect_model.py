@@ -17,6 +17,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 from transformers import (
@@ -30,8 +31,9 @@ from transformers import (
 )
 
 from hf_geo.models.config import parse_model_args
-from hf_geo.models.sources import find_model
+from hf_geo.models.sources import find_model, opening
 from hf_geo.optim import Invariance, get_method, list_optimizers, measure_invariance, param_groups
+from hf_geo.training.options import OptionParser, at_least, seed
 from hf_geo.training.user_errors import one_sentence_errors
 
 HEADS = {
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="inspect_model.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -86,26 +88,33 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="which weights get the method's geometry: as measured, by module structure, none, or by name",
     )  # fmt: skip
     parser.add_argument(
-        "--batch_size", type=int, default=4, help="random samples to measure with (default: %(default)s)"
+        "--batch_size",
+        type=at_least(3),
+        default=4,
+        help="random samples to measure with, 3 or more for the batch norms (default: %(default)s)",
     )
-    parser.add_argument("--img_size", type=int, help="height and width of the images (default: the model's own)")
-    parser.add_argument("--length", type=int, default=32, help="tokens of a text (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and measurement (default: %(default)s)")
+    parser.add_argument(
+        "--img_size", type=at_least(1), help="height and width of the images (default: the model's own)"
+    )
+    parser.add_argument("--length", type=at_least(1), default=32, help="tokens of a text (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of weights, inputs and measurement (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser.parse_args(argv)
 
 
 def build(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Tensor]]:
     """The model, freshly initialized, and random inputs for it."""
-    if options.batch_size < 3:
-        raise ValueError(f"--batch_size {options.batch_size} is too small to measure batch norms: give 3 or more.")
     torch.manual_seed(options.seed)
     args = parse_model_args(options.model_args)
     if options.model in CONFIG_MAPPING and not timm.is_model(options.model):
         return build_transformers(AutoConfig.for_model(options.model), args, options)
     source = find_model(options.model)
     if source.architecture is None:
-        return build_transformers(AutoConfig.from_pretrained(source.name), args, options)
+        with opening("configuration", source.name):
+            config = AutoConfig.from_pretrained(source.name, trust_remote_code=False)
+        return build_transformers(config, args, options)
     known = {k: source.config[k] for k in ("num_classes",) if k in source.config}
     return build_timm(source.architecture, {**known, **(source.config.get("model_args") or {}), **args}, options)
 
@@ -116,8 +125,8 @@ def build_timm(name: str, args: Mapping[str, Any], options: argparse.Namespace) 
         args["img_size"] = options.img_size
     try:
         model = timm.create_model(name, **args)
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f"timm cannot build {name!r} with {args}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"timm cannot build {name!r} with {args}: {error}; change --model_args.") from error
     channels, height, width = resolve_data_config(args, model=model)["input_size"]
     size = (options.img_size or height, options.img_size or width)
     return model, {"x": torch.randn(options.batch_size, args.get("in_chans", channels), *size)}
@@ -129,7 +138,13 @@ def build_transformers(
     unknown = [key for key in args if not hasattr(config, key)]
     if unknown:
         raise ValueError(f"The configuration of {options.model!r} has no {unknown[0]!r} to be set by --model_args.")
-    config.update(args)
+    try:
+        config.update(args)
+    except StrictDataclassError as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        raise ValueError(
+            f"{options.model!r} does not take {given}: {' '.join(str(error).split())}; change --model_args."
+        ) from error
     architecture = (getattr(config, "architectures", None) or [""])[0]
     text = config.get_text_config()
     usual = AutoModelForCausalLM if hasattr(text, "vocab_size") else AutoModelForImageClassification
@@ -137,7 +152,11 @@ def build_transformers(
     elsewhere = "call hf_geo.optim.measure_invariance(model, example_inputs) on a model and a batch of yours."
     try:
         model = head.from_config(config)
-    except ValueError as error:
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        if args:
+            raise ValueError(
+                f"{options.model!r} cannot be made with --model_args {options.model_args}: {error}"
+            ) from error
         raise ValueError(
             f"transformers makes no {head.__name__} of {options.model!r} ({config.model_type}): {elsewhere}"
         ) from error

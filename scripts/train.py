@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from hf_geo.data.bad_samples import DataFault, dead_workers_named
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.recipes import origin
 from hf_geo.hub.export import export_model
@@ -29,6 +30,7 @@ from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_geometry, draw_training_curves
 from hf_geo.training.nonfinite import NonFiniteTraining
 from hf_geo.training.results import OutOfRoom, finish_result, save_where_there_is_room
+from hf_geo.training.preflight import check_settings, check_trainer, no_empty_folder
 from hf_geo.training.resume import UnfitCheckpoint
 from hf_geo.training.runs import (
     check_output_dir,
@@ -71,29 +73,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         subspace = subspace_args.config
         if subspace:
             subspace = Subspace.attach(job.model, subspace, model_init=job.new_model, seed=args.seed)
-        trainer = GeoTrainer(
-            job.model,
-            args,
-            train_dataset=job.datasets["train"],
-            eval_dataset=job.datasets["eval"],
-            **job.trainer,
-            subspace=subspace,
-        )
-        if args.optim in list_optimizers():
-            trainer.create_optimizer()  # its settings are checked before any work is done
+        check_settings(args, metrics=(job.metric, "loss"))
+        with no_empty_folder(args.output_dir):
+            trainer = GeoTrainer(
+                job.model,
+                args,
+                train_dataset=job.datasets["train"],
+                eval_dataset=job.datasets["eval"],
+                **job.trainer,
+                subspace=subspace,
+            )
+            check_trainer(trainer)
         if trainer.is_world_process_zero():
             finish_result(args.output_dir)
             if run_args.overwrite:
                 remove_checkpoints(args.output_dir)
 
+    evaluated = [split for split in job.datasets if split != "train"]
     try:
-        trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    except (UnfitCheckpoint, NonFiniteTraining) as error:
+        with dead_workers_named(job.datasets.values()):
+            trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+            trainer.settle()
+            measured = {split: trainer.evaluate(job.datasets[split], metric_key_prefix=split) for split in evaluated}
+    except (UnfitCheckpoint, NonFiniteTraining, DataFault) as error:
         with one_sentence_errors("train.py"):
             raise error
-    trainer.settle()
-    evaluated = [split for split in job.datasets if split != "train"]
-    measured = {split: trainer.evaluate(job.datasets[split], metric_key_prefix=split) for split in evaluated}
     # Shards are gathered, so every process takes part.
     if subspace:
         state_dict = subspace.folded_state_dict()

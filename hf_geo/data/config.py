@@ -71,6 +71,13 @@ class DataArguments:
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate and test on so many samples each, drawn once for all."}
     )
+    max_bad_samples: int = field(
+        default=10,
+        metadata={
+            "help": "Skip up to so many images that are broken, too large or of more than 8 bits; with more the run ends. Each "
+            "process of a launch counts its own."
+        },
+    )
     label_noise: float = field(
         default=0.0,
         metadata={
@@ -101,5 +108,7 @@ class DataArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, not {value}.")
+        if self.max_bad_samples < 0:
+            raise ValueError(f"--max_bad_samples must be at least 0, not {self.max_bad_samples}.")
         if not 0.0 <= self.label_noise <= 1.0:
             raise ValueError(f"--label_noise is a share between 0 and 1, not {self.label_noise}.")

@@ -1,6 +1,6 @@
 """One split of an image data set: its labels, checked, and its images, in memory where they fit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import datasets
@@ -9,6 +9,7 @@ import PIL.Image
 import torch
 from tqdm.auto import tqdm
 
+from .bad_samples import BadSample, BadSamples
 from .columns import Columns
 from .image_datasets import EncodedImages, TensorImages, Transform, decode
 from .transforms import PixelTransform, to_channels
@@ -25,21 +26,27 @@ class ImageSplit:
         name: For messages.
         rows: With an undecoded column "image".
         labels: (N,) integers.
+        places: Of the samples in the whole split, (N,) integers.
+        bad: Where samples are counted that cannot be used.
     """
 
     name: str
     rows: datasets.Dataset
     labels: np.ndarray
+    places: np.ndarray
+    bad: BadSamples = field(default_factory=BadSamples)
 
     @classmethod
-    def read(cls, rows: datasets.Dataset, columns: Columns, name: str) -> "ImageSplit":
+    def read(cls, rows: datasets.Dataset, columns: Columns, name: str, bad: BadSamples | None = None) -> "ImageSplit":
         """Takes the columns that matter; images stay encoded.
 
         Raises:
             ValueError: There are no samples, or samples without an image or a label.
         """
         if len(rows) == 0:
-            raise ValueError(f"The split {name!r} is empty.")
+            raise ValueError(
+                f"The split {name!r} is empty: name another one with --train_split, --eval_split or --test_split."
+            )
         labels = rows.select_columns([columns.label]).with_format("arrow")[:][columns.label]
         rows = rows.select_columns([columns.image]).cast_column(columns.image, datasets.Image(decode=False))
         if columns.image != "image":
@@ -47,7 +54,9 @@ class ImageSplit:
         for what, column in (("images", rows.data.column("image")), ("labels", labels)):
             if column.null_count:
                 raise ValueError(f"{column.null_count} {what} of the split {name!r} are missing: remove those rows.")
-        return cls(name, rows, labels.to_numpy().astype(np.int64))
+        return cls(
+            name, rows, labels.to_numpy().astype(np.int64), np.arange(len(rows)), BadSamples() if bad is None else bad
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,29 +72,62 @@ class ImageSplit:
         if low < 0 or high >= num_classes:
             raise ValueError(
                 f"The labels of the split {self.name!r} run from {low} to {high}, but there are {num_classes} classes, "
-                f"0 to {num_classes - 1}."
+                f"0 to {num_classes - 1}: repair them, or name another column with --label_column."
             )
 
     def select(self, indices: np.ndarray) -> "ImageSplit":
         """The part at `indices`."""
-        return ImageSplit(self.name, self.rows.select(indices), self.labels[indices])
+        return replace(self, rows=self.rows.select(indices), labels=self.labels[indices], places=self.places[indices])
+
+    def joined(self, other: "ImageSplit") -> "ImageSplit":
+        """These samples, then the other's, as one split."""
+        rows = datasets.concatenate_datasets([self.rows, other.rows])
+        name, labels = f"{self.name}+{other.name}", np.concatenate((self.labels, other.labels))
+        return replace(self, name=name, rows=rows, labels=labels, places=np.arange(len(rows)))
+
+    def sample(self, index: int) -> str:
+        """What a sample is called in messages."""
+        return f"image {self.places[index]} of the split {self.name!r}"
+
+    @cached_property
+    def first(self) -> PIL.Image.Image:
+        """The first image that can be read.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for index, row in enumerate(self.rows):
+            try:
+                return decode(row["image"])
+            except BadSample as reason:
+                self.bad.skip(self.sample(index), reason)
+        raise ValueError(f"No image of the split {self.name!r} can be read: name another one, or repair the data set.")
 
     @cached_property
     def pixels(self) -> np.ndarray | None:
-        """All images decoded, (N, H, W, C) uint8; None where they differ in size or exceed `MEMORY_LIMIT`."""
-        first = decode(self.rows[0]["image"])
-        channels = 1 if first.mode == "L" else 3
-        shape = (len(self), first.height, first.width, channels)
+        """All images decoded, (N, H, W, C) uint8; None where they differ in size or exceed `MEMORY_LIMIT`.
+
+        Samples that cannot be used are taken out of the split.
+        """
+        channels = 1 if self.first.mode == "L" else 3
+        shape = (len(self), self.first.height, self.first.width, channels)
         if np.prod(shape) > MEMORY_LIMIT:
             return None
-        pixels = np.empty(shape, dtype=np.uint8)
+        pixels, kept = np.empty(shape, dtype=np.uint8), np.ones(len(self), dtype=bool)
         cells = (cell for batch in self.rows.iter(1000) for cell in batch["image"])  # one row at a time is slow
         progress = tqdm(cells, f"Decoding {self.name}", len(self), unit=" images", delay=3, leave=False, disable=None)
         for i, cell in enumerate(progress):
-            image = decode(cell)
-            if image.size != first.size or (channels == 1 and image.mode != "L"):
-                return None
-            pixels[i] = np.asarray(to_channels(image, channels)).reshape(shape[1:])
+            try:
+                image = decode(cell)
+                if image.size != self.first.size or (channels == 1 and image.mode != "L"):
+                    return None
+                pixels[i] = np.asarray(to_channels(image, channels)).reshape(shape[1:])
+            except BadSample as reason:
+                self.bad.skip(self.sample(i), reason)
+                kept[i] = False
+        if not kept.all():
+            self.rows = self.rows.select(np.flatnonzero(kept))
+            self.labels, self.places, pixels = self.labels[kept], self.places[kept], pixels[kept]
         return pixels
 
     def dataset(self, transform: Transform, seed: int) -> torch.utils.data.Dataset:
@@ -93,7 +135,7 @@ class ImageSplit:
         fits = isinstance(transform, PixelTransform) and np.prod((len(self), *transform.size)) <= MEMORY_LIMIT
         if fits and self.pixels is not None:
             return TensorImages(_resized(self.pixels, transform), self.labels, transform, seed)
-        return EncodedImages(self.rows, self.labels, transform, seed)
+        return EncodedImages(self.rows, self.labels, transform, seed, self.sample, self.bad)
 
 
 def _resized(pixels: np.ndarray, transform: PixelTransform) -> torch.Tensor:

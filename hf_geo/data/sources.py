@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import PIL.Image
 import pyarrow as pa
+import yaml
 from datasets.exceptions import DatasetsError, SplitsVerificationError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -61,10 +62,10 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
         return Source(DIGITS, None, _digits())
     is_folder = os.path.isdir(name)
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ValueError(f"There is no folder {name!r} to read a data set from.")
+        raise ValueError(f"There is no folder {name!r} to read a data set from: look whether its path is right.")
     try:
         splits = _load(name, config, streaming)
-    except (OSError, ValueError, DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError, yaml.YAMLError) as error:
         raise ValueError(_explain(name, is_folder, error)) from error
     return Source(Path(name).resolve().name if is_folder else name, None if is_folder else name, splits)
 
@@ -73,9 +74,7 @@ def _load(name: str, config: str | None, streaming: bool) -> Mapping[str, Rows]:
     """Loads a data set, however often it takes; what is damaged in a cache is fetched and made again."""
 
     def load(mode: str | None = None) -> Mapping[str, Rows]:
-        return persist(
-            lambda: datasets.load_dataset(name, config, streaming=streaming, download_mode=mode), f"loading {name}"
-        )
+        return persist(lambda: _build(name, config, streaming, mode), f"loading {name}")
 
     try:
         splits = load()
@@ -88,6 +87,24 @@ def _load(name: str, config: str | None, streaming: bool) -> Mapping[str, Rows]:
         return splits
     logger.warning("What is cached of %s cannot be used (%s): it is made again from its source.", name, damage)
     return load("force_redownload")
+
+
+def _build(name: str, config: str | None, streaming: bool, mode: str | None) -> Mapping[str, Rows]:
+    """What `datasets.load_dataset` does, once it is known that the card names no files of other places.
+
+    Raises:
+        ValueError: It does: such a card could have any file of this machine read as data.
+    """
+    builder = datasets.load_dataset_builder(name, config, download_mode=mode)
+    home = os.path.abspath(name) + os.sep if os.path.isdir(name) else f"hf://datasets/{name}@"
+    for file in (file for files in (builder.config.data_files or {}).values() for file in files):
+        place = file if "://" in file else os.path.abspath(file)
+        if not place.startswith(home) or ".." in place.split("/"):
+            raise ValueError(f"its card names a file of another place, {file!r}; take that out of its README.md")
+    if streaming:
+        return builder.as_streaming_dataset()
+    builder.download_and_prepare(download_mode=mode)
+    return builder.as_dataset()
 
 
 def _damage(error: BaseException) -> str | None:
@@ -116,7 +133,10 @@ def _explain(name: str, is_folder: bool, error: Exception) -> str:
     if "onfig" in said and "vailable" in said:
         said = said.partition(" Example of usage")[0] + ": name one with --dataset_config."
     if is_folder:
-        return f"The folder {name!r} cannot be read as a data set: {said}"
+        return (
+            f"The folder {name!r} cannot be read as a data set: {said.rstrip('.')}; repair it, or give a folder of parquet, CSV "
+            "or JSON files, texts or images."
+        )
     if isinstance(error, ConnectionError):
         return (
             f"{name!r} is no folder here, and the Hub cannot be reached to look for it there ({said}): check the network, "

@@ -50,6 +50,8 @@ def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, n
     Raises:
         ValueError: `size` leaves nothing to train on.
     """
+    if len(labels) < 2:
+        raise ValueError("Of 1 training sample none can be held out: name a split to evaluate on with --eval_split.")
     if size is not None and size >= len(labels):
         raise ValueError(f"--eval_size {size} leaves nothing to train on: there are {len(labels)} training samples.")
     counts = np.bincount(labels)

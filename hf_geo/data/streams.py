@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import PIL.Image
 import torch
 
+from .bad_samples import BadSample, BadSamples
 from .columns import Columns
 from .image_datasets import Transform, decode
 from .randomness import EpochCounter, sample_seeds
@@ -27,11 +29,20 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
         num_classes: Labels are checked against it.
         transform: From an image and a random number to the network's input.
         seed: Of the augmentation.
+        bad: Where samples are counted that cannot be used.
     """
 
-    def __init__(self, stream: datasets.IterableDataset, num_classes: int, transform: Transform, seed: int) -> None:
+    def __init__(
+        self,
+        stream: datasets.IterableDataset,
+        num_classes: int,
+        transform: Transform,
+        seed: int,
+        bad: BadSamples | None = None,
+    ) -> None:
         super().__init__()
         self.stream, self.num_classes, self.transform, self.seed = stream, num_classes, transform, seed
+        self.bad = BadSamples() if bad is None else bad
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
@@ -42,9 +53,22 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
             label, cell = row["label"], row["image"]
             if label is None or not 0 <= label < self.num_classes:
                 raise ValueError(f"A label is {label}, but there are {self.num_classes} classes, from 0 on.")
-            contents = zlib.crc32(cell["bytes"] or cell["path"].encode())
+            contents = _checksum(cell)
             seed = sample_seeds(self.seed, self.epoch, np.array([contents]))[0]
-            yield {"pixel_values": self.transform(decode(cell), seed), "labels": label}
+            try:
+                image = self.transform(decode(cell), seed)
+            except BadSample as reason:
+                self.bad.skip(_sample(contents), reason)
+            else:
+                yield {"pixel_values": image, "labels": label}
+
+
+def _checksum(cell: dict[str, Any] | None) -> int:
+    return zlib.crc32((cell["bytes"] or (cell["path"] or "").encode()) if cell else b"")
+
+
+def _sample(contents: int) -> str:
+    return f"streamed image of checksum {contents:08x}"
 
 
 @dataclass
@@ -54,16 +78,22 @@ class StreamedSplit:
     Args:
         stream: With an undecoded column "image" and a column "label".
         num_classes: Labels are checked against it.
-        first: The first row.
+        first: The first image that can be read.
+        labelled: Whether it has a label.
+        bad: Where samples are counted that cannot be used.
     """
 
     stream: datasets.IterableDataset
     num_classes: int
-    first: dict[str, Any]
+    first: PIL.Image.Image
+    labelled: bool
+    bad: BadSamples
     pixels: ClassVar[None] = None
 
     @classmethod
-    def read(cls, stream: datasets.IterableDataset, columns: Columns, name: str) -> "StreamedSplit":
+    def read(
+        cls, stream: datasets.IterableDataset, columns: Columns, name: str, bad: BadSamples | None = None
+    ) -> "StreamedSplit":
         """Takes the columns that matter; images stay encoded.
 
         Raises:
@@ -78,10 +108,15 @@ class StreamedSplit:
         # Undecoded first: what renames columns would decode images and encode them again, with loss.
         stream = stream.cast_column(columns.image, datasets.Image(decode=False)).select_columns(list(names))
         stream = stream.rename_columns({old: new for old, new in names.items() if old != new})
-        first = next(iter(stream), None)
-        if first is None:
-            raise ValueError(f"The split {name!r} is empty.")
-        return cls(stream, len(columns.class_names), first)
+        bad = BadSamples() if bad is None else bad
+        for row in stream:
+            try:
+                return cls(stream, len(columns.class_names), decode(row["image"]), row["label"] != -1, bad)
+            except BadSample as reason:
+                bad.skip(_sample(_checksum(row["image"])), reason)
+        raise ValueError(
+            f"The split {name!r} is empty: name another one with --train_split, --eval_split or --test_split."
+        )
 
     def part(self, first: int = 0, size: int | None = None) -> "StreamedSplit":
         """The `size` samples from `first` on; all from there when not given."""
@@ -93,4 +128,4 @@ class StreamedSplit:
         return replace(self, stream=self.stream.shuffle(seed=seed, buffer_size=_SHUFFLE_BUFFER))
 
     def dataset(self, transform: Transform, seed: int) -> StreamedImages:
-        return StreamedImages(self.stream, self.num_classes, transform, seed)
+        return StreamedImages(self.stream, self.num_classes, transform, seed, self.bad)

@@ -157,6 +157,11 @@ def _text_only(rows: Rows, column: str) -> Rows:
 def _hold_out(rows: Rows, size: int | None) -> tuple[Rows, Rows, str]:
     if not isinstance(rows, datasets.IterableDataset):
         cut = len(rows) - (size or max(1, len(rows) // 10))
+        if cut < 1:
+            raise ValueError(
+                f"Of {len(rows)} rows to train on, {len(rows) - cut} cannot be held out: name a split to evaluate on with "
+                "--eval_split, or hold out fewer with --max_eval_samples."
+            )
         return rows.take(cut), rows.skip(cut), f"the last {len(rows) - cut:,} rows of the training split, held out"
     if size is None:
         raise ValueError(

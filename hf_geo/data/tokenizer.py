@@ -29,7 +29,10 @@ def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> Pre
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     words = [word for word, count in ranked if count >= min_frequency and word not in (UNKNOWN, END_OF_LINE)]
     if not words:
-        raise ValueError(f"The text to build a vocabulary from has no word that occurs {min_frequency} times or more.")
+        raise ValueError(
+            f"The text to build a vocabulary from has no word that occurs {min_frequency} times or more: "
+            "give more text, or a smaller --min_frequency."
+        )
     vocabulary = {word: i for i, word in enumerate((UNKNOWN, END_OF_LINE, *words))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()

@@ -8,6 +8,7 @@ import PIL.Image
 import torch
 from timm.data import create_transform
 
+from .bad_samples import BadSample
 from .randomness import seeded
 
 _MODES = {1: "L", 3: "RGB"}
@@ -17,12 +18,13 @@ def to_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
     """Converts to greyscale (1 channel) or colour (3).
 
     Raises:
-        ValueError: The image has more than 8 bits a channel, or the network takes neither 1 nor 3.
+        BadSample: The image has more than 8 bits a channel.
+        ValueError: The network takes neither 1 nor 3.
     """
     if channels not in _MODES:
         raise ValueError(f"The network takes {channels} channels, but images have 1 (grey) or 3 (colour).")
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"An image has mode {image.mode!r}, more than 8 bits a channel: convert the images to 8 bits.")
+        raise BadSample(f"it has mode {image.mode!r}, more than 8 bits a channel")
     return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
 
 

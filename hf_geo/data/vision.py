@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
+from .bad_samples import BadSamples
 from .columns import Columns, find_columns
 from .config import DataArguments
-from .image_datasets import decode
 from .image_split import ImageSplit
 from .sources import Source, open_source
-from .splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
+from .splits import SplitNames, add_label_noise, check_split, choose_splits, hold_out, subset
 from .statistics import colour_statistics, known_statistics
 from .streams import StreamedSplit
 from .transforms import make_transform
@@ -36,7 +37,8 @@ class ImageData:
         image_size: What the user asked for.
         augmentation: As in `DataArguments`.
         seed: Of augmentation.
-        description: Where the splits come from and how large they are, in words.
+        origin: Where the splits come from and how large they are, in words.
+        bad: Samples that could not be used so far.
     """
 
     name: str
@@ -47,7 +49,13 @@ class ImageData:
     image_size: int | None
     augmentation: str
     seed: int
-    description: str
+    origin: str
+    bad: BadSamples
+
+    @property
+    def description(self) -> str:
+        """Where the splits come from, how large they are, and how many samples could not be used so far."""
+        return self.origin + (f" {len(self.bad)} images could not be read and were skipped." if len(self.bad) else "")
 
     @property
     def num_classes(self) -> int:
@@ -110,16 +118,29 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
         ValueError: The data set, a split or a column is not there or not fit, or the Hub cannot be reached.
     """
     source = open_source(args.dataset, args.dataset_config, args.streaming)
-    names = choose_splits(list(source.splits), args.train_split, args.eval_split, args.test_split)
+    train_split, *more = args.train_split.split("+")
+    for name in more:
+        check_split(source.splits, name, "train_split")
+    names = choose_splits(list(source.splits), train_split, args.eval_split, args.test_split)
+    if args.eval_size and names.eval is not None:
+        raise ValueError(
+            f"--eval_size {args.eval_size} holds out training samples, but the split {names.eval!r} is there to evaluate on: "
+            "leave one of them out."
+        )
     features = source.splits[names.train].features
     columns = find_columns(features or {}, args.image_column, args.label_column)
+    bad = BadSamples(args.max_bad_samples)
     if args.streaming:
-        splits, notes = _stream(source, names, columns, args, seed)
-        first, label_names = splits["train"].first["image"], columns.class_names
+        if more or args.eval_size:
+            raise ValueError(
+                "A stream has one training split, whose first --max_eval_samples are held out: leave out "
+                + ("--eval_size." if args.eval_size else f"{more[0]!r} of --train_split.")
+            )
+        splits, notes = _stream(source, names, columns, args, seed, bad)
+        label_names = columns.class_names
     else:
-        splits, label_names, notes = _load(source, names, columns, args, seed)
-        first = splits["train"].rows[0]["image"]
-    image = decode(first)
+        splits, label_names, notes = _load(source, names, more, columns, args, seed, bad)
+    image = splits["train"].first
     return ImageData(
         name=source.name,
         hub_id=source.hub_id,
@@ -129,25 +150,37 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
         image_size=args.image_size,
         augmentation=args.augmentation,
         seed=seed,
-        description="; ".join(notes) + ".",
+        origin="; ".join(notes) + ".",
+        bad=bad,
     )
 
 
 def _load(
-    source: Source, names: SplitNames, columns: Columns, args: DataArguments, seed: int
+    source: Source,
+    names: SplitNames,
+    more: list[str],
+    columns: Columns,
+    args: DataArguments,
+    seed: int,
+    bad: BadSamples,
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...], list[str]]:
-    train = ImageSplit.read(source.splits[names.train], columns, names.train)
+    train = first = ImageSplit.read(source.splits[names.train], columns, names.train, bad)
+    for name in more:
+        train = train.joined(ImageSplit.read(source.splits[name], columns, name, bad))
     label_names = columns.class_names or tuple(str(i) for i in range(train.labels.max() + 1))
     train.check_labels(len(label_names))
     origin = {"train": f"split {names.train!r}", "eval": f"split {names.eval!r}", "test": f"split {names.test!r}"}
+    origin["train"] += "".join(f" and all of split {name!r}" for name in more)
     if names.eval is None:
-        kept, held = hold_out(train.labels)
+        kept, held = hold_out(first.labels, args.eval_size)
+        kept = np.concatenate((kept, np.arange(len(first), len(train))))
         splits = {"train": train.select(kept), "eval": train.select(held)}
-        origin["eval"] = f"a tenth of split {names.train!r} held out, the same in every run"
+        part = "a tenth of " if args.eval_size is None else ""
+        origin["eval"] = f"{part}split {names.train!r} held out, the same in every run"
     else:
-        splits = {"train": train, "eval": ImageSplit.read(source.splits[names.eval], columns, names.eval)}
+        splits = {"train": train, "eval": ImageSplit.read(source.splits[names.eval], columns, names.eval, bad)}
     if names.test is not None:
-        test = ImageSplit.read(source.splits[names.test], columns, names.test)
+        test = ImageSplit.read(source.splits[names.test], columns, names.test, bad)
         if args.test_split or not test.labels_hidden:
             splits["test"] = test
 
@@ -167,11 +200,11 @@ def _load(
 
 
 def _stream(
-    source: Source, names: SplitNames, columns: Columns, args: DataArguments, seed: int
+    source: Source, names: SplitNames, columns: Columns, args: DataArguments, seed: int, bad: BadSamples
 ) -> tuple[dict[str, StreamedSplit], list[str]]:
     if args.label_noise:
         raise ValueError("--label_noise needs all labels before training: leave --streaming out.")
-    train = StreamedSplit.read(source.splits[names.train], columns, names.train)
+    train = StreamedSplit.read(source.splits[names.train], columns, names.train, bad)
     if names.eval is None:
         if args.max_eval_samples is None:
             raise ValueError(
@@ -181,14 +214,14 @@ def _stream(
         splits = {"train": train.part(first=args.max_eval_samples), "eval": train.part(size=args.max_eval_samples)}
         origin = f"the first {args.max_eval_samples:,} samples of split {names.train!r}, held out"
     else:
-        evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval)
+        evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval, bad)
         splits = {"train": train, "eval": evaluation.part(size=args.max_eval_samples)}
         origin = f"split {names.eval!r}"
     splits["train"] = splits["train"].part(size=args.max_train_samples).shuffled(seed)
     notes = [f"train: split {names.train!r}, streamed", f"eval: {origin}, streamed"]
     if names.test is not None:
-        test = StreamedSplit.read(source.splits[names.test], columns, names.test)
-        if args.test_split or test.first["label"] != -1:
+        test = StreamedSplit.read(source.splits[names.test], columns, names.test, bad)
+        if args.test_split or test.labelled:
             splits["test"] = test.part(size=args.max_eval_samples)
             notes.append(f"test: split {names.test!r}, streamed")
         else:

@@ -1,5 +1,6 @@
 """Model cards: Jinja templates filled strictly, values that cannot break out of Markdown, HTML or YAML."""
 
+import math
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -11,6 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 import hf_geo
 
+# What begins a heading, a list or a rule where it begins a line.
+_BLOCK = re.compile(r"^(?:#+(?=\s|$)|[+-](?=[\s-]|$)|=+$|\d{1,9}(?=[.)](?:\s|$)))")
 VERSIONED = ("torch", "transformers", "accelerate", "datasets", "evaluate", "timm", "huggingface_hub")
 
 
@@ -27,15 +30,21 @@ def template_folder() -> Path:
     raise RuntimeError(f"The model card templates are missing beside {package.name}: install the package again.")
 
 
+def one_line(value: Any) -> str:
+    """One line of what can be printed: no line breaks, no control characters, none that turn the direction of writing."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+
+
 def plain_text(value: Any) -> str:
-    """One line in which Markdown and HTML mean nothing."""
-    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", line)
+    """One line in which Markdown, HTML, LaTeX and mentions of people mean nothing."""
+    line = one_line(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    line = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", line)
+    return _BLOCK.sub(lambda start: "".join(f"&#{ord(c)};" for c in start[0]), line)
 
 
 def inline_code(value: Any) -> str:
     """A code span of one line, safe in a table too; backticks inside are replaced by quotes."""
-    return "`" + " ".join(str(value).split()).replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + one_line(value).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def render_card(template: str, metadata: ModelCardData, fields: Mapping[str, Any]) -> str:
@@ -84,10 +93,11 @@ def card_metadata(
         dataset_name: The data set as people call it.
         dataset_id: Its Hub id; None where it has none.
         split: The split the results were measured on.
-        results: Metric name -> value; values become plain floats.
+        results: Metric name -> value; values become plain floats, and those that are not finite are left out.
         library: What opens the model first: "timm" or "transformers".
         base_model: Hub id of the pretrained weights, if any.
     """
+    name, dataset_name = one_line(name) or "model", one_line(dataset_name) or "data"
     measured = [
         EvalResult(
             task_type=task,
@@ -99,10 +109,11 @@ def card_metadata(
             metric_value=float(value),
         )
         for metric, value in results.items()
+        if math.isfinite(value)  # the Hub takes no other number
     ]
     return ModelCardData(
         model_name=name,
-        eval_results=measured,
+        eval_results=measured or None,
         license="apache-2.0",
         library_name=library,
         pipeline_tag=task,

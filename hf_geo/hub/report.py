@@ -1,6 +1,7 @@
 """What a finished run says about itself: results, settings, the training figure and the model card."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,16 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
 
 
 def write_results(folder: str | Path, **results: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Writes each result as NAME.json into `folder`."""
+    """Writes each result as NAME.json into `folder`, what is not finite as null: JSON has no NaN."""
     for name, values in results.items():
-        text = json.dumps(values, indent=2, sort_keys=True, default=str) + "\n"
+        text = json.dumps(finite(values), indent=2, sort_keys=True, default=str, allow_nan=False) + "\n"
         (Path(folder) / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def finite(values: Any) -> Any:
+    """The same values, with None for every number that is not finite."""
+    if isinstance(values, Mapping):
+        return {name: finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -16,10 +16,15 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
-from .sources import ModelSource, find_model
+from .sources import ModelSource, find_model, opening
 
 # What an export has to say about preprocessing and adaptation; the rest of timm's record is about the weights' past.
 _KEPT = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "first_conv", "classifier")
+
+# Arguments of `timm.create_model` and its helpers, not of architectures: a file that names them could have any file loaded.
+_RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn",
+             "checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "model_name", "kwargs_filter",
+             "model_cfg", "feature_cfg", "pretrained_model_args"}  # fmt: skip
 
 
 def build_image_classifier(
@@ -32,6 +37,7 @@ def build_image_classifier(
     pretrained: bool = False,
     model_args: Mapping[str, Any] | None = None,
     data_config: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Builds an image classifier.
 
@@ -52,6 +58,7 @@ def build_image_classifier(
         pretrained: Load timm's pretrained weights for a timm architecture.
         model_args: Further arguments of the architecture.
         data_config: The data's own `input_size` (C, H, W), `mean`, `std`, `interpolation`, `crop_pct`; any may be missing.
+        trust_remote_code: Run Python code that a model of transformers brings along.
 
     Raises:
         ValueError: Unknown name, unreachable weights, or arguments the architecture does not take.
@@ -63,7 +70,7 @@ def build_image_classifier(
     labels = {int(k): str(v) for k, v in (id2label or {i: str(i) for i in range(num_classes)}).items()}
     label_config = {"num_labels": num_classes, "id2label": labels, "label2id": {v: k for k, v in labels.items()}}
     if source.architecture is None:
-        return _build_transformers(source, args, label_config)
+        return _build_transformers(source, args, label_config, trust_remote_code)
 
     from_scratch = source.kind == "timm" and not pretrained
     wanted = dict(data_config or {}) if from_scratch else {}
@@ -75,6 +82,12 @@ def build_image_classifier(
         **args,
     }
     args.pop("num_classes", None)
+    reserved = sorted(_RESERVED & set(args))
+    if reserved:
+        raise ValueError(
+            f"{reserved[0]}={args[reserved[0]]!r} among the arguments of {source.name!r} says from where to load what: "
+            "leave it out, the model's name says that."
+        )
     network = _build_timm(source, pretrained, num_classes, args)
 
     known = network.pretrained_cfg
@@ -95,15 +108,20 @@ def build_image_classifier(
     return model
 
 
-def input_config(model: PreTrainedModel) -> dict[str, Any]:
+def input_config(model: PreTrainedModel, *, trust_remote_code: bool = False) -> dict[str, Any]:
     """How images are prepared for a model of `build_image_classifier`, in timm's terms.
+
+    Args:
+        model: The model; of transformers' own, its image processor is opened from where it came from.
+        trust_remote_code: Run Python code that the image processor brings along.
 
     Returns:
         `input_size` (C, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`.
     """
     if isinstance(model, TimmWrapperForImageClassification):
         return resolve_data_config(pretrained_cfg=model.config.pretrained_cfg)
-    processor = AutoImageProcessor.from_pretrained(model.name_or_path)
+    with opening("image processor", model.name_or_path):
+        processor = AutoImageProcessor.from_pretrained(model.name_or_path, trust_remote_code=trust_remote_code)
     size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
     resized = size.get("height") or size["shortest_edge"]
     target = crop.get("height", resized) if getattr(processor, "do_center_crop", False) else resized
@@ -118,7 +136,7 @@ def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: M
     if source.kind != "timm":
         stored = source.config.get("pretrained_cfg") or source.config  # flat in configurations of old
         known = {k: stored[k] for k in (*_KEPT, "input_size") if k in stored}
-        known |= {"architecture": name, "num_classes": source.config["num_classes"], "state_dict": source.weights()}
+        known |= {"architecture": name, "num_classes": _classes(source), "state_dict": source.weights()}
         pretrained = True
     try:
         accepts_size = (known or timm.get_pretrained_cfg(name).to_dict()).get("fixed_input_size", False)
@@ -129,25 +147,33 @@ def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: M
             f"The pretrained weights of {source.name!r} are not on this machine and the Hub cannot be reached: check the "
             "network, or download them elsewhere and give their folder with --model."
         ) from error
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in args.items())
-        said = textwrap.shorten(str(error), 300)  # weights that do not fit are listed one by one
-        raise ValueError(f"timm cannot build {source.name!r} with {given or 'its defaults'}: {said}") from error
+        said = textwrap.shorten(str(error), 300).rstrip(".")  # weights that do not fit are listed one by one
+        raise ValueError(
+            f"timm cannot build {source.name!r} with {given or 'its defaults'}: {said}; change --model_args or --model."
+        ) from error
+
+
+def _classes(source: ModelSource) -> int:
+    """How many classes stored weights tell apart."""
+    count = source.config.get("num_classes", len(source.config.get("id2label") or ()))
+    if not isinstance(count, int) or count < 0:
+        raise ValueError(f"The config.json of {source.name!r} names num_classes={count!r}: it is a number, 0 or more.")
+    return count
 
 
 def _build_transformers(
-    source: ModelSource, args: Mapping[str, Any], label_config: Mapping[str, Any]
+    source: ModelSource, args: Mapping[str, Any], label_config: Mapping[str, Any], trust_remote_code: bool
 ) -> PreTrainedModel:
     if args:
         raise ValueError(
             f"--model_args are arguments of timm architectures, but {source.name!r} is a transformers model."
         )
-    try:
+    with opening("image classifier", source.name):
         return AutoModelForImageClassification.from_pretrained(
-            source.name, ignore_mismatched_sizes=True, **label_config
+            source.name, ignore_mismatched_sizes=True, trust_remote_code=trust_remote_code, **label_config
         )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"transformers opens no image classifier from {source.name!r}: {error}") from error
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

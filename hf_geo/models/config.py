@@ -33,6 +33,11 @@ class ModelArguments:
     top_k: int = field(default=5, metadata={"help": "How many classes a top-k loss looks at."})
     loss_temperature: float = field(default=1.0, metadata={"help": "Temperature of the smooth top-k loss."})
 
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "Run Python code that the model brings along. It can do whatever you can: read it first."},
+    )
+
     @property
     def parsed_model_args(self) -> dict[str, Any]:
         return parse_model_args(self.model_args)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from .sources import opening
 from .word_transformer import WordTransformerForCausalLM
 from .word_transformer_config import WordTransformerConfig
 
@@ -17,7 +19,11 @@ WordTransformerForCausalLM.register_for_auto_class("AutoModelForCausalLM")
 
 
 def build_language_model(
-    name: str | None, tokenizer: PreTrainedTokenizerBase, *, model_args: Mapping[str, Any] | None = None
+    name: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    model_args: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Builds a causal language model for a tokenizer.
 
@@ -25,6 +31,7 @@ def build_language_model(
         name: "word_transformer", made from scratch; or a folder or Hub id, opened with its weights.
         tokenizer: Gives the size of the vocabulary and the ids that start, end and pad a text.
         model_args: For "word_transformer", fields of its configuration (`d_model=400,tie_word_embeddings=true`).
+        trust_remote_code: Run Python code that the folder or repository brings along.
 
     Raises:
         ValueError: An unknown model or argument, or a vocabulary of another size than the tokenizer's.
@@ -35,12 +42,8 @@ def build_language_model(
             raise ValueError(
                 f"--model_args are for {WordTransformerConfig.model_type!r}: {name!r} brings its own configuration."
             )
-        try:
-            model = AutoModelForCausalLM.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"transformers opens no language model from {name!r}: {' '.join(str(error).split())}"
-            ) from error
+        with opening("language model", name):
+            model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code)
         check_vocabulary(model, tokenizer)
         return model
 
@@ -49,7 +52,13 @@ def build_language_model(
     if unknown:
         raise ValueError(f"{name} has no argument {unknown[0]!r}: it takes {', '.join(sorted(known))}.")
     special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    model = WordTransformerForCausalLM(WordTransformerConfig(**{"vocab_size": len(tokenizer), **special, **args}))
+    try:
+        model = WordTransformerForCausalLM(WordTransformerConfig(**{"vocab_size": len(tokenizer), **special, **args}))
+    except (TypeError, RuntimeError, StrictDataclassError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        raise ValueError(
+            f"{name} cannot be made with {given}: {' '.join(str(error).split())}; change --model_args."
+        ) from error
     check_vocabulary(model, tokenizer)
     return model
 

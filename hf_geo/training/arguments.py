@@ -12,6 +12,7 @@ from hf_geo.subspaces import SubspaceConfig
 
 from .baselines import find_method, known_methods
 from .optim_args import parse_optim_args
+from .ranges import check_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class GeoTrainingArguments(TrainingArguments):
     group: "p_bound=2.0,betas=0.9:0.99,geometry.lr=0.2".
 
     Raises:
-        ValueError: An unknown optimizer, or `optim_args` its class does not take.
+        ValueError: An unknown optimizer, `optim_args` its class does not take, or a number out of range.
     """
 
     optim: str = field(
@@ -99,6 +100,7 @@ class GeoTrainingArguments(TrainingArguments):
             self.learning_rate = find_method(name).lr if ours else DEFAULTS["learning_rate"]
         if ours:
             parse_optim_args(get_method(name), self.optim_args)
+        check_ranges(self)
         self._set_clipping(name if ours else None)
         self._check_averaging()
         self.optim = STAND_IN if ours else name
@@ -188,8 +190,18 @@ class SubspaceArguments:
 
     @property
     def config(self) -> SubspaceConfig | None:
-        """The settings of the subspace; None without one."""
+        """The settings of the subspace; None without one.
+
+        Raises:
+            ValueError: A setting is out of range, or there is one and no subspace.
+        """
         if self.subspace is None:
+            stray = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+            if stray:
+                raise ValueError(
+                    f"--{stray[0]} {getattr(self, stray[0])} is about a subspace, and there is none: "
+                    "give --subspace (line, curve or simplex) too, or leave it out."
+                )
             return None
         return SubspaceConfig(
             kind=self.subspace,

@@ -20,6 +20,7 @@ from pathlib import Path
 import xxhash
 from safetensors import SafetensorError, safe_open
 
+from .pickles import code_in
 from .resume import UnfitCheckpoint
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def fault(checkpoint: str | Path) -> str | None:
     """
     folder = Path(checkpoint)
     if not (folder / MANIFEST).is_file():
-        return _plain_fault(folder)
+        return _plain_fault(folder) or code_in(folder)
     text = (folder / MANIFEST).read_bytes()
     try:
         files = json.loads(text)["files"]
@@ -88,7 +89,7 @@ def fault(checkpoint: str | Path) -> str | None:
     for (name, expected), found in zip(files.items(), _measure(folder, files), strict=True):
         if found != expected:
             return f"the content of {name} has changed"
-    return None
+    return code_in(folder)
 
 
 def check_whole(checkpoint: str | Path) -> Path:
@@ -232,6 +233,8 @@ def _plain_fault(folder: Path) -> str | None:
         return f"it has no {_STATE}"
     except ValueError:
         return f"{_STATE} is damaged"
+    if not any(folder.glob("*model*")):  # also of an adapter, sharded or in pieces
+        return "it holds no weights"
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".safetensors":

@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from .options import OptionParser
+
 # --smoke: enough of a run to see that everything fits together.
 SMOKE = {
     "max_steps": 3,
@@ -23,6 +25,30 @@ SMOKE = {
     "load_best_model_at_end": False,
     "warmup_steps": 0,
 }
+
+
+# What chooses a recipe stands on the command line; in a recipe it would do nothing.
+CHOICES = ("config", "variant", "smoke", "help")
+# Options of transformers that take a mapping.
+MAPPINGS = frozenset(TrainingArguments._VALID_DICT_FIELDS)
+
+
+class _Parser(OptionParser, HfArgumentParser):
+    """Parses dataclasses as transformers does, and ends mistakes as this package does."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types and nothing else; a key that is given twice is a mistake, not an override."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -51,11 +77,8 @@ def _set_placeholder(action: argparse.Action) -> None:
 
 
 def make_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
-    """A parser of all fields of `dataclass_types`, with `TrainingArguments` grouped under transformers' own headings.
-
-    `allow_abbrev` is off: a mistyped option is an error, never another option's prefix.
-    """
-    parser = HfArgumentParser(dataclass_types, formatter_class=_HelpFormatter, allow_abbrev=False, **kwargs)
+    """A parser of all fields of `dataclass_types`, with `TrainingArguments` grouped under transformers' own headings."""
+    parser = _Parser(dataclass_types, formatter_class=_HelpFormatter, **kwargs)
     for action in parser._actions:
         if action.option_strings[0].startswith("--no_"):
             action.help = argparse.SUPPRESS  # --x false says the same
@@ -115,17 +138,24 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
             raise ValueError(f"{path}: the variant {name!r} is not a mapping of option names to values.")
     if base is None:
         return values, variants
-    base_values, base_variants = _read_with_bases(path.parent / str(base), (*seen, path.resolve()))
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: `base` is the name of another config file, not {base!r}.")
+    base_values, base_variants = _read_with_bases(path.parent / base, (*seen, path.resolve()))
     return {**base_values, **values}, {**base_variants, **variants}
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise ValueError(f"The config file {str(path)!r} cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The config file {str(path)!r} is not YAML: {' '.join(str(error).split())}.") from error
+        raise ValueError(
+            f"The config file {str(path)!r} cannot be read ({error.strerror or error}): give the path of a YAML file."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        problem = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ValueError(
+            f"The config file {str(path)!r} is not YAML as a recipe needs it: {problem}; write one `option: value` a line."
+        ) from error
     if not isinstance(values, dict):
         raise ValueError(
             f"The config file {str(path)!r} holds no mapping of option names to values (such as `model: resnet18`)."
@@ -135,12 +165,14 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 def _as_arguments(values: dict[str, Any], parser: argparse.ArgumentParser, source: str) -> list[str]:
     """A recipe's values as command-line words, so that argparse converts and checks them like any other."""
-    known = {action.dest: action for action in parser._actions if action.option_strings}
+    known = {action.dest: action for action in parser._actions if action.option_strings and action.dest not in CHOICES}
     words = []
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise ValueError(f"{source}: unknown option {key!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+            raise ValueError(f"{source}: unknown option {key!r}{_instead_of(key, list(known))}")
+        problem = _unfit(value, known[key])
+        if problem:
+            raise ValueError(f"{source}: {key!r} takes {problem}, not {value!r}.")
         if value is None:
             continue
         if isinstance(value, list):
@@ -148,6 +180,35 @@ def _as_arguments(values: dict[str, Any], parser: argparse.ArgumentParser, sourc
         else:
             words.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
     return words
+
+
+def _instead_of(key: Any, known: list[str]) -> str:
+    """What to write in place of an unknown key, as the rest of a sentence."""
+    if key == "config":
+        return ": a recipe names the one it builds on with `base: FILE`."
+    if key in CHOICES:
+        return f": give --{key} on the command line."
+    near = difflib.get_close_matches(str(key), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else " (train.py --help lists them all)."
+
+
+def _unfit(value: Any, action: argparse.Action) -> str | None:
+    """What an option takes, if this value of a recipe is nothing like it."""
+    if isinstance(value, dict):
+        if action.dest not in MAPPINGS:
+            return "no mapping"
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            return "a mapping of names to numbers, text, lists and mappings"
+    elif isinstance(value, list):
+        if action.nargs != "+":
+            return "one value"
+        if not all(isinstance(item, str | int | float) for item in value):
+            return "a list of numbers or text"
+    elif not isinstance(value, str | int | float | None):
+        return "a number, text (in quotes), true or false"
+    return None
 
 
 def parse_command_line(
@@ -179,7 +240,7 @@ def parse_command_line(
     argv = list(argv) if argv is not None else None
     chosen, _ = parser.parse_known_args(argv)
     if chosen.variant and not chosen.config:
-        parser.error("--variant chooses inside a config file: give --config too")
+        parser.error(f"--variant {chosen.variant} chooses inside a config file: give --config too")
     words: list[str] = []
     if chosen.config:
         words += _as_arguments(read_recipe(chosen.config, chosen.variant), parser, chosen.config)
@@ -190,7 +251,7 @@ def parse_command_line(
     if unknown:
         options = [s for action in parser._actions for s in action.option_strings]
         near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
-        parser.error(f"unknown option {unknown[0]}" + (f": did you mean {near[0]}?" if near else " (see --help)"))
+        parser.error(f"unknown option {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
     found = []
     for kind in dataclass_types:
         names = {f.name for f in dataclasses.fields(kind) if f.init}

@@ -81,9 +81,12 @@ def check_same_model(model: nn.Module, checkpoint: str | Path) -> None:
     left_out.update(getattr(model, "_keys_to_ignore_on_save", None) or ())
     for name in sorted((set(saved) ^ set(ours)) - left_out):
         where = "only in the checkpoint" if name in saved else "not in the checkpoint"
-        raise UnfitCheckpoint(f"The checkpoint {folder.name} is of another model: tensor {name!r} is {where}.")
+        raise UnfitCheckpoint(
+            f"The checkpoint {folder.name} is of another model: tensor {name!r} is {where}; resume with the model it was written with."
+        )
     for name, shape in saved.items():
         if name in ours and ours[name] != shape:
             raise UnfitCheckpoint(
-                f"The checkpoint {folder.name} is of another model: tensor {name!r} has shape {shape} there and {ours[name]} in this run."
+                f"The checkpoint {folder.name} is of another model: tensor {name!r} has shape {shape} there and {ours[name]} in this run; resume "
+                "with the model it was written with."
             )

@@ -43,8 +43,11 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
         resume = None
     if overwrite and resume:
         raise ValueError("--overwrite and --resume_from_checkpoint contradict each other: give one of them.")
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+    try:
+        parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError:  # a name that is too long for the file system
+        parent = None
+    if parent is None or not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ValueError(f"The output folder {str(folder)!r} cannot be written: choose another --output_dir.")
     found = bool(checkpoints(folder) or staged_whole(folder))
     if resume:

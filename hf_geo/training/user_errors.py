@@ -10,9 +10,9 @@ from contextlib import contextmanager
 def one_sentence_errors(prog: str) -> Iterator[None]:
     """Turns the errors by which this package speaks to its user into `prog: error: <message>` on stderr.
 
-    Meant around all that a script does before it trains. Anything but ValueError, TypeError, RuntimeError and OSError
-    is a mistake in the program and keeps its traceback; so do RecursionError and NotImplementedError. Of several
-    processes on a machine the first one prints; all exit.
+    Meant around all that a script does before it trains. Anything but ValueError, TypeError, RuntimeError, OSError and
+    ImportError (of a package that an option needs) is a mistake in the program and keeps its traceback; so do
+    RecursionError and NotImplementedError. Of several processes on a machine the first one prints; all exit.
 
     Set the environment variable `HF_GEO_TRACEBACK=1` to see the traceback instead.
 
@@ -26,7 +26,7 @@ def one_sentence_errors(prog: str) -> Iterator[None]:
         yield
     except (RecursionError, NotImplementedError):
         raise
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         if os.environ.get("HF_GEO_TRACEBACK") == "1":
             raise
         # Every machine of a launch has a terminal of its own, so each says why it stopped.

@@ -1,0 +1,26 @@
+"""What the pickled files of a checkpoint would run when they are opened, found without opening them."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+from torch.serialization import get_unsafe_globals_in_checkpoint
+from transformers.trainer_pt_utils import safe_globals
+
+_PICKLED = (".pt", ".pth", ".bin")
+_NEVER_LOADED = "training_args.bin"  # transformers writes it and reads nothing from it
+
+
+def code_in(folder: str | Path) -> str | None:
+    """Why a checkpoint's pickled files are not opened, as part of a sentence; None where tensors and numbers are all they hold."""
+    with safe_globals():
+        for path in sorted(path for path in Path(folder).iterdir() if path.suffix in _PICKLED):
+            if path.name == _NEVER_LOADED:
+                continue
+            try:
+                found = sorted(set(get_unsafe_globals_in_checkpoint(path)))
+            except (ValueError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+                return f"{path.name} is no file of tensors ({' '.join(str(error).split()) or type(error).__name__})"
+            if found:
+                return f"{path.name} holds code that loading it would run ({', '.join(found)})"
+    return None

@@ -1,0 +1,61 @@
+"""Ranges of numbers among the training arguments, checked before anything is loaded."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .options import LARGEST_SEED
+
+
+def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value >= least, f"a whole number of at least {least}"
+
+
+_SHARE = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_SIZE = (lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
+_POSITIVE = (lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
+_SEED = (lambda value: 0 <= value <= LARGEST_SEED, f"a whole number from 0 to {LARGEST_SEED}")
+
+# What transformers itself leaves to fail later, or not at all.
+RANGES = {
+    "learning_rate": _SIZE,
+    "weight_decay": _SIZE,
+    "max_grad_norm": _SIZE,
+    "gamma": _POSITIVE,
+    "adam_beta1": (lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "adam_beta2": (lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "adam_epsilon": _SIZE,
+    "label_smoothing_factor": _SHARE,
+    "num_train_epochs": _POSITIVE,
+    "max_steps": (lambda value: value == -1 or value >= 1, "at least 1, or -1 to train for --num_train_epochs"),
+    "warmup_steps": _SIZE,
+    "per_device_train_batch_size": _whole(1),
+    "per_device_eval_batch_size": _whole(1),
+    "gradient_accumulation_steps": _whole(1),
+    "eval_accumulation_steps": _whole(1),
+    "dataloader_num_workers": _whole(0),
+    "dataloader_prefetch_factor": _whole(1),
+    "save_total_limit": _whole(1),
+    "max_nonfinite_steps": _whole(1),
+    "logging_steps": _POSITIVE,
+    "save_steps": _POSITIVE,
+    "eval_steps": _POSITIVE,
+    "eval_delay": _SIZE,
+    "seed": _SEED,
+    "data_seed": _SEED,
+}
+
+
+def check_ranges(args: Any) -> None:
+    """Raises `ValueError` for the first of `RANGES` that a number of the training arguments is outside of.
+
+    Args:
+        args: Training arguments; what is None or not there is not checked.
+    """
+    for name, (fits, takes) in RANGES.items():
+        value = getattr(args, name, None)
+        if isinstance(value, int | float) and not fits(value):
+            raise ValueError(f"--{name} is {takes}, not {value}.")
+    milestones = args.milestones or []
+    if any(not after > before for before, after in zip([0.0, *milestones], milestones, strict=False)):
+        raise ValueError(f"--milestones are epochs above 0 in rising order, not {' '.join(map(str, milestones))}.")

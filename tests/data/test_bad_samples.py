@@ -1,0 +1,185 @@
+"""Images that cannot be read are skipped, named once and counted up to a limit; a worker that dies is named with its sample."""
+
+import functools
+import io
+import logging
+import os
+import re
+import signal
+from pathlib import Path
+
+import datasets
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from hf_geo.data import DataArguments, load_image_data
+from hf_geo.data.bad_samples import BadSample, BadSamples, DataFault, dead_workers_named
+from hf_geo.data.image_datasets import EncodedImages, decode
+from hf_geo.models.build import build_image_classifier, input_config
+
+
+def encoded(image: PIL.Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def grey(index: int, size: tuple[int, int] = (8, 8)) -> PIL.Image.Image:
+    return PIL.Image.fromarray(np.full(size, 10 * index, dtype=np.uint8))
+
+
+BOMB = encoded(PIL.Image.new("1", (20_000, 9_000)))  # 180 million pixels in 22 kB
+LARGE = encoded(PIL.Image.new("1", (10_000, 9_000)))  # Pillow only warns
+BROKEN = {
+    "empty": (b"", "cannot identify image file"),
+    "text": (b"not an image", "cannot identify image file"),
+    "truncated": (encoded(grey(1, (64, 64)))[:70], "trunc|broken|cannot identify|Truncated|incomplete"),
+    "bomb": (BOMB, "could be decompression bomb"),
+    "large": (LARGE, "could be decompression bomb"),
+    "16 bits": (encoded(PIL.Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))), "more than 8 bits a channel"),
+    "path to a device": ("/dev/zero", "there is no file '/dev/zero'"),
+    "path to text": (__file__, "cannot identify image file"),
+    "path to nothing": ("/no/such/image.png", "there is no file '/no/such/image.png'"),
+}
+
+
+def write(folder: Path, broken: dict[int, bytes | str], *, one_size: bool = True, count: int = 24) -> str:
+    """A data set of grey images, whose value tells their index, with some broken ones."""
+    cells = [{"bytes": encoded(grey(i, (8, 8) if one_size else (8, 8 + i % 2))), "path": None} for i in range(count)]
+    for index, content in broken.items():
+        cells[index] = (
+            {"bytes": content, "path": None} if isinstance(content, bytes) else {"bytes": None, "path": content}
+        )
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["even", "odd"]))
+    rows = datasets.Dataset.from_dict({"image": cells, "label": [i % 2 for i in range(count)]}, features=features)
+    folder.mkdir()
+    for split in ("train", "test"):
+        rows.to_parquet(folder / f"{split}.parquet")
+    return str(folder)
+
+
+def training_set(**options):
+    options = {"eval_split": "test", "test_split": "test", "augmentation": "none", **options}
+    data = load_image_data(DataArguments(**options))
+    model = build_image_classifier("test_resnet", num_classes=2, data_config=data.data_config)
+    return data, data.dataset("train", input_config(model), augment=False)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("one_size", (True, False), ids=("in memory", "one by one"))
+def test_a_broken_image_is_skipped_and_named(tmp_path, caplog, kind: str, one_size: bool) -> None:
+    content, reason = BROKEN[kind]
+    folder = write(tmp_path / "data", {5: content}, one_size=one_size)
+    with caplog.at_level(logging.WARNING):
+        data, samples = training_set(dataset=folder)
+        labels = [sample["labels"] for sample in samples]
+    (record,) = [r.getMessage() for r in caplog.records if "image 5 of the split 'train'" in r.getMessage()]
+    assert "is skipped" in record and re.search(reason, record)
+    assert "1 images could not be read and were skipped" in data.description
+    expected = [i % 2 for i in range(24)]
+    if one_size:
+        del expected[5]
+    else:
+        expected[5] = 0  # the next one stands in
+    assert labels == expected
+
+
+def test_more_than_the_limit_ends_it_with_one_sentence(tmp_path) -> None:
+    folder = write(tmp_path / "data", {3: b"x", 5: b"x", 7: b"x"})
+    with pytest.raises(DataFault) as fault:
+        training_set(dataset=folder, max_bad_samples=2)
+    assert "image 7 of the split 'train' cannot be used" in str(fault.value)
+    assert "--max_bad_samples 2 allows to skip no more: repair the data set, or raise the limit" in str(fault.value)
+    data, samples = training_set(dataset=folder, max_bad_samples=3)
+    assert len(samples) == 21 and len(data.bad) == 3
+
+
+def test_no_image_at_all(tmp_path) -> None:
+    folder = write(tmp_path / "data", dict.fromkeys(range(24), b"x"))
+    with pytest.raises(ValueError, match="No image of the split 'train' can be read"):
+        training_set(dataset=folder, max_bad_samples=100)
+
+
+def test_a_stream_leaves_broken_images_out(tmp_path) -> None:
+    folder = write(tmp_path / "data", {0: b"x", 5: BOMB})
+    data, samples = training_set(dataset=folder, streaming=True)
+    for _ in range(2):  # epochs
+        assert len(list(samples)) == 22
+    assert len(data.bad) == 2
+    data, samples = training_set(dataset=folder, streaming=True, max_bad_samples=1)
+    with pytest.raises(DataFault, match="--max_bad_samples 1 allows"):
+        list(samples)
+
+
+def test_workers_count_together_and_only_once(tmp_path) -> None:
+    folder = write(tmp_path / "data", {3: b"x", 10: b"y"}, one_size=False)
+    data, samples = training_set(dataset=folder, max_bad_samples=2)
+    for _ in range(2):  # epochs
+        labels = torch.cat([batch["labels"] for batch in DataLoader(samples, batch_size=4, num_workers=2)])
+        assert len(labels) == 24
+    assert len(data.bad) == 2
+
+
+def test_a_workers_fault_is_one_sentence_here_too(tmp_path) -> None:
+    folder = write(tmp_path / "data", {3: b"x", 10: b"y"}, one_size=False)
+    _, samples = training_set(dataset=folder, max_bad_samples=1)
+    with pytest.raises(DataFault) as fault:
+        list(DataLoader(samples, batch_size=4, num_workers=1))
+    assert str(fault.value).startswith("The image 10 of the split 'train' cannot be used: cannot identify image file")
+    assert "Traceback" not in str(fault.value) and "\n" not in str(fault.value)
+
+
+def _killer(image: PIL.Image.Image, seed: np.uint64, victim: int) -> torch.Tensor:
+    if np.asarray(image).flat[0] == 10 * victim:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory runs out
+    return torch.zeros(3, 8, 8)
+
+
+@pytest.mark.parametrize("victim", (2, 7))
+def test_a_dead_worker_is_named_with_its_sample(victim: int) -> None:
+    cells = [{"bytes": encoded(grey(i)), "path": None} for i in range(12)]
+    features = datasets.Features(image=datasets.Image(decode=False))
+    rows = datasets.Dataset.from_dict({"image": cells}, features=features)
+    samples = EncodedImages(
+        rows, np.zeros(12), functools.partial(_killer, victim=victim), 0, "image {} of train".format
+    )
+    with pytest.raises(DataFault) as fault, dead_workers_named([samples]):
+        list(DataLoader(samples, batch_size=2, num_workers=2))
+    assert f"while it read image {victim} of train: look whether memory ran out" in str(fault.value)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), dead_workers_named([]):
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("kind", ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"))
+def test_decoders_fail_in_one_way_only(kind: str) -> None:
+    """Whatever a flipped or missing byte does to Pillow's readers, it is an image or a `BadSample`."""
+    whole = encoded(PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 12, 3), dtype=np.uint8)), kind)
+    draws, outcomes = np.random.default_rng(1), set()
+    for _ in range(150):
+        content = bytearray(whole)
+        place = draws.integers(len(whole))
+        if draws.random() < 0.5:
+            content = content[:place]
+        else:
+            content[place] ^= 1 << draws.integers(8)
+        try:
+            outcomes.add(type(decode({"bytes": bytes(content), "path": None})).__module__.partition(".")[0])
+        except BadSample as reason:
+            assert "\n" not in str(reason)
+            outcomes.add("bad")
+    assert outcomes == {"PIL", "bad"}
+
+
+def test_the_table_of_bad_samples_holds_its_limit() -> None:
+    bad = BadSamples(50)
+    for index in [*range(50), *range(50)]:
+        bad.skip(f"image {index}", BadSample("why"))
+    assert len(bad) == 50
+    with pytest.raises(DataFault, match=r"^The image 50 cannot be used: why; --max_bad_samples 50 allows"):
+        bad.skip("image 50", BadSample("why"))
