@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerState
 
 from .checkpoints import checkpoints, discard, staged_whole
 
@@ -113,7 +113,7 @@ def _without_local_paths(value: Any) -> Any:
 
 def default_output_dir(given: str | None, *names: str | None) -> str:
     """The folder the user gave, or one under `outputs/` named after what is trained on what with what."""
-    if given and given != TrainingArguments.output_dir:
+    if given and given != "trainer_output":  # which is what transformers puts where nothing is given
         return given
     parts = (Path(str(name)).name.replace(":", "-") for name in names if name)
     return str(Path("outputs") / "-".join(parts))
