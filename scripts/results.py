@@ -14,8 +14,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.gather import as_table, check_runs, find_runs, only_recipe, read_published
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, put_section
@@ -61,8 +59,7 @@ def add_runs(folders: Sequence[str], configs: Path) -> list[Path]:
 
     check_runs(runs, resolve)
     published = read_published(config.parent, recipe)
-    variants = list(yaml.safe_load(config.read_text(encoding="utf-8")).get("variants", {}))
-    parts = [f"## {config.stem}", f"Recipe: [{config.name}]({config.name}).", as_table(runs, published, variants)]
+    parts = [f"## {config.stem}", f"Recipe: [{config.name}]({config.name}).", as_table(runs, published)]
     if published:
         parts.append(f"Published: {published['source']}")
     path = config.parent / "RESULTS.md"

@@ -115,36 +115,42 @@ def read_published(paper: Path, recipe: str) -> Mapping[str, Any]:
     return known.get(Path(recipe).stem, {})
 
 
-def as_table(runs: Sequence[Run], published: Mapping[str, Any], variants: Sequence[str]) -> str:
+def as_table(runs: Sequence[Run], published: Mapping[str, Any]) -> str:
     """The runs as Markdown, a row a variant: ours, published, the difference, and what it took.
 
     Args:
         runs: Of one recipe.
-        published: Of `read_published`.
-        variants: In the recipe's order.
+        published: Of `read_published`; its variants come first.
+
+    Raises:
+        ValueError: A run did not measure what was published.
     """
     metric = published.get("metric") or next(
         name
         for name in ("test_accuracy", "test_perplexity", "eval_accuracy", "eval_perplexity")
         if name in runs[0].metrics
     )
-    share = metric.endswith("accuracy")
+    for run in runs:
+        if metric not in run.metrics:
+            raise ValueError(f"{str(run.folder)!r} did not measure {metric}, which was published.")
+    digits = 3 if metric.endswith("loss") else 2
+    share, theirs_by = metric.endswith("accuracy"), published.get("values", {})
     unit = " (%)" if share else ""
     head = ["variant", f"ours, {metric}{unit}", "n", "published", "difference", "hardware", "time a run", "cards"]
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join(['---'] * len(head))}|"]
-    for variant in [*variants, None]:
-        mine = sorted((run for run in runs if run.variant == variant), key=lambda run: run.settings["seed"])
+    for variant in dict.fromkeys([*theirs_by, *sorted({run.variant or "" for run in runs})]):
+        mine = sorted((run for run in runs if (run.variant or "") == variant), key=lambda run: run.settings["seed"])
         if not mine:
             continue
         values = [run.metrics[metric] * (100 if share else 1) for run in mine]
-        mean, theirs = statistics.fmean(values), published.get("values", {}).get(variant)
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        cells = [variant or "as it stands", f"{mean:.2f}{spread}", str(len(values))]
+        mean, theirs = statistics.fmean(values), theirs_by.get(variant)
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        cells = [variant or "as it stands", f"{mean:.{digits}f}{spread}", str(len(values))]
         if theirs is None:
             cells += ["not known", ""]
         else:
-            deviation = f" ± {theirs['std']:.2f}" if theirs.get("std") is not None else ""
-            cells += [f"{theirs['value']:.2f}{deviation}", f"{mean - theirs['value']:+.2f}"]
+            deviation = f" ± {theirs['std']:.{digits}f}" if theirs.get("std") is not None else ""
+            cells += [f"{theirs['value']:.{digits}f}{deviation}", f"{mean - theirs['value']:+.{digits}f}"]
         hardware = dict.fromkeys(run.metrics.get("hardware", "not recorded") for run in mine)
         seconds = statistics.fmean(run.metrics["train_runtime"] for run in mine)
         cells += [", ".join(hardware), _duration(seconds), ", ".join(dict.fromkeys(run.card for run in mine))]

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hf_geo.training.config import read_recipe
 from tests.experiments.sweeps import Sweeps, load
+from tests.paths import REPOSITORY
 
 RECIPE = """
 model: test_resnet
@@ -130,6 +132,24 @@ def test_folders_that_do_not_belong_together_are_refused(configs, capsys) -> Non
     refused(configs, [configs.parent / "runs"], message, capsys)
     refused(configs, [configs], "holds no finished run", capsys)
     refused(configs, [configs / "gone"], "There is no folder", capsys)
+
+
+PAPERS = sorted((REPOSITORY / "configs").glob("*/published.json"))
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=[path.parent.name for path in PAPERS])
+def test_published_figures_are_of_recipes_and_variants_there_are(path: Path) -> None:
+    assert {paper.parent.name for paper in PAPERS} == {"fromage", "riemannian-bn", "spherical"}
+    for recipe, known in json.loads(path.read_text()).items():
+        assert known["metric"] in ("test_accuracy", "test_loss", "test_perplexity") and len(known["source"]) > 20
+        for variant, figures in known["values"].items():
+            assert read_recipe(path.parent / f"{recipe}.yaml", variant)["model"] and figures["value"] > 0
+
+
+def test_a_run_that_did_not_measure_what_was_published_is_refused(configs, capsys) -> None:
+    run = write_run(configs, "run", "sgd", 0.9)
+    (run / "eval_results.json").write_text('{"eval_accuracy": 0.5}')
+    refused(configs, [run], "did not measure test_accuracy, which was published", capsys)
 
 
 def test_a_sweep_gets_a_section_with_its_figure(tmp_path, configs) -> None:
