@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 
 from hf_geo.data.bad_samples import DataFault, dead_workers_named
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.recipes import origin
+from hf_geo.hub.background import BackgroundPush
 from hf_geo.hub.export import export_model
 from hf_geo.hub.push import check_destination, push_folder
 from hf_geo.hub.report import RunReport, write_card, write_results
@@ -29,8 +31,9 @@ from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, Subspa
 from hf_geo.training.config import parse_command_line
 from hf_geo.training.figures import draw_geometry, draw_training_curves
 from hf_geo.training.nonfinite import NonFiniteTraining
-from hf_geo.training.results import OutOfRoom, finish_result, save_where_there_is_room
 from hf_geo.training.preflight import check_settings, check_trainer, no_empty_folder
+from hf_geo.training.pushing import PushEachSave
+from hf_geo.training.results import OutOfRoom, finish_result, save_where_there_is_room
 from hf_geo.training.resume import UnfitCheckpoint
 from hf_geo.training.runs import (
     check_output_dir,
@@ -61,11 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = check_output_dir(args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint)
         if run_args.fallback_dir:
             check_output_dir(run_args.fallback_dir, overwrite=run_args.overwrite, resume=None)
-        # The finished folder is pushed as a whole; transformers would push from inside the training loop.
+        # transformers would push from inside the training loop, and keep the token in every checkpoint.
         hub_id = (args.hub_model_id or Path(args.output_dir).resolve().name) if args.push_to_hub else None
-        args.push_to_hub = False
+        hub = {"private": args.hub_private_repo, "token": args.hub_token}
+        args.push_to_hub, args.hub_token = False, None
         if hub_id:
-            check_destination(hub_id, folder=args.output_dir, private=args.hub_private_repo, token=args.hub_token)
+            check_destination(hub_id, folder=args.output_dir, **hub)
         set_seed(args.seed)
         job = make_job(run_args.task, model_args, data_args, args)
         for name, value in job.settings.items():
@@ -89,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if run_args.overwrite:
                 remove_checkpoints(args.output_dir)
 
+    pusher = BackgroundPush(hub_id, **hub) if hub_id else None
+    if pusher and args.hub_strategy != "end":
+        trainer.add_callback(PushEachSave(pusher, lambda folder: write_network(trainer, job, folder)))
     evaluated = [split for split in job.datasets if split != "train"]
     try:
         with dead_workers_named(job.datasets.values()):
@@ -98,23 +105,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UnfitCheckpoint, NonFiniteTraining, DataFault) as error:
         with one_sentence_errors("train.py"):
             raise error
-    # Shards are gathered, so every process takes part.
-    if subspace:
-        state_dict = subspace.folded_state_dict()
-    else:
-        state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        state_dict = {name.replace("_orig_mod.", ""): tensor for name, tensor in state_dict.items()}  # if compiled
+    state_dict = gather_weights(trainer)
     first = trainer.is_world_process_zero()
     settings = (model_args, data_args, subspace_args, args)
     shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
     report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), hub_id)
 
     def write(folder: Path) -> None:
-        if subspace and (first or trainer.is_fsdp_enabled):
-            subspace.save(folder)
+        write_network(trainer, job, folder, state_dict)
         if not first:
             return
-        export_model(job.model, folder, processor=job.trainer.get("processing_class"), state_dict=state_dict)
         write_results(
             folder,
             train_results=trained | {"hardware": report.hardware, "num_processes": trainer.accelerator.num_processes},
@@ -134,11 +134,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not first:
         return 0
     print_summary(report, job, folder, pushed=bool(hub_id))
-    if hub_id:
+    if pusher:
+        pusher.wait()
+        kept = {"checkpoint": "last", "all_checkpoints": "all"}.get(args.hub_strategy.value, "none")
         with one_sentence_errors("train.py"):
-            url = push_folder(folder, hub_id, private=args.hub_private_repo, token=args.hub_token)
+            url = push_folder(folder, hub_id, checkpoints=kept, **hub)
         print(f"  on the Hub:  {url}")
     return 0
+
+
+def gather_weights(trainer: GeoTrainer) -> dict[str, torch.Tensor]:
+    """The whole weights of the plain network; shards are gathered, so every process takes part."""
+    if trainer.subspace:
+        return trainer.subspace.folded_state_dict()
+    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in state_dict.items()}  # if compiled
+
+
+def write_network(
+    trainer: GeoTrainer, job: Job, folder: Path, state_dict: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Exports the network that `state_dict` holds, or the one that an evaluation would take now; all processes take part."""
+    if state_dict is None:
+        with trainer.as_evaluated():
+            return write_network(trainer, job, folder, gather_weights(trainer))
+    first = trainer.is_world_process_zero()
+    if trainer.subspace and (first or trainer.is_fsdp_enabled):
+        trainer.subspace.save(folder)
+    if first:
+        export_model(job.model, folder, processor=job.trainer.get("processing_class"), state_dict=state_dict)
 
 
 def draw_figures(trainer: GeoTrainer, job: Job, folder: Path) -> dict[str, str]:
