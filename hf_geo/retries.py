@@ -7,8 +7,6 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import TypeVar
 
 from huggingface_hub import set_client_factory
-
-# `HTTPError`, for no answer at all, is taken from here because the package it comes from changes with the version.
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import _http
 
@@ -16,6 +14,8 @@ logger = logging.getLogger(__name__)
 WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each further attempt
 LONGEST_WAIT = 600  # seconds: who is told to wait longer gives up
 SILENCE = 120.0  # seconds without a byte after which a connection is given up
+# Time-outs, resets, cut answers. Taken from there because the package they come from changes with the version.
+_NO_ANSWER = _http._DEFAULT_RETRY_ON_EXCEPTIONS
 PASSING = (408, 429, 500, 502, 503, 504)  # the other statuses would come again
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ def may_pass(error: BaseException) -> bool:
         return all(answer.response.status_code in PASSING for answer in answers)
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in chain):
         return False
-    return any(isinstance(cause, HTTPError | ConnectionError) or _is_cut_short(cause) for cause in chain)
+    return any(isinstance(cause, (*_NO_ANSWER, ConnectionError)) or _is_cut_short(cause) for cause in chain)
 
 
 def what_happened(error: BaseException) -> str:

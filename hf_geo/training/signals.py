@@ -10,8 +10,9 @@ What launchers make of a signal that is sent to them rather than to the processe
   prompt may come back before the checkpoint is there), but `kill` ends the launcher alone. Send the signal to the training
   process, or start with `python`.
 - With several processes it is torchrun, which hands SIGTERM and SIGINT to all of them, waits 30 seconds, then sends
-  SIGKILL. `PET_SHUTDOWN_TIMEOUT=300` gives an update and its checkpoint more time. Only `PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGUSR1` hands
-  SIGUSR1 on. The launcher itself exits with 1.
+  SIGKILL. PET_SHUTDOWN_TIMEOUT=300 in its environment gives an update and its checkpoint more time (with recent versions
+  of torch), and PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGUSR1 hands SIGUSR1 on, which otherwise ends the launcher alone.
+  The launcher itself exits with 1.
 - `srun` and `scancel` signal the processes as well as the launcher: what arrives twice within a second counts once.
 """
 
