@@ -48,6 +48,28 @@ def test_cifar10_is_understood(cifar):
     )
 
 
+def test_a_held_out_part_has_the_size_asked_for():
+    data = load(eval_size=37)
+    assert len(data.splits["eval"]) == 37 and len(data.splits["train"]) == 1437 - 37
+    assert "eval: 37 images from split 'train' held out" in data.description
+    with pytest.raises(ValueError, match="--eval_size 37 holds out training samples, but the split 'test' is there"):
+        load(eval_size=37, eval_split="test")
+
+
+def test_several_splits_are_trained_on_and_only_the_first_is_held_out_from():
+    """As SVHN's 73,257 training images and its 531,131 extra ones are used."""
+    one, both = load(eval_size=100), load(train_split="train+test", test_split="test", eval_size=100)
+    assert len(both.splits["train"]) == 1437 - 100 + 360
+    assert np.array_equal(both.splits["eval"].labels, one.splits["eval"].labels)
+    labels = np.concatenate([one.splits["train"].labels, both.splits["test"].labels])
+    assert np.array_equal(both.splits["train"].labels, labels)
+    pixels = np.concatenate([one.splits["train"].pixels, both.splits["test"].pixels])
+    assert np.array_equal(both.splits["train"].pixels, pixels)
+    assert "from split 'train' and all of split 'test'" in both.description
+    with pytest.raises(ValueError, match=r"no split 'extra' \(--train_split\): it has train, test"):
+        load(train_split="train+extra")
+
+
 def test_a_test_sample_is_the_stored_image_normalized(cifar):
     table = pyarrow.parquet.read_table(next((CIFAR10 / "plain_text").glob("test-*")))
     config = config_for(cifar)

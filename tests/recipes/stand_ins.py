@@ -69,7 +69,7 @@ def write_all(seeds: Path) -> None:
         write_data_set(seeds / "datasets" / name, config, splits)
     texts = {
         split: Dataset.from_dict(
-            {"text": [" ".join(rng.permutation(WORDS)) + " \n" for _ in range(lines)]},
+            {"text": [" ".join(rng.choice(WORDS, 200)) + " \n" for _ in range(lines)]},
             Features({"text": Value("string")}),
         )
         for split, lines in (("train", 400), ("validation", 60), ("test", 60))
