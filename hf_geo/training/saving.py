@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import Trainer, TrainerState
 
-from .checkpoints import STAGING, check_whole, checkpoints, clear, discard, fault, newest_whole, publish, rotate, tidy
+from .checkpoints import STAGING, check_whole, checkpoints, fault, newest_whole, publish, rotate, tidy
 from .disk import first_of_all, refusal
 from .resume import UnfitCheckpoint
 
@@ -75,9 +75,11 @@ class WholeCheckpoints(Trainer):
             return
         if self.args.push_to_hub:
             self._push_from_checkpoint(final)
+        self._rotate(run, [final, self.state.best_model_checkpoint])
+
+    def _rotate(self, run: str, keep: list[str | Path | None]) -> None:
         if self.args.should_save:
-            keep = [final, *filter(None, [self.state.best_model_checkpoint])]
-            failure = refusal(lambda: rotate(run, self.args.save_total_limit, keep))
+            failure = refusal(lambda: rotate(run, self.args.save_total_limit, filter(None, keep)))
             if failure:
                 logger.warning("An old checkpoint in %r could not be removed: %s.", run, failure)
 
@@ -125,7 +127,7 @@ class WholeCheckpoints(Trainer):
             self.state.best_metric, self.state.best_global_step = saved.best_metric, saved.best_global_step
         self.state.best_model_checkpoint = best
         if self.args.should_save:
-            clear(run)
+            refusal(lambda: tidy(run))  # a disk that does not even let go of files is tidied at the next start
             last = next(reversed(checkpoints(run)), None)
             logger.warning(
                 "%s could not be saved in %r, because %s: %s, and %s.",
@@ -147,12 +149,11 @@ class WholeCheckpoints(Trainer):
 
     def _finalize_training(self, trial, *args, **kwargs):
         self._check_best()
-        best = self.state.best_model_checkpoint
-        if best and self.args.save_total_limit == 1 and self.args.should_save:
-            # transformers would do so too, but a kill could leave half a checkpoint there.
-            for checkpoint in checkpoints(self._get_output_dir(trial)):
-                if not checkpoint.samefile(best):
-                    discard(checkpoint)
+        # With a limit of 1, transformers too keeps the best only, but a kill could leave half of another. What a kill has
+        # kept from being removed goes as well.
+        run, best = self._get_output_dir(trial), self.state.best_model_checkpoint
+        alone = best and self.args.save_total_limit == 1
+        self._rotate(run, [best] if alone else [best, *checkpoints(run)[-1:]])
         return super()._finalize_training(trial, *args, **kwargs)
 
     def _check_best(self) -> None:

@@ -1,0 +1,137 @@
+"""A disk that is full, over a limit, read-only or forbidden: said in a sentence, nothing half-written stays, training goes on."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo.training.checkpoints import checkpoints, fault
+from tests.reliability.faults import Between, Disk, limit_files
+from tests.scripts import script
+from tests.training.launching import launch_or_fail
+from tests.training.problems import flat, make_problem
+
+KIB = 1024
+# What is left on the disk decides which file of the 40 KiB of a checkpoint does not fit.
+FAULTS = [*(f"full but for {left} KiB" for left in (0, 8, 16, 32, 36)), "read-only", "limit", "forbidden"]
+SAID = {
+    "full": "full|no space is left",
+    "read-only": "read-only",
+    "limit": "larger|a whole file",
+    "forbidden": "permission",
+}
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Disk]:
+    try:
+        disk = Disk(tmp_path / "disk", "256k")
+    except (PermissionError, FileNotFoundError) as error:
+        pytest.skip(f"no tmpfs can be mounted here: {error}")
+    yield disk
+    disk.unmount()
+
+
+def train(folder: Path, *callbacks) -> torch.Tensor:
+    model, data = make_problem("points", dropout=0.3)
+    args = GeoTrainingArguments(
+        output_dir=str(folder),
+        optim="fromage",
+        max_steps=6,
+        save_steps=2,
+        eval_steps=2,
+        eval_strategy="steps",
+        load_best_model_at_end=True,
+        save_total_limit=3,
+        logging_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    GeoTrainer(model, args, train_dataset=data, eval_dataset=data, callbacks=list(callbacks)).train()
+    return flat(model)
+
+
+def prepared(fault: str, request) -> tuple[Path, Between]:
+    """The run's folder, and what breaks the disk at update 4."""
+    if fault == "limit":
+        return request.getfixturevalue("tmp_path") / "run", Between(
+            4, lambda: limit_files(10_000), lambda: limit_files(-1)
+        )
+    if fault == "forbidden":
+        if os.geteuid() == 0:
+            pytest.skip("nothing is forbidden to root")
+        run = request.getfixturevalue("tmp_path") / "run"
+        return run, Between(4, lambda: run.chmod(0o555), lambda: run.chmod(0o755))
+    disk = request.getfixturevalue("disk")
+    if fault == "read-only":
+        return disk.folder / "run", Between(4, lambda: disk.remount("ro"), lambda: disk.remount("rw"))
+    left = int(fault.split()[-2]) * KIB
+    return disk.folder / "run", Between(4, lambda: disk.fill(left), disk.empty)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_training_goes_on_without_the_checkpoint(request, tmp_path, caplog, kind: str) -> None:
+    run, callback = prepared(kind, request)
+    unbroken = train(tmp_path / "unbroken")
+    with caplog.at_level(logging.WARNING, "hf_geo"):
+        assert torch.equal(train(run, callback), unbroken)
+    (said,) = [record.getMessage() for record in caplog.records if "could not be saved" in record.getMessage()]
+    assert said.startswith("checkpoint-4 could not be saved in '") and "checkpoint-2 is the last complete one" in said
+    assert any(words in said for words in SAID[kind.split()[0]].split("|")), said
+    assert "training goes on, the next save tries again" in said
+    assert [(path.name, fault(path)) for path in checkpoints(run)] == [("checkpoint-2", None), ("checkpoint-6", None)]
+    assert {path.name for path in run.iterdir()} == {"checkpoint-2", "checkpoint-6"}
+    assert callback.best == 2  # although update 4 was better
+
+
+WORDS = (
+    *(
+        "--model",
+        "test_resnet",
+        "--dataset",
+        "digits",
+        "--optim",
+        "fromage",
+        "--max_steps",
+        "2",
+        "--disable_tqdm",
+        "true",
+    ),
+    *("--save_strategy", "steps", "--save_steps", "1", "--max_train_samples", "64", "--max_eval_samples", "32"),
+)
+
+
+def test_the_result_goes_where_there_is_room(disk, tmp_path, capsys) -> None:
+    train_script, out, other = script("train"), disk.folder / "out", tmp_path / "other"
+    assert train_script((*WORDS, "--output_dir", out, "--fallback_dir", other)) == 0
+    assert {"model.safetensors", "config.json", "README.md"} <= {path.name for path in other.iterdir()}
+    assert load_file(other / "model.safetensors") and f"weights:     {other}" in capsys.readouterr().out
+    assert not list(out.iterdir())
+    with pytest.raises(SystemExit) as exit:
+        train_script((*WORDS, "--output_dir", out))
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert exit.value.code == 2 and "name a --fallback_dir that has room" in sentence
+    assert f"The result could not be written to '{out}', because no space is left on the disk" in sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", (0, 1))
+@pytest.mark.parametrize("mode", ("ddp", "fsdp2 sharded", "fsdp2 full"))
+def test_one_process_without_room_stops_none(tmp_path, mode: str, rank: int) -> None:
+    """A limit on files is one process's own: all of them give the checkpoint up, and none waits for ever."""
+    if mode == "fsdp2 full" and rank == 1:
+        pytest.skip("the second process writes nothing large there")
+    done = launch_or_fail(Path(__file__).with_name("run_limited.py"), tmp_path, mode, rank, processes=2, timeout=120)
+    assert done.stderr.count("checkpoint-4 could not be saved") == 1
+    found = {name: load_file(tmp_path / f"{name}.safetensors") for name in ("unbroken", "broken", "resumed")}
+    for name, tensor in found["unbroken"].items():
+        assert torch.equal(found["broken"][name], tensor) and torch.equal(found["resumed"][name], tensor), name
+    kept = checkpoints(tmp_path / "broken")
+    assert [(path.name, fault(path)) for path in kept] == [("checkpoint-2", None), ("checkpoint-6", None)]
+    assert {path.name for path in (tmp_path / "broken").iterdir()} == {"checkpoint-2", "checkpoint-6"}
+    assert all((path / f"rng_state_{process}.pth").is_file() for path in kept for process in (0, 1))

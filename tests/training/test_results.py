@@ -1,0 +1,87 @@
+"""A result replaces the one before it whole, whenever the process ends; a disk that refuses it is told."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from hf_geo.training.results import OutOfRoom, finish_result, save_result, save_where_there_is_room
+from hf_geo.training.runs import COMPLETE
+from tests.reliability.campaign import OLD, which_result, write_old_result
+from tests.training.test_checkpoints import CRASHING
+
+
+def write(folder: Path) -> None:
+    save_file({"new": OLD["old"]}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"of": "new"}')
+    (folder / "figures").mkdir()
+    (folder / "figures" / "curve.txt").write_text("new")
+
+
+@pytest.mark.parametrize("links", (True, False), ids=("with links", "without links"))
+@pytest.mark.parametrize("old", (None, "old"))
+def test_saving_may_end_at_any_instant(tmp_path, monkeypatch, old: str | None, links: bool) -> None:
+    if not links:
+
+        def no_links(source: Path, target: Path) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr("hf_geo.training.results.os.link", no_links)
+
+    def prepare() -> None:
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        if old:
+            write_old_result(tmp_path)
+        (tmp_path / "notes.txt").write_text("mine")
+
+    def save() -> None:
+        assert save_result(tmp_path, write, first=True) is None
+
+    seen = []
+    for _ in CRASHING.instants(prepare, save):
+        placed, complete = which_result(tmp_path), which_result(tmp_path / COMPLETE)
+        assert placed is not None or complete == "new" or old is None
+        assert (tmp_path / "model.safetensors").exists() <= (placed is not None)  # what opens is no mixture
+        finish_result(tmp_path)
+        seen.append(which_result(tmp_path))
+        assert not list(tmp_path.glob("_*")) and (tmp_path / "notes.txt").read_text() == "mine"
+        assert seen[-1] == "new" or complete is None
+    assert which_result(tmp_path) == "new" and not list(tmp_path.glob("_*"))
+    assert set(seen) == {old, "new"} and seen == sorted(seen, key=lambda found: found == "new")
+
+
+def refuse(folder: Path) -> None:
+    write(folder)
+    raise OSError(122, "Disk quota exceeded")
+
+
+def test_the_fallback_is_taken_when_the_disk_refuses(tmp_path, caplog) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    write_old_result(out)
+
+    def only_elsewhere(folder: Path) -> None:
+        (refuse if folder.parent == out else write)(folder)
+
+    with caplog.at_level(logging.WARNING, "hf_geo"):
+        assert save_where_there_is_room(str(out), str(other), only_elsewhere, first=True) == str(other)
+    assert (
+        f"The result could not be written to '{out}', because the disk quota is used up: it is in '{other}' instead."
+        in caplog.text
+    )
+    assert which_result(other) == "new" and which_result(out) == "old" and not list(out.glob("_*"))
+    with pytest.raises(OutOfRoom, match=f"nor to '{other}', because the disk quota is used up: set that right and run"):
+        save_where_there_is_room(str(out), str(other), refuse, first=True)
+    with pytest.raises(OutOfRoom, match="or name a --fallback_dir that has room"):
+        save_where_there_is_room(str(out), None, refuse, first=True)
+    assert which_result(other) == "new" and which_result(out) == "old"
+
+
+def test_other_errors_are_not_taken_for_the_disk(tmp_path) -> None:
+    def fail(folder: Path) -> None:
+        raise ValueError("a mistake in the program")
+
+    with pytest.raises(ValueError, match="a mistake in the program"):
+        save_result(tmp_path, fail, first=True)
