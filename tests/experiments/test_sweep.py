@@ -1,11 +1,10 @@
 """`scripts/sweep.py`: every trial once, whatever becomes of the others or of the sweep, and what it says about them."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -90,29 +89,36 @@ def test_a_sweep_with_other_settings_needs_another_folder(swept, capsys) -> None
 @pytest.mark.slow
 def test_a_killed_sweep_leaves_no_process_and_goes_on_where_it_was(tmp_path) -> None:
     sweeps = Sweeps(tmp_path)
-    (tmp_path / "wait").touch()
-    words = [f"--config={QUICKSTART}", f"--output_dir={sweeps.folder}", "--optims=fromage,sgd", "--lrs=0.1,0.01"]
-    code = f"import runpy, sys; from pathlib import Path; sys.argv[1:] = {words}\n"
-    code += f"from tests.experiments.sweeps import load; s = load('sweep'); s.TRAIN = Path({str(tmp_path / 'train.py')!r}); s.main({words})"
+    words = ["--optims=fromage,sgd", "--lrs=0.1,0.01"]
+    code = f"from tests.experiments.sweeps import Sweeps; from pathlib import Path; Sweeps(Path({str(tmp_path)!r}))(*{words})"
+    (tmp_path / "wait").touch()  # the third trial does
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-    waited = time.monotonic()
-    while not (tmp_path / "begun").exists() or len(sweeps.begun) < 3:
-        assert process.poll() is None and time.monotonic() - waited < 120
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    worker = int((tmp_path / "begun").read_text().split()[-1])
-    waited = time.monotonic()
-    while (
-        os.path.exists(f"/proc/{worker}")
-        and Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    ):
-        assert time.monotonic() - waited < 20, "the process of the trial outlives the sweep"
-        time.sleep(0.1)
-    (tmp_path / "wait").unlink()
-    assert sweeps(*words[2:]) == 0
+    try:
+        wait_until(lambda: (tmp_path / "begun").exists() and len(sweeps.begun) == 3)
+        process.kill()
+        process.wait()
+        worker = int((tmp_path / "begun").read_text().split()[-1])
+        wait_until(lambda: not is_running(worker))
+    finally:
+        (tmp_path / "wait").unlink()
+    assert sweeps(*words) == 0
     assert sweeps.begun == [("fromage", 0.1), ("fromage", 0.01), ("sgd", 0.1), ("sgd", 0.1), ("sgd", 0.01)]
     assert {row.state for row in rows(sweeps).values()} == {"finished"}
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and was not yet fetched does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_optuna_searches_for_each_optimizer_and_goes_on(tmp_path) -> None:
