@@ -44,7 +44,7 @@ def plain_text(value: Any) -> str:
 
 def inline_code(value: Any) -> str:
     """A code span of one line, safe in a table too; backticks inside are replaced by quotes."""
-    return "`" + one_line(value).replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + (one_line(value).replace("`", "'").replace("|", "\\|") or " ") + "`"
 
 
 def render_card(template: str, metadata: ModelCardData, fields: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from transformers.trainer_utils import has_length
 
 from hf_geo.optim import list_optimizers
 
+_MANY = 1_000_000  # updates, of which any warm-up is a part
 # Settings of transformers that take the labels or the metrics away on which a run's results are based.
 _NEEDED = {
     "label_names": None,
@@ -66,7 +67,7 @@ def check_trainer(trainer: Trainer) -> None:
             ) from error
     stand_in = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
     try:
-        trainer.create_scheduler(num_training_steps=1, optimizer=stand_in)
+        trainer.create_scheduler(num_training_steps=_MANY, optimizer=stand_in)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"--lr_scheduler_type {args.lr_scheduler_type.value} cannot be made with --lr_scheduler_kwargs "

@@ -1,0 +1,134 @@
+"""No value breaks out of a model card: its Markdown, HTML and YAML are built alike whatever the values say."""
+
+import json
+import math
+import re
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_geo.hub.card import inline_code, plain_text
+from hf_geo.hub.report import RunReport, write_card, write_results
+from tests.local_hub.cards import FRONT_MATTER, problems
+
+NASTY = [
+    "---", "a\n---\nb", "---\nlicense: other\n---", "`", "```", "a```\n```python\nevil()", "<script>alert(1)</script>", "</details>",
+    "<!-- x", "a | b | c", "|---|---|", "[x](javascript:alert(1))", "![x](http://evil)", "# heading", "> quote", "* item", "- item",
+    "1. item", "a\r\nb", "a\u2028b\x85c", "\x00\x1b[31m", "\u202eevil", "{{ 1234 * 7 }}", "{% raw %}", "{{ metadata }}", "'\"", "\\", "\\n",
+    "&lt;script&gt;", "$x$", "a: b", "!!python/object/apply:os.system [id]", "*alias", "&anchor", "null", "@everyone", "\udcff", "=====",
+    "    indented", "\ttab", "~~~", "x" * 3000, "",
+]  # fmt: skip
+TEMPLATES = {
+    "vision.md.jinja": {
+        "architecture": "resnet18", "pretrained": False, "classes": 10, "image_size": [3, 32, 32], "needs_hf_geo": True,
+        "data_description": "All of it.",
+    },
+    "language.md.jinja": {
+        "architecture": "gpt2", "pretrained": True, "needs_hf_geo": True, "vocabulary": "100", "data_description": "All of it.",
+        "measured": "per word", "prompt": "Once", "sample": "Once upon a time",
+    },
+}  # fmt: skip
+
+
+def card_of(folder, template: str, value: str | None = None) -> str:
+    """A card with ordinary values, or with `value` in every place where a user's or a file's text can be."""
+
+    def text(ordinary: str) -> str:
+        return ordinary if value is None else value
+
+    report = RunReport(
+        task="image-classification",
+        optimizer="fromage",
+        dataset_name=text("digits"),
+        dataset_id=None,
+        results={"test": {"accuracy": 0.5, "loss": 1.0}},
+        samples={"train": 10, "test": 5},
+        settings={"model": text("resnet18"), "optim_args": text("p_bound=1")},
+        figures={"figures/training.png": text("Loss")},
+        steps=3,
+        epochs=1.0,
+        seconds=2.0,
+        hardware=text("2 CPU cores"),
+        parameters=10,
+        library="timm",
+        subspace=SimpleNamespace(kind="line", num_points=2, layerwise=False),
+    )
+    fields = {key: text(known) if isinstance(known, str) else known for key, known in TEMPLATES[template].items()}
+    write_card(folder, report, template=template, name=text("model"), fields=fields)
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def shape(card: str) -> list[tuple[str, int]]:
+    """What Markdown sees of a card: its lines by kind, and how many cells the rows of tables have."""
+    kinds = [("---", r"---$"), ("fence", r"\s*(```|~~~)"), ("heading", r"#+ "), ("quote", r">"), ("picture", r"!\["), ("row", r"\|"),
+             ("item", r"\s*([-*+]|\d+[.)])(\s|$)"), ("setext", r"=+\s*$")]  # fmt: skip
+    body = card[FRONT_MATTER.match(card).end() :]
+    found = []
+    for line in body.splitlines():
+        kind = next((kind for kind, pattern in kinds if re.match(pattern, line)), "text" if line.strip() else "")
+        found.append((kind, len(re.findall(r"(?<!\\)\|", line)) if kind == "row" else 0))
+    return found
+
+
+def keys(data) -> object:
+    """A card's metadata without its values."""
+    if isinstance(data, dict):
+        return {key: keys(value) for key, value in data.items()}
+    return [keys(value) for value in data] if isinstance(data, list) else type(data).__name__
+
+
+def check(card: str, ordinary: str) -> None:
+    assert shape(card) == shape(ordinary)
+    data = yaml.safe_load(FRONT_MATTER.match(card)[1])
+    assert keys(data) == keys(yaml.safe_load(FRONT_MATTER.match(ordinary)[1]))
+    assert (data["license"], data["tags"][0]) == ("apache-2.0", "hf_geo")
+    assert ModelCard(card).data.to_dict()["license"] == "apache-2.0"
+    assert problems(card) == ([], [])
+    outside_code = re.sub(
+        r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", card[FRONT_MATTER.match(card).end() :], flags=re.S | re.M)
+    )
+    assert not re.search(r"<(?!https?:)[a-z/!]", outside_code, re.I)
+    assert "](javascript" not in outside_code.replace("\\]", "") and "8638" not in card
+    assert all(char.isprintable() or char == "\n" for char in card)
+
+
+@pytest.mark.parametrize("value", NASTY, ids=[repr(value)[:20] for value in NASTY])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_value_breaks_out(template: str, value: str, tmp_path) -> None:
+    check(card_of(tmp_path, template, value), card_of(tmp_path, template))
+
+
+@given(value=st.text(st.characters() | st.sampled_from("\n\r\t-`|<>[]()#*_~\\{}%!&:'\""), max_size=30))
+def test_nor_does_any_other(value: str, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("card")
+    check(card_of(folder, "language.md.jinja", value), card_of(folder, "language.md.jinja"))
+
+
+@pytest.mark.parametrize("value", ("97.22 %", "-0.5", "12 min 3 s", "2 CPU cores", "1.5"))
+def test_ordinary_values_stay_as_they_are(value: str) -> None:
+    assert plain_text(value) == value and inline_code(value) == f"`{value}`"
+
+
+def test_results_are_standard_json_and_cards_name_finite_figures(tmp_path) -> None:
+    lost = {"loss": math.nan, "history": [{"norm": math.inf, "step": 1}, -math.inf], "accuracy": 0.1, "words": "nan"}
+    write_results(tmp_path, eval_results=lost)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    found = json.loads((tmp_path / "eval_results.json").read_text(), parse_constant=refuse)
+    assert found == {"loss": None, "history": [{"norm": None, "step": 1}, None], "accuracy": 0.1, "words": "nan"}
+    report = RunReport(
+        task="text-generation", optimizer="sgd", dataset_name="docs", dataset_id=None, settings={}, figures={}, steps=1, epochs=1.0,
+        results={"eval": {"perplexity": math.inf, "loss": 2.0}}, samples={"train": 1}, seconds=1.0, hardware="x", parameters=1,
+        library="transformers",
+    )  # fmt: skip
+    write_card(tmp_path, report, template="language.md.jinja", name="m", fields=TEMPLATES["language.md.jinja"])
+    card = (tmp_path / "README.md").read_text()
+    (measured,) = yaml.safe_load(FRONT_MATTER.match(card)[1])["model-index"][0]["results"]
+    assert [metric["type"] for metric in measured["metrics"]] == ["loss"]
+    assert "| perplexity | inf |" in card and problems(card) == ([], [])

@@ -1,0 +1,288 @@
+"""Files made to do harm: nothing of them is executed, and nothing is read or written outside of where it belongs."""
+
+import contextlib
+import io
+import json
+import logging
+import pickle
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import transformers
+
+from hf_geo.data import DataArguments, build_word_tokenizer, load_image_data
+from hf_geo.models.sources import find_model
+from hf_geo.training.checkpoints import seal
+from tests.bad_inputs import CLASSES, GOOD, IMAGES, Payload, png, table
+from tests.evaluation.test_script import make_run
+from tests.scripts import script
+
+EXECUTED = "executed"  # what a payload leaves behind
+
+
+@pytest.fixture(scope="module")
+def train():
+    return script("train")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, train) -> Path:
+    """A run that stopped after one step."""
+    folder = tmp_path_factory.mktemp("hostile") / "run"
+    options = {**GOOD["train"], "output_dir": folder, "save_strategy": "steps", "save_steps": 1}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert train([f"--{name}={value}" for name, value in options.items()]) == 0
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    return folder
+
+
+def refusal(main, capfd, **options) -> str:
+    """The one sentence that a script refuses options with."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([f"--{name}={value}" for name, value in {**GOOD["train"], **options}.items()])
+    assert stop.value.code == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("train.py: error: ")
+    assert not Path(EXECUTED).exists() and not Path("new").exists()
+    return error
+
+
+def zipped(path: Path) -> None:
+    torch.save({"state": Payload()}, path)
+
+
+def plain(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Payload()))
+
+
+def legacy(path: Path) -> None:
+    torch.save({"state": Payload()}, path, _use_new_zipfile_serialization=False)
+
+
+def test_the_payload_does_harm_where_it_may(tmp_path, monkeypatch) -> None:
+    """Otherwise the tests below would show nothing."""
+    monkeypatch.chdir(tmp_path)
+    for write in (zipped, plain, legacy):
+        write(tmp_path / "x.pt")
+        loads = pickle.load if write is plain else lambda file: torch.load(file, weights_only=False)
+        with open("x.pt", "rb") as file:
+            loads(file)
+        assert Path(EXECUTED).exists()
+        Path(EXECUTED).unlink()
+
+
+@pytest.mark.parametrize("manifest", (True, False), ids=("with a true manifest", "as transformers writes it"))
+@pytest.mark.parametrize("write", (zipped, plain, legacy))
+@pytest.mark.parametrize("name", ("optimizer.pt", "scheduler.pt", "rng_state.pth", "pytorch_model.bin"))
+def test_a_checkpoint_with_code(name, write, manifest, run, train, tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "run")
+    checkpoint = Path("run", "checkpoint-1")
+    write(checkpoint / name)
+    (checkpoint / "manifest.json").unlink()
+    if manifest:
+        seal(checkpoint)
+    for resume in ("true", str(checkpoint)):
+        error = refusal(train, capfd, output_dir="run", resume_from_checkpoint=resume, max_steps=2)
+        assert name in error if resume != "true" else "no whole checkpoint" in error
+
+
+def pickled_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    zipped(folder / "pytorch_model.bin")
+
+
+def bare_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    plain(folder / "pytorch_model.bin")
+
+
+def pickle_called_safe(folder: Path) -> None:
+    plain(folder / "model.safetensors")
+
+
+def config(**values):
+    def change(folder: Path) -> None:
+        known = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**known, **values}))
+
+    return change
+
+
+CODE = {
+    "AutoConfig": "mine.Config",
+    "AutoModelForImageClassification": "mine.Model",
+    "AutoModelForCausalLM": "mine.Model",
+}
+MINE = f"""
+open({EXECUTED!r}, "w").close()
+from transformers import PretrainedConfig, PreTrainedModel
+
+
+class Config(PretrainedConfig):
+    model_type = "mine"
+
+
+class Model(PreTrainedModel):
+    config_class = Config
+"""
+
+
+def code(folder: Path) -> None:
+    """A model of transformers whose code lies beside it."""
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "mine", "auto_map": CODE, "architectures": ["Model"]})
+    )
+    (folder / "mine.py").write_text(MINE)
+
+
+def code_for_text(folder: Path) -> None:
+    code(folder)
+    config(architectures=["MineForCausalLM"])(folder)
+    build_word_tokenizer(["some words"]).save_pretrained(folder)
+
+
+def code_for_words(folder: Path) -> None:
+    """A model that transformers knows, with a tokenizer of its own."""
+    tiny = transformers.GPT2Config(vocab_size=9, n_embd=4, n_layer=1, n_head=1, n_positions=8)
+    transformers.GPT2LMHeadModel(tiny).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["mine.Config", None]}}))
+    (folder / "mine.py").write_text(MINE)
+
+
+def code_for_images(folder: Path) -> None:
+    """A model that transformers knows, with an image processor of its own."""
+    tiny = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=10)
+    transformers.ResNetForImageClassification(tiny).save_pretrained(folder)
+    described = {"auto_map": {"AutoImageProcessor": "mine.Config"}, "image_processor_type": "Mine"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(described))
+    (folder / "mine.py").write_text(MINE)
+
+
+def shards_elsewhere(folder: Path) -> None:
+    code_for_images(folder)
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": {"classifier.1.weight": "../elsewhere.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+MODELS = {
+    "weights pickled with code": (pickled_weights, "pytorch_model.bin' is no pickle of weights alone"),
+    "a bare pickle": (bare_pickle, "pytorch_model.bin' is no pickle of weights alone"),
+    "a pickle under another name": (pickle_called_safe, "model.safetensors' is damaged"),
+    "code for images": (code, "brings Python code of its own, which is not run"),
+    "code for texts": (code_for_text, "brings Python code of its own, which is not run"),
+    "code of a tokenizer": (code_for_words, "docs is empty"),  # transformers' own for such models, without any words
+    "code of an image processor": (code_for_images, "brings Python code of its own, which is not run"),
+    "an architecture of another folder": (config(architecture="local-dir:../evil"), "'local-dir:../evil', which timm does not have"),
+    "an architecture of the Hub": (config(architecture="hf-hub:evil/model"), "'hf-hub:evil/model', which timm does not have"),
+    "a checkpoint elsewhere": (config(model_args={"checkpoint_path": "../evil.pth"}), "checkpoint_path='../evil.pth'"),
+    "weights elsewhere": (config(model_args={"pretrained_cfg": {"file": "../evil.pth"}}), "pretrained_cfg={'file': '../evil.pth'}"),
+    "weights from the web": (config(model_args={"pretrained_cfg_overlay": {"url": "http://evil"}}), "pretrained_cfg_overlay="),
+    "a cache elsewhere": (config(model_args={"cache_dir": "../evil"}), "cache_dir='../evil'"),
+    "shards elsewhere": (shards_elsewhere, "leads to '../elsewhere.safetensors', out of its folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_folder(name: str, train, tmp_path, monkeypatch, capfd) -> None:
+    spoil, message = MODELS[name]
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "model")
+    spoil(tmp_path / "model")
+    zipped(tmp_path / "evil.pth")
+    texts = {"dataset": "docs", "task": "causal-lm"} if spoil in (code_for_text, code_for_words) else {}
+    assert message in refusal(train, capfd, model="model", **texts)
+    assert not list(tmp_path.rglob("evil")) and not list(tmp_path.rglob("__pycache__"))
+
+
+def test_code_runs_only_with_its_flag_and_loudly(train, tmp_path, monkeypatch, capfd, caplog) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    make_run(tmp_path / "model")
+    code(tmp_path / "model")
+    words = {**GOOD["train"], "model": "model", "trust_remote_code": "true"}
+    with caplog.at_level(logging.WARNING), pytest.raises(SystemExit):
+        train([f"--{name}={value}" for name, value in words.items()])
+    assert Path(EXECUTED).exists()
+    assert "Python code that 'model' brings along is run, with all that you may do on this machine." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", ("[" * 100_000, '{"a": ' * 100_000, "\x00" * 100, '{"architecture": ["x"]}', '{"model_args": 3}')
+)
+def test_a_config_that_breaks_parsers(content: str, tmp_path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config.json' (is not JSON|does not describe|is of the architecture)"):
+        find_model(str(tmp_path))
+
+
+CARD = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
+ELSEWHERE = {
+    "above": "../secret/*",
+    "absolute": "SECRET/*",
+    "around a corner": "x/../../secret/*",
+    "by its name": "SECRET/train.parquet",
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_card_that_names_files_elsewhere(name: str, train, tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(IMAGES)(tmp_path)
+    (tmp_path / "data").rename("secret")
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    where = ELSEWHERE[name].replace("SECRET", str(tmp_path / "secret"))
+    (tmp_path / "data" / "README.md").write_text(CARD.format(json.dumps(where)))
+    assert "its card names a file of another place" in refusal(train, capfd, dataset="data")
+
+
+@pytest.mark.parametrize("yaml", ("!!python/object/apply:builtins.open [executed, w]", "!!python/name:os.system"))
+def test_a_card_with_python_in_it(yaml: str, train, tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(IMAGES)(tmp_path)
+    (tmp_path / "data" / "README.md").write_text(CARD.format(yaml))
+    assert "could not determine a constructor" in refusal(train, capfd, dataset="data")
+
+
+def test_a_script_in_a_data_set_is_not_run(train, tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(IMAGES)(tmp_path)
+    (tmp_path / "data" / "data.py").write_text(f"open({EXECUTED!r}, 'w')\n")
+    assert "scripts are no longer supported" in refusal(train, capfd, dataset="data")
+
+
+def write_zip(path: Path, escaping: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**CLASSES, escaping: png()}.items():
+            archive.writestr(name, content)
+
+
+def write_tar(path: Path, escaping: str) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, content in {**CLASSES, escaping: png()}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("escaping", ("../../../../escaped.png", "/{}/escaped.png"))
+@pytest.mark.parametrize(("kind", "write"), (("zip", write_zip), ("tar.gz", write_tar)))
+def test_an_archive_that_leads_out(kind: str, write, escaping: str, tmp_path, monkeypatch) -> None:
+    cache = tmp_path / "deep" / "in" / "cache"
+    for name in ("HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH"):
+        monkeypatch.setattr(datasets.config, name, cache / name.lower())
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / f"train.{kind}", escaping.format(tmp_path))
+    with contextlib.suppress(ValueError):  # it may as well be refused
+        load_image_data(DataArguments(dataset=str(tmp_path / "data")))
+    escaped = [path for path in tmp_path.rglob("escaped.png") if cache not in path.parents]
+    assert escaped == []
