@@ -1,6 +1,5 @@
 """Where a data set's name points: the embedded digits, a folder, or the Hub."""
 
-import json
 import logging
 import os
 import zlib
@@ -20,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from hf_geo.retries import causes, may_pass, persist
 
 logger = logging.getLogger(__name__)
-_BROKEN = (pa.ArrowInvalid, json.JSONDecodeError, EOFError, zlib.error, SplitsVerificationError)
+_BROKEN = (pa.ArrowInvalid, EOFError, zlib.error, SplitsVerificationError)
 
 Rows = datasets.Dataset | datasets.IterableDataset
 DIGITS = "digits"

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import get_token
@@ -37,15 +37,16 @@ class BackgroundPush:
         """Whether a push is under way."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, parts: Sequence[tuple[Path, str | None]], commit_message: str) -> None:
-        """Pushes folders, after the push under way if there is one, then removes them.
+    def start(self, folder: Path, places: Mapping[str, str | None], commit_message: str) -> None:
+        """Pushes what is in a folder, after the push under way if there is one, then removes it.
 
         Args:
-            parts: Folders, each with its place in the repository, None for the top.
+            folder: Holds the folders to push.
+            places: Their names, each with its place in the repository, None for the top.
             commit_message: Title of the commits.
         """
         self._thread = threading.Thread(
-            target=self._push, args=(list(parts), commit_message, self._thread), name="push", daemon=True
+            target=self._push, args=(folder, dict(places), commit_message, self._thread), name="push", daemon=True
         )
         self._thread.start()
 
@@ -54,19 +55,19 @@ class BackgroundPush:
         if self._thread is not None:
             self._thread.join()
 
-    def _push(self, parts: list[tuple[Path, str | None]], title: str, before: threading.Thread | None) -> None:
+    def _push(self, folder: Path, places: dict[str, str | None], title: str, before: threading.Thread | None) -> None:
         if before is not None:
             before.join()
         try:
-            for folder, place in () if self.refused else parts:
-                refuse_secrets(folder, self._token or get_token())
-                send(
-                    folder, self.repo_id, private=self.private, token=self._token, commit_message=title, place=place
-                )  # fmt: skip
+            for name, place in () if self.refused else places.items():
+                refuse_secrets(folder / name, self._token or get_token())
+                self._send(folder / name, place, title)
         except (PushFailed, ValueError) as error:
             self.refused = not getattr(error, "may_pass", False)
             after = "nothing more is pushed before its end" if self.refused else "the next save is pushed again"
             logger.warning("%r did not reach %s: %s; training goes on, %s.", title, self.repo_id, error, after)
         finally:
-            for folder, _ in parts:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _send(self, folder: Path, place: str | None, title: str) -> None:
+        send(folder, self.repo_id, private=self.private, token=self._token, commit_message=title, place=place)

@@ -3,18 +3,19 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
+from transformers.trainer_utils import HubStrategy
 
 from .disk import first_of_all, refusal
 
 logger = logging.getLogger(__name__)
-PUSHING = "_push"  # in a run's folder: a name that is not pushed with it
+_ASIDE = "_push-"  # and the step: in a run's folder, a name that is not pushed with it
 
 
 class Pusher(Protocol):
@@ -22,7 +23,7 @@ class Pusher(Protocol):
 
     busy: bool
 
-    def start(self, parts: Sequence[tuple[Path, str | None]], commit_message: str) -> None: ...
+    def start(self, folder: Path, places: Mapping[str, str | None], commit_message: str) -> None: ...
 
 
 class PushEachSave(TrainerCallback):
@@ -43,35 +44,37 @@ class PushEachSave(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if state.is_world_process_zero:
-            shutil.rmtree(Path(args.output_dir, PUSHING), ignore_errors=True)  # of a run that was killed
+            for left in Path(args.output_dir).glob(f"{_ASIDE}*"):  # by a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
 
     def on_save(self, args, state, control, **kwargs) -> None:
         checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        due = [checkpoint.is_dir() and (args.hub_always_push or not self.pusher.busy)]
+        aside = Path(args.output_dir, f"{_ASIDE}{state.global_step}")
+        due = [checkpoint.is_dir() and not aside.exists() and (args.hub_always_push or not self.pusher.busy)]
         if args.world_size > 1:
             broadcast_object_list(due)
         if not due[0]:
             return
-        first, place = state.is_world_process_zero, Path(args.output_dir, PUSHING, str(state.global_step))
-        parts = [(place / "network", None)]
-        strategy = str(args.hub_strategy.value)
-        if strategy in ("checkpoint", "all_checkpoints"):
-            parts.append((place / checkpoint.name, "last-checkpoint" if strategy == "checkpoint" else checkpoint.name))
+        first, places = state.is_world_process_zero, {"network": None}
+        if args.hub_strategy == HubStrategy.CHECKPOINT:
+            places[checkpoint.name] = "last-checkpoint"
+        elif args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
+            places[checkpoint.name] = checkpoint.name
 
         def put_aside() -> None:
             with torch.random.fork_rng(devices=[]):  # a run that pushes trains like one that does not
-                self.write(place / "network")
-            if first and len(parts) > 1:
-                shutil.copytree(checkpoint, place / checkpoint.name, copy_function=_link)
+                self.write(aside / "network")
+            if first and checkpoint.name in places:
+                shutil.copytree(checkpoint, aside / checkpoint.name, copy_function=_link)
 
-        failure = first_of_all(refusal(lambda: first and (place / "network").mkdir(parents=True))) or first_of_all(
+        failure = first_of_all(refusal(lambda: first and (aside / "network").mkdir(parents=True))) or first_of_all(
             refusal(put_aside)
         )
         if first and failure:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
             logger.warning("Update %d is not pushed, because %s; training goes on.", state.global_step, failure)
         elif first:
-            self.pusher.start(parts, f"Training in progress, step {state.global_step}")
+            self.pusher.start(aside, places, f"Training in progress, step {state.global_step}")
 
 
 def _link(source: str, target: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_geo.hub.push import check_destination, push_folder
-from tests.hub.runs import fingerprint, write_run
+from tests.hub.runs import WITHOUT_WAITING, fingerprint, write_run
 from tests.local_hub import LocalHub, Request, Response
 from tests.paths import REPOSITORY
 
@@ -136,7 +136,7 @@ def test_a_failed_push_says_why_in_one_sentence_and_leaves_the_folder(hub, run_f
     before = fingerprint(run_folder)
     hub.fault = failure.fault
     done = hub.run(
-        [SCRIPT, run_folder, failure.repo_id, *failure.options],
+        ["-c", WITHOUT_WAITING, SCRIPT, run_folder, failure.repo_id, *failure.options],
         token=failure.token,
         check=False,
         **dict(failure.environment),

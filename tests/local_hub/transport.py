@@ -69,10 +69,10 @@ class Handler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
     def _send(self, request: Request, response: Response) -> None:
-        request.status = response.status
         if response.cut:
             self._send_half(request, response)
             return
+        request.status = response.status
         self.send_response(response.status)
         for name, value in {"Content-Length": str(response.size), **response.headers}.items():
             self.send_header(name, value)
