@@ -216,11 +216,10 @@ def report(
     summary = Summary(table, axes, choose_metric(list(table.columns), options.metric), options.x)
     title = options.title or f"{Path(options.config).stem}: a sweep over {options.x.replace('_', ' ')}"
     summary.draw(folder / FIGURE, title)
-    *settings, chosen = parse_command_line(KINDS, words, prog="sweep.py")
-    given = public_settings(
-        *settings, only=chosen.given - {word.split("=")[0].strip("-") for word in TRIALS} - set(axes)
-    )
-    text = describe_sweep(title, options.config, given, axes, summary, failures(table, axes))
+    given = parse_command_line(KINDS, words, prog="sweep.py")[-1].given - {
+        word.split("=")[0].strip("-") for word in TRIALS
+    }
+    text = describe_sweep(title, options.config, trials, given | {"seed"}, axes, summary, failures(table, axes))
     (folder / REPORT).write_text(text, encoding="utf-8")
     (folder / ORIGIN).write_text(json.dumps(origin(options.config, None)) + "\n", encoding="utf-8")
     print(f"\n{summary.as_markdown()}\n")

@@ -1,13 +1,13 @@
 """Sweeps and gathered runs as Markdown, and the sections of a RESULTS.md that hold them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .plan import as_text
+from .plan import LINES, Trial, as_text
 from .summary import Summary
 
 FIGURE, REPORT, ORIGIN = "figure.png", "sweep.md", "sweep.json"
@@ -17,7 +17,8 @@ _HEAD = "# Results\n\nMeasured with this package, each with its budget. What the
 def describe_sweep(
     title: str,
     config: str | Path,
-    settings: Mapping[str, Any],
+    trials: Sequence[Trial],
+    given: Collection[str],
     axes: Sequence[str],
     summary: Summary,
     lost: Sequence[str],
@@ -27,7 +28,8 @@ def describe_sweep(
     Args:
         title: Its heading.
         config: The recipe.
-        settings: What the recipe and the command line said for all trials.
+        trials: Those that ended.
+        given: Settings that the recipe and the command line name for all trials.
         axes: The fields swept over.
         summary: What was found.
         lost: What happened to each trial without figures.
@@ -36,19 +38,43 @@ def describe_sweep(
     hardware = " and ".join(dict.fromkeys(ended["hardware"].dropna())) if "hardware" in ended else ""
     minutes = ended["train_runtime"].sum() / 60
     tried = "; ".join(f"{axis.replace('_', ' ')} {', '.join(map(as_text, ended[axis].unique()))}" for axis in axes)
-    said = ", ".join(f"`{name}` {as_text(value)}" for name, value in settings.items() if value is not None)
+    same, by_line = split_settings(trials, axes)
     parts = [
         f"## {title}",
         f"![{title}]({FIGURE})",
         f"{len(ended)} trials of `{Path(config).name}` over {tried}. {minutes:.0f} minutes of training"
         + (f" on {hardware}." if hardware else "."),
-        f"Settings of all: {said}.",
+        f"Settings of all: {_listed({name: same[name] for name in same if name in given})}.",
+        *(["\n".join(f"- {line}: {_listed(settings)}" for line, settings in by_line.items())] if by_line else []),
         summary.as_markdown(),
     ]
     if lost:
         parts.append("Without figures:\n\n" + "\n".join(f"- {sentence}" for sentence in lost))
     parts.append(f"<details><summary>All trials</summary>\n\n{_all_trials(ended, axes)}\n\n</details>")
     return "\n\n".join(parts) + "\n"
+
+
+def split_settings(trials: Sequence[Trial], axes: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings that all trials share, and by optimizer or variant those in which these differ from each other.
+
+    What is swept over is in neither, nor is what differs within an optimizer or variant.
+    """
+    lines: dict[str, list[Trial]] = {}
+    for trial in trials:
+        lines.setdefault(" ".join(str(trial.values[field]) for field in LINES if field in axes), []).append(trial)
+
+    def common(some: Sequence[Trial]) -> dict[str, Any]:
+        first = some[0].settings
+        names = [name for name in first if name not in axes]
+        return {name: first[name] for name in names if all(trial.settings.get(name) == first[name] for trial in some)}
+
+    same = common(trials)
+    by_line = {line: {k: v for k, v in common(some).items() if k not in same} for line, some in lines.items()}
+    return same, by_line if any(by_line.values()) else {}
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}` {as_text(value)}" for name, value in settings.items() if value is not None)
 
 
 def _all_trials(ended: pd.DataFrame, axes: Sequence[str]) -> str:

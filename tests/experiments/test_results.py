@@ -159,6 +159,7 @@ def test_a_sweep_gets_a_section_with_its_figure(tmp_path, configs) -> None:
     words = [f"--config={recipe}", f"--output_dir={sweeps.folder}", "--variants=sgd,fromage", "--lrs=0.1,0.01"]
     assert sweeps.script.main([*words, "--seeds=0,2", "--title=Rates"]) == 0
     text = gather(configs, sweeps.folder)
+    assert "- sgd: `optim` sgd" in text and "- fromage: `optim` fromage" in text and "`model` test_resnet" in text
     # Golden: 0.9 and 0.92 have mean 0.91 and deviation 0.0141.
     assert "## Rates" in text and "| sgd | 91.00 ± 1.41 % | learning_rate 0.1 |" in text
     assert "![Rates](sweep-c.png)" in text and "[sweep-c.csv](sweep-c.csv)" in text

@@ -50,6 +50,7 @@ def test_the_report_says_what_was_run_and_what_was_lost(swept) -> None:
     assert "8 trials of `quickstart.yaml` over optim fromage, sgd; learning rate 0.01, 0.1, 1, 10." in " ".join(
         text.split()
     )
+    assert "- sgd: `learning" not in text and "`seed` 42" in text
     assert "on an abacus" in text and "`model` resnet10t" in text and "`output_dir`" not in text
     assert "| fromage | 90.00 % | learning_rate 0.01 | ≥ 0 (0.01) | ≥ 0 (0.01) | 4 | 1 |" in text
     assert "| sgd | 90.00 % | learning_rate 0.1 | 0 (0.1) | 0 (0.1) | 4 | 2 |" in text
