@@ -1,6 +1,7 @@
-"""Trains in two processes, undisturbed and with files limited in one of them while a checkpoint is saved, and resumes the
-latter's first checkpoint. Arguments: a folder, the mode, the process."""
+"""Trains in two processes: undisturbed, then with files limited in the one and in the other while a checkpoint is saved, then
+from the first checkpoint of such a run. Arguments: a folder and the mode."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -34,15 +35,17 @@ def train(folder: Path, mode: str, *callbacks, resume: str | None = None) -> dic
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
-def main(folder: str, mode: str, rank: str) -> None:
-    states = {"unbroken": train(Path(folder) / "unbroken", mode)}
-    mine = dist.get_rank() == int(rank)
-    limit = Between(4, lambda: limit_files(1000 if mine else -1), lambda: limit_files(-1))
-    states["broken"] = train(Path(folder) / "broken", mode, limit)
-    states["resumed"] = train(Path(folder) / "resumed", mode, resume=str(Path(folder) / "broken" / "checkpoint-2"))
+def main(folder: str, mode: str) -> None:
+    run = Path(folder)
+    states = {"unbroken": train(run / "unbroken", mode)}
+    for rank in (0, 1):
+        size = 1000 if dist.get_rank() == rank else -1
+        limit = Between(4, functools.partial(limit_files, size), functools.partial(limit_files, -1))
+        states[f"limited {rank}"] = train(run / f"limited {rank}", mode, limit)
+    states["resumed"] = train(run / "resumed", mode, resume=str(run / "limited 1" / "checkpoint-2"))
     if dist.get_rank() == 0:
         for name, state in states.items():
-            save_file({key: tensor.contiguous() for key, tensor in state.items()}, Path(folder) / f"{name}.safetensors")
+            save_file({key: tensor.contiguous() for key, tensor in state.items()}, run / f"{name}.safetensors")
 
 
 if __name__ == "__main__":
