@@ -145,6 +145,7 @@ def test_a_hub_that_fails_stops_no_training_and_the_command_pushes_all_of_it(hub
     assert {"README.md", "model.safetensors", "last-checkpoint/optimizer.pt"} <= set(files)
 
 
+@pytest.mark.slow
 def test_pushing_at_the_end_pushes_once(hub, tmp_path) -> None:
     train(hub, tmp_path / "run", "--hub_strategy", "end")
     assert titles(hub)[1:] == ["Upload the trained model"]
