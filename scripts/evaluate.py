@@ -1,5 +1,7 @@
 """Evaluates a trained subspace along its positions, exports one of them, or compares trained models.
 
+Image classifiers by accuracy, likelihood and calibration; language models by perplexity too.
+
     python scripts/evaluate.py --model outputs/quickstart_line
     python scripts/evaluate.py --model outputs/quickstart_line --export_position 0.2 --output_dir outputs/one_point
     python scripts/evaluate.py --model outputs/a --model outputs/b --ensemble
@@ -17,21 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError
-from torch.utils.data import DataLoader, IterableDataset
-from transformers import PreTrainedModel
 
 from hf_geo.data.config import DataArguments
-from hf_geo.data.vision import ImageData, load_image_data
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.evaluation.plans import Plan, plan_walk
 from hf_geo.evaluation.report import add_to_card, as_data, as_table, draw, name_positions
 from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, Walk, evaluate_models, walk
 from hf_geo.hub.export import export_model
-from hf_geo.models.build import build_image_classifier, input_config
-from hf_geo.models.sources import ModelSource, download, find_model
+from hf_geo.hub.report import finite
+from hf_geo.models.sources import ModelSource
 from hf_geo.subspaces import Subspace
+from hf_geo.trained import Trained, find_trained, has_file, open_trained, settings_of
 from hf_geo.training.config import make_parser
+from hf_geo.training.options import at_least, device, seed
 from hf_geo.training.user_errors import one_sentence_errors
 
 SUBSPACE = "subspace_config.json"
@@ -45,14 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_subspace = len(sources) == 1 and has_file(sources[0], SUBSPACE)
         if options.export_position is not None:
             check_export(options, is_subspace)
-        data = load_image_data(data_args, seed=options.seed)
-        models = [open_model(source, data).to(options.device).eval() for source in sources]
-        configs = [input_config(model) for model in models]
-        if any(config != configs[0] for config in configs):
-            raise ValueError("The models take images that are prepared differently, so one pass cannot serve them all.")
-        loaders = make_loaders(data, configs[0], options)
+        data = open_trained(
+            sources,
+            data_args,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            seed=options.seed,
+            device=options.device,
+        )
+        models = data.models
         if options.export_position is not None:
-            export(models[0], sources[0], loaders["recalibration"], options)
+            export(data, sources[0], options)
             return 0
         if is_subspace:
             subspace = Subspace.load(sources[0].name, models[0])
@@ -60,24 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = walk(
                 subspace,
                 plan.coefficients(subspace),
-                loaders["evaluation"],
-                loaders["recalibration"],
+                data.evaluation,
+                data.recalibration,
                 ensembles=plan.ensembles,
                 recalibration_batches=options.recalibration_batches or None,
                 positions_at_once=options.positions_at_once,
+                causal=data.causal,
             )
             names, positions = name_positions(plan, subspace.config), [p.tolist() for p in plan.positions]
         else:
             together = [tuple(range(len(models)))] if options.ensemble and len(models) > 1 else []
-            found = evaluate_models(models, loaders["evaluation"], ensembles=together)
+            found = evaluate_models(models, data.evaluation, ensembles=together, causal=data.causal)
             subspace, plan, names, positions = None, None, display_names(options.model), [None] * len(models)
     results = {
         "models": display_names(options.model),
-        "dataset": data.name,
-        "split": loaders["split"],
+        "dataset": data.dataset,
+        "split": data.split,
         **as_data(found, names, positions),
     }
-    print(json.dumps(results, indent=2) if options.json else as_table(results))
+    print(json.dumps(finite(results), indent=2) if options.json else as_table(results))
     written = write(results, found, plan, subspace, options)
     print("\n".join(f"  wrote {path}" for path in written), file=sys.stderr if options.json else sys.stdout)
     return 0
@@ -90,7 +94,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
     )
     add = parser.add_argument_group("Evaluation").add_argument
     add("--model", action="append", required=True, metavar="NAME", help="Folder or Hub id; several are compared.")
-    add("--positions", type=int, default=21, metavar="N", help="Positions of a subspace to evaluate.")
+    add("--positions", type=at_least(2), default=21, metavar="N", help="Positions of a subspace to evaluate.")
     add(
         "--ensemble",
         action="store_true",
@@ -98,54 +102,39 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
     )
     add(
         "--positions_at_once",
-        type=int,
+        type=at_least(2),
         default=32,
         metavar="N",
         help="Positions that share a pass over the data: more are faster and need more memory.",
     )
     add(
         "--recalibration_batches",
-        type=int,
+        type=at_least(0),
         default=RECALIBRATION_BATCHES,
         metavar="N",
         help="Training batches that the norm statistics of a position are taken from; 0 for all.",
     )
     add("--export_position", metavar="P", help="Write the network at a position (0.2, or weights 0.5,0.3,0.2) instead.")
     add("--output_dir", metavar="DIR", help="Where results go. Default: the first model's folder.")
-    add("--batch_size", type=int, default=128, metavar="N", help="Images in a batch.")
-    add("--num_workers", type=int, default=0, metavar="N", help="Processes that prepare images.")
-    add("--seed", type=int, default=0, metavar="N", help="Of drawn positions and of the training images that are read.")
+    add("--batch_size", type=at_least(1), metavar="N", help="Samples in a batch. Default: 128 images or 8 texts.")
+    add("--num_workers", type=at_least(0), default=0, metavar="N", help="Processes that prepare samples.")
+    add(
+        "--seed", type=seed, default=0, metavar="N", help="Of drawn positions and of the training images that are read."
+    )
     add("--json", action="store_true", help="Print JSON instead of a table.")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", metavar="TEXT", help="Where to run.")
+    add(
+        "--device",
+        type=device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        metavar="TEXT",
+        help="Where to run.",
+    )
     first, _ = parser.parse_known_args(argv)
-    parser.set_defaults(**data_settings(find_trained(first.model[0])))
-    options = parser.parse_args(argv)
     fields = [field.name for field in dataclasses.fields(DataArguments)]
+    known = settings_of(find_trained(first.model[0]))
+    parser.set_defaults(**{name: known[name] for name in fields if name in known and name != "label_noise"})
+    options = parser.parse_args(argv)
     return options, DataArguments(**{name: getattr(options, name) for name in fields})
-
-
-def data_settings(source: ModelSource) -> dict[str, Any]:
-    """The data settings of a model's run, as far as they are known."""
-    if not has_file(source, "training_args.json"):
-        return {}
-    settings = json.loads(path_of(source, "training_args.json").read_text(encoding="utf-8"))
-    names = {field.name for field in dataclasses.fields(DataArguments)} - {"label_noise"}
-    return {name: value for name, value in settings.items() if name in names}
-
-
-def find_trained(name: str) -> ModelSource:
-    """Where a trained model is."""
-    source = find_model(name)
-    if source.kind == "timm":
-        raise ValueError(
-            f"{name!r} names an architecture without weights of a run: give a trained model's folder or id."
-        )
-    if any("CausalLM" in kind or "LMHead" in kind for kind in source.config.get("architectures") or ()):
-        raise ValueError(
-            f"{name!r} is a language model, and this script evaluates image classifiers: "
-            "call hf_geo.evaluation.walk.walk(..., causal=True) on it."
-        )
-    return source
 
 
 def display_names(models: Sequence[str]) -> list[str]:
@@ -154,75 +143,20 @@ def display_names(models: Sequence[str]) -> list[str]:
     return [name if short.count(name) == 1 else full for name, full in zip(short, models, strict=True)]
 
 
-def path_of(source: ModelSource, filename: str) -> Path:
-    return Path(source.name, filename) if source.kind == "folder" else Path(download(source.name, filename))
-
-
-def has_file(source: ModelSource, filename: str) -> bool:
-    try:
-        return path_of(source, filename).is_file()
-    except EntryNotFoundError:
-        return False
-
-
-def open_model(source: ModelSource, data: ImageData) -> PreTrainedModel:
-    """A trained model, which has to tell the data's classes apart."""
-    config = source.config
-    classes = config.get("num_classes") or len(config.get("id2label") or {}) or config.get("num_labels")
-    if classes != data.num_classes:
-        raise ValueError(
-            f"{source.name!r} tells {classes} classes apart, but {data.name} has {data.num_classes}: "
-            "evaluate it on the data set it was trained on."
-        )
-    return build_image_classifier(
-        source.name, num_classes=data.num_classes, id2label=data.id2label, data_config=data.data_config
-    )
-
-
-def make_loaders(data: ImageData, config: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Loaders of the last split there is, and of training images as they are, in an order fixed by the seed."""
-    split = "test" if "test" in data.splits else "eval"
-    train = data.dataset("train", config, augment=False)
-    shuffled = not isinstance(train, IterableDataset)
-    settings = {"batch_size": options.batch_size, "num_workers": options.num_workers}
-    return {
-        "split": split,
-        "evaluation": DataLoader(data.dataset(split, config), **settings),
-        "recalibration": Repeatable(
-            lambda: DataLoader(
-                train,
-                shuffle=shuffled,
-                generator=torch.Generator().manual_seed(options.seed) if shuffled else None,
-                **settings,
-            )
-        ),
-    }
-
-
-class Repeatable:
-    """A loader that gives the same batches each time it is read."""
-
-    def __init__(self, make: Any) -> None:
-        self.make = make
-
-    def __iter__(self) -> Any:
-        return iter(self.make())
-
-    def __len__(self) -> int:
-        return len(self.make())
-
-
 def check_export(options: argparse.Namespace, is_subspace: bool) -> None:
     if not is_subspace:
         raise ValueError(
             "--export_position needs one --model with a subspace (subspace_config.json beside its weights)."
         )
     if options.output_dir is None or Path(options.output_dir, "model.safetensors").exists():
-        raise ValueError("--export_position writes a network: give a new folder for it with --output_dir.")
+        raise ValueError(
+            f"--export_position {options.export_position} writes a network: give a new folder for it with --output_dir."
+        )
 
 
-def export(model: PreTrainedModel, source: ModelSource, loader: Repeatable, options: argparse.Namespace) -> None:
+def export(data: Trained, source: ModelSource, options: argparse.Namespace) -> None:
     """Writes the network at a position, with norm statistics of that position."""
+    model = data.models[0]
     subspace = Subspace.load(source.name, model)
     try:
         position = [float(word) for word in options.export_position.split(",")]
@@ -231,9 +165,11 @@ def export(model: PreTrainedModel, source: ModelSource, loader: Repeatable, opti
             f"--export_position is a number, or weights separated by commas, not {options.export_position!r}."
         ) from error
     subspace.set_position(position[0] if len(position) == 1 else position)
-    recalibrate_norms(model, loader, options.recalibration_batches or None)
-    export_model(model, options.output_dir, state_dict=subspace.folded_state_dict())
-    print(f"  wrote {options.output_dir}/model.safetensors with config.json: opens in timm and transformers")
+    if data.recalibration is not None:
+        recalibrate_norms(model, data.recalibration, options.recalibration_batches or None)
+    export_model(model, options.output_dir, processor=data.processor, state_dict=subspace.folded_state_dict())
+    opens = "timm and transformers" if data.processor is None else "transformers"
+    print(f"  wrote {options.output_dir}/model.safetensors with config.json: opens in {opens}")
 
 
 def write(
@@ -245,7 +181,7 @@ def write(
         return []
     folder = Path(options.output_dir or model_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(finite(results), indent=2) + "\n", encoding="utf-8")
     written = [f"{folder}/evaluation.json"]
     if subspace is not None:
         title = f"{subspace.config.kind} on {results['dataset']}"
@@ -253,10 +189,12 @@ def write(
         figures = {f"figures/{name}": caption for name, caption in figures.items()}
         written += [f"{folder}/{name}" for name in figures]
         if (folder / "README.md").is_file():
-            note = (
-                f"Measured on {results['samples']:,} samples of the {results['split']} split, with norm statistics of "
-                f"{results['recalibration_samples']:,} training samples at each position."
-            )
+            note = f"Measured on {results['samples']:,} predictions on the {results['split']} split"
+            if results["recalibration_samples"]:
+                note += (
+                    f", with norm statistics of {results['recalibration_samples']:,} training samples at each position"
+                )
+            note += "."
             add_to_card(folder / "README.md", figures, as_table(results), note)
             written.append(f"{folder}/README.md")
     return written

@@ -24,6 +24,7 @@ LAYERS = {
     "integrations": {"optim", "training"},
     "hub": {"subspaces", "retries"},
     "tasks": {"data", "losses", "models", "metrics"},
+    "trained": {"data", "models"},
     "launch": {"integrations"},
 }
 # The low layers run on torch alone; a subspace's files come and go through two libraries, imported when it does.

@@ -15,7 +15,7 @@ _ENSEMBLE, _SINGLE = "tab:orange", "tab:blue"
 
 
 def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: str = "") -> None:
-    """Draws accuracy and calibration error along a line or curve, with the ensemble of each position and its mirror.
+    """Draws a line or curve, with the ensemble of each position and its mirror: accuracy, likelihood, calibration error.
 
     Args:
         walk: With two-member ensembles of positions a and 1 - a, if any.
@@ -23,14 +23,15 @@ def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: s
         path: PNG file to write; its folder is made.
         title: Title above the panels.
     """
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    for axes, (name, label) in zip(figure.subplots(1, 2), _SHOWN.items(), strict=True):
-        values = _percent(walk.points, name)
+    names = [name for name in _SHOWN if name in walk.points[0] and (name != "nll" or _main(walk) == "accuracy")]
+    figure = Figure(figsize=(4.2 * len(names), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+        values = _values(walk.points, name)
         axes.plot(positions, values, color=_SINGLE, marker=".", linewidth=1.4, label="one network")
         if walk.ensembles:
             pairs = sorted(
                 (positions[m], value)
-                for row, value in zip(walk.ensembles, _percent(walk.ensembles, name), strict=True)
+                for row, value in zip(walk.ensembles, _values(walk.ensembles, name), strict=True)
                 for m in row["members"]
             )
             axes.plot(
@@ -45,7 +46,7 @@ def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: s
         if 0.5 in positions:
             centre = list(positions).index(0.5)
             _mark(axes, [0.5], [values[centre]], "*", "centre")
-        axes.set(xlabel="position", ylabel=label)
+        axes.set(xlabel="position", ylabel=_SHOWN[name][0])
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
@@ -53,7 +54,7 @@ def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: s
 
 
 def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Path, title: str = "") -> None:
-    """Draws the accuracy over a simplex of three points as a heat map.
+    """Draws the accuracy (of language models the perplexity) over a simplex of three points as a heat map.
 
     Args:
         walk: Measured at `weights`.
@@ -64,8 +65,8 @@ def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Pa
     figure = Figure(figsize=(5.0, 4.0), layout="constrained")
     axes = figure.subplots()
     x, y = (np.asarray(weights) @ _CORNERS).T
-    values = _percent(walk.points, "accuracy")
-    drawn = axes.tripcolor(Triangulation(x, y), values, shading="gouraud", cmap="viridis")
+    name = _main(walk)
+    drawn = axes.tripcolor(Triangulation(x, y), _values(walk.points, name), shading="gouraud", cmap="viridis")
     axes.plot(x, y, ".", color="white", markersize=3, alpha=0.7)
     for number, (cx, cy) in enumerate(_CORNERS):
         axes.annotate(
@@ -79,12 +80,12 @@ def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Pa
     axes.set_aspect("equal")
     axes.margins(0.12)
     axes.axis("off")
-    figure.colorbar(drawn, ax=axes, label=_SHOWN["accuracy"], shrink=0.8)
+    figure.colorbar(drawn, ax=axes, label=_SHOWN[name][0], shrink=0.8)
     _save(figure, path, title)
 
 
 def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | Path, title: str = "") -> None:
-    """Draws accuracy against distance from a simplex's centre, in units of a control point's.
+    """Draws accuracy (of language models perplexity) against distance from a simplex's centre, in units of a control point's.
 
     Args:
         walk: Measured at `weights`; an ensemble of all control points, if any, is drawn as a line.
@@ -94,27 +95,36 @@ def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | P
     """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
+    name = _main(walk)
     weights = np.asarray(weights)
     count = weights.shape[1]
     distances = np.linalg.norm(weights - 1 / count, axis=1) / (1 - 1 / count) ** 0.5
-    axes.plot(distances, _percent(walk.points, "accuracy"), ".", color=_SINGLE, label="one network")
-    for row in walk.ensembles:
+    axes.plot(distances, _values(walk.points, name), ".", color=_SINGLE, label="one network")
+    for row, value in zip(walk.ensembles, _values(walk.ensembles, name), strict=True):
         if np.allclose(distances[row["members"]], 1) and len(row["members"]) == count:
-            axes.axhline(
-                100 * row["accuracy"], color=_ENSEMBLE, linestyle="--", label=f"ensemble of the {count} control points"
-            )
-    axes.set(xlabel="distance from the centre (control points at 1)", ylabel=_SHOWN["accuracy"])
+            axes.axhline(value, color=_ENSEMBLE, linestyle="--", label=f"ensemble of the {count} control points")
+    axes.set(xlabel="distance from the centre (control points at 1)", ylabel=_SHOWN[name][0])
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
     _save(figure, path, title)
 
 
-_SHOWN = {"accuracy": "accuracy (%)", "ece": "calibration error (%)"}
+# Axis label and factor. Language models have a perplexity, whose logarithm is the likelihood's.
+_SHOWN = {
+    "accuracy": ("accuracy (%)", 100),
+    "perplexity": ("perplexity", 1),
+    "nll": ("negative log-likelihood", 1),
+    "ece": ("calibration error (%)", 100),
+}
 
 
-def _percent(rows: Sequence[dict], name: str) -> list[float]:
-    return [100 * row[name] for row in rows]
+def _values(rows: Sequence[dict], name: str) -> list[float]:
+    return [_SHOWN[name][1] * row[name] for row in rows]
+
+
+def _main(walk: Walk) -> str:
+    return "perplexity" if "perplexity" in walk.points[0] else "accuracy"
 
 
 def _mark(axes: Axes, x: Sequence[float], y: Sequence[float], marker: str, label: str) -> None:

@@ -10,7 +10,14 @@ from .figures import draw_distances, draw_path, draw_triangle
 from .plans import Plan
 from .walk import Walk
 
-_COLUMNS = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "total_variation": "total variation"}
+_COLUMNS = {
+    "perplexity": "perplexity",
+    "accuracy": "accuracy",
+    "nll": "NLL",
+    "brier": "Brier",
+    "ece": "ECE",
+    "total_variation": "total variation",
+}
 _FIRST = "network or ensemble"
 _SHARES = ("accuracy", "ece", "total_variation")
 _START, _END = "<!-- walk -->", "<!-- end of walk -->"
@@ -60,8 +67,9 @@ def as_table(data: Mapping[str, Any]) -> str:
     rows = [(row["name"], row) for row in data["points"]]
     rows += [(" + ".join(row["members"]), row) for row in data["ensembles"]]
     first = max(len(_FIRST), *(len(name) for name, _ in rows))
-    widths = {column: max(len(title), 8) for column, title in _COLUMNS.items()}
-    titles = (title.rjust(widths[column]) for column, title in _COLUMNS.items())
+    columns = {column: title for column, title in _COLUMNS.items() if any(column in row for _, row in rows)}
+    widths = {column: max(len(title), 8) for column, title in columns.items()}
+    titles = (title.rjust(widths[column]) for column, title in columns.items())
     lines = [f"| {_FIRST.ljust(first)} | {' | '.join(titles)} |"]
     lines.append(f"|{'-' * (first + 2)}|{'|'.join('-' * (width + 1) + ':' for width in widths.values())}|")
     for name, row in rows:
@@ -90,14 +98,15 @@ def draw(walk: Walk, plan: Plan, config: SubspaceConfig, folder: str | Path, tit
         walk.recalibration_samples,
     )
     positions = [position.tolist() for position in plan.positions[: plan.grid]]
+    what = "Perplexity" if "perplexity" in walk.points[0] else "Accuracy"
     if config.shape.along:
         draw_path(grid, positions, folder / "walk.png", title)
-        return {"walk.png": f"Accuracy and calibration error along the {config.kind}"}
-    figures = {"distances.png": "Accuracy against the distance from the centre of the simplex"}
+        return {"walk.png": f"{what} and calibration along the {config.kind}"}
+    figures = {"distances.png": f"{what} against the distance from the centre of the simplex"}
     draw_distances(grid, positions, folder / "distances.png", title)
     if config.num_points == 3:
         draw_triangle(grid, positions, folder / "triangle.png", title)
-        figures["triangle.png"] = "Accuracy over the simplex"
+        figures["triangle.png"] = f"{what} over the simplex"
     return figures
 
 

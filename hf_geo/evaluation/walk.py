@@ -24,7 +24,8 @@ class Walk:
     """What was measured.
 
     Args:
-        points: A dict a network: `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`.
+        points: A dict a network: `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`, and of language
+            models `perplexity`.
         ensembles: A dict an ensemble, of networks whose probabilities are averaged: the same, and `members` (their
             indices in `points`), and for two members `total_variation` between their predictions.
         samples: Predictions each value is a mean of.
@@ -130,12 +131,19 @@ def _evaluate(
                     distances[i] += total_variation(*stacked.exp()).sum().cpu()
     _reduce([s.sums for s in (*single, *joint)] + [distances])
     samples = single[0].samples
-    points = [{"loss": values["nll"], **values} for values in (sums.compute() for sums in single)]
-    rows = [sums.compute() for sums in joint]
+    points = [{"loss": values["nll"], **values} for values in (_values(sums, causal) for sums in single)]
+    rows = [_values(sums, causal) for sums in joint]
     for row, members, distance in zip(rows, ensembles, distances.tolist(), strict=True):
         if len(members) == 2:
             row["total_variation"] = distance / samples
     return points, rows, samples
+
+
+def _values(sums: CalibrationSums, causal: bool) -> dict[str, float]:
+    values = sums.compute()
+    if causal:
+        values["perplexity"] = torch.tensor(values["nll"], dtype=torch.float64).exp().item()
+    return values
 
 
 def _reduce(sums: Sequence[Tensor]) -> None:

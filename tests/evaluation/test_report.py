@@ -72,8 +72,8 @@ def _colours(path: Path) -> set[tuple[int, int, int]]:
 
 
 def test_the_ensemble_is_in_the_picture(tmp_path: Path) -> None:
-    rows = [{"accuracy": a, "ece": 0.1} for a in (0.5, 0.7, 0.6)]
-    pair = {"members": [0, 2], "accuracy": 0.9, "ece": 0.05}
+    rows = [{"accuracy": a, "nll": 1.0, "ece": 0.1} for a in (0.5, 0.7, 0.6)]
+    pair = {"members": [0, 2], "accuracy": 0.9, "nll": 0.5, "ece": 0.05}
     plan = Plan([torch.tensor(t) for t in (0.0, 0.5, 1.0)], [(0, 2)], 3)
     draw(Walk(rows, [pair], 8, 8), plan, SubspaceConfig(), tmp_path / "with")
     draw(Walk(rows, [], 8, 8), plan, SubspaceConfig(), tmp_path / "without")

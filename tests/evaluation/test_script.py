@@ -16,9 +16,11 @@ from hf_geo.data.vision import load_image_data
 from hf_geo.hub.export import export_model
 from hf_geo.models.build import build_image_classifier, input_config
 from hf_geo.subspaces import Subspace, SubspaceConfig
+from tests.paths import REPOSITORY
 from tests.scripts import script
 
 evaluate = script("evaluate")
+CONFIGS = REPOSITORY / "configs"
 SETTINGS = {"dataset": "digits", "max_train_samples": 200, "max_eval_samples": 64, "label_noise": 0.4, "optim": "sgd"}
 QUICK = ("--positions", 5, "--recalibration_batches", 2, "--batch_size", 32)
 
@@ -77,7 +79,7 @@ def test_a_walk_leaves_data_pictures_and_a_section_in_the_card(walked: Path) -> 
     assert (results["models"], results["split"], results["samples"]) == (["line"], "test", 64)
     assert results["recalibration_samples"] == 64
     assert (walked / "figures" / "walk.png").is_file()
-    assert "![Accuracy and calibration error along the line](figures/walk.png)" in (walked / "README.md").read_text()
+    assert "![Accuracy and calibration along the line](figures/walk.png)" in (walked / "README.md").read_text()
 
 
 @pytest.mark.parametrize("index", [1, 3])
@@ -119,6 +121,53 @@ def test_models_are_compared_with_their_ensemble(line: Path, tmp_path: Path, cap
     assert 0 < ensemble["total_variation"] < 1
 
 
+@pytest.fixture(scope="module")
+def language_line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A line of small language models, trained for two updates."""
+    folder = tmp_path_factory.mktemp("runs") / "words"
+    small = (
+        "--model_args",
+        "d_model=16,d_hid=16,dropout=0.0",
+        "--max_train_samples",
+        40,
+        "--max_eval_samples",
+        10,
+        "--bptt",
+        9,
+    )
+    words = ("--config", CONFIGS / "fromage/quickstart_docs.yaml", "--subspace", "line", "--max_steps", 2, *small)
+    quiet = ("--save_strategy", "no", "--eval_strategy", "no", "--disable_tqdm", "true")
+    assert script("train")([*words, *quiet, "--output_dir", folder]) == 0
+    return folder
+
+
+def test_a_line_of_language_models_is_walked_by_perplexity(language_line: Path, tmp_path: Path) -> None:
+    assert evaluate(["--model", language_line, "--positions", 3]) == 0
+    found = json.loads((language_line / "evaluation.json").read_text())
+    trained = json.loads((language_line / "eval_results.json").read_text())  # as the Trainer measured the centre
+    assert found["points"][1]["perplexity"] == pytest.approx(trained[f"{found['split']}_perplexity"], rel=1e-5)
+    assert found["samples"] == trained[f"{found['split']}_tokens"]
+    assert len({row["perplexity"] for row in found["points"]}) == 3
+    card = (language_line / "README.md").read_text()
+    assert "![Perplexity and calibration along the line](figures/walk.png)" in card
+    assert "| perplexity |" in card
+
+    out = tmp_path / "end"
+    assert evaluate(["--model", language_line, "--export_position", 1, "--output_dir", out]) == 0
+    data = ("--dataset", "docs", "--max_train_samples", 40, "--max_eval_samples", 10, "--bptt", 9)
+    assert evaluate(["--model", out, "--model", language_line, "--ensemble", *data, "--output_dir", tmp_path]) == 0
+    compared = json.loads((tmp_path / "evaluation.json").read_text())
+    for row, index in zip(compared["points"], (2, 1), strict=True):
+        assert row["perplexity"] == pytest.approx(found["points"][index]["perplexity"], rel=1e-5)
+    assert compared["ensembles"][0]["perplexity"] > 1
+
+
+def test_a_language_model_and_a_classifier_are_not_compared(line: Path, language_line: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        evaluate(["--model", line, "--model", language_line])
+    assert "Some of the models are language models and some are not" in capsys.readouterr().err
+
+
 def _truncated(folder: Path) -> None:
     path = folder / "subspace.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -129,16 +178,12 @@ def _of_three_classes(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3}))
 
 
-def _language_model(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"architectures": ["GPT2LMHeadModel"]}))
-
-
 @pytest.mark.parametrize(
     ("spoil", "words", "message"),
     [
-        (None, ("--positions", 1), "takes 2 positions or more, not 1"),
-        (None, ("--positions_at_once", 1), "positions_at_once must be at least 2, not 1"),
-        (None, ("--recalibration_batches", -1), "max_batches is one or more"),
+        (None, ("--positions", 1), "--positions: takes a whole number of at least 2"),
+        (None, ("--positions_at_once", 1), "--positions_at_once: takes a whole number of at least 2"),
+        (None, ("--recalibration_batches", -1), "--recalibration_batches: takes a whole number of at least 0"),
         (None, ("--export_position", 0.5), "give a new folder for it with --output_dir"),
         (None, ("--export_position", 1.5, "--output_dir", "new"), "lies in [0, 1]; got 1.5"),
         (None, ("--export_position", "0.5,0.5", "--output_dir", "new"), "got a value of shape (2,)"),
@@ -146,7 +191,6 @@ def _language_model(folder: Path) -> None:
         (None, ("--model", "resnet18"), "'resnet18' names an architecture without weights"),
         (_truncated, (), "subspace.safetensors is damaged or cut short"),
         (_of_three_classes, (), "tells 3 classes apart, but digits has 10"),
-        (_language_model, (), "is a language model"),
         (lambda folder: (folder / "training_args.json").unlink(), (), "No data set is named"),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
         (shutil.rmtree, (), "There is no folder"),

@@ -1,0 +1,207 @@
+"""Trained models, opened again beside the data to evaluate them on."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, TimmWrapperForImageClassification
+
+from .data.config import DataArguments
+from .data.language import LanguageData
+from .data.text import load_text_data
+from .data.vision import load_image_data
+from .models import build_image_classifier, build_language_model, input_config
+from .models.sources import ModelSource, download, find_model, opening
+
+SETTINGS = "training_args.json"
+IMAGES, TEXTS = 128, 8  # of a batch
+
+
+@dataclass
+class Trained:
+    """Models and data that fit each other.
+
+    Args:
+        models: In evaluation mode.
+        dataset: How to call the data set.
+        split: The one to evaluate on: "test" where there is one.
+        evaluation: Its batches.
+        recalibration: Batches of training samples to take norm statistics from; None for language models.
+        causal: Whether these are language models, whose logits at a token are for the next one.
+        processor: What an export of the first model needs beside its weights, if anything.
+    """
+
+    models: Sequence[PreTrainedModel]
+    dataset: str
+    split: str
+    evaluation: DataLoader
+    recalibration: "Repeatable | None"
+    causal: bool
+    processor: Any
+
+
+class Repeatable:
+    """A loader that gives the same batches each time it is read."""
+
+    def __init__(self, make: Callable[[], DataLoader]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.make())
+
+    def __len__(self) -> int:
+        return len(self.make())
+
+
+def find_trained(name: str) -> ModelSource:
+    """Where a trained model is; raises `ValueError` if there is none, or an architecture only."""
+    source = find_model(name)
+    if source.kind == "timm":
+        raise ValueError(
+            f"{name!r} names an architecture without weights of a run: give a trained model's folder or id."
+        )
+    return source
+
+
+def is_language_model(source: ModelSource) -> bool:
+    return any("CausalLM" in kind or "LMHead" in kind for kind in source.config.get("architectures") or ())
+
+
+def has_file(source: ModelSource, filename: str) -> bool:
+    """Whether a model's folder or repository has a file."""
+    try:
+        return _path_of(source, filename).is_file()
+    except EntryNotFoundError:
+        return False
+
+
+def settings_of(source: ModelSource) -> dict[str, Any]:
+    """The settings of a model's run, as far as they are known; raises `ValueError` where they cannot be read."""
+    if not has_file(source, SETTINGS):
+        return {}
+    path = _path_of(source, SETTINGS)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} is not JSON ({error}): remove it, and name the data with --dataset."
+        ) from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{str(path)!r} holds no settings: remove it, and name the data with --dataset.")
+    return settings
+
+
+def open_trained(
+    sources: Sequence[ModelSource],
+    args: DataArguments,
+    *,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Trained:
+    """Opens models and the data to evaluate them on.
+
+    Args:
+        sources: Of one kind: image classifiers, or language models that share their vocabulary.
+        args: What the data are.
+        batch_size: Images or texts of a batch; of a text that is read in columns, those are.
+        num_workers: Processes that prepare samples.
+        seed: Fixes which training images are read first.
+        device: Where the models go.
+
+    Raises:
+        ValueError: The models or the data do not exist or do not fit each other.
+    """
+    kinds = {is_language_model(source) for source in sources}
+    if len(kinds) > 1:
+        raise ValueError("Some of the models are language models and some are not, so they share no data.")
+    opened = _language_models if kinds == {True} else _image_classifiers
+    found = opened(sources, args, batch_size, num_workers, seed)
+    found.models = [model.to(device).eval() for model in found.models]
+    return found
+
+
+def _image_classifiers(
+    sources: Sequence[ModelSource], args: DataArguments, batch_size: int | None, num_workers: int, seed: int
+) -> Trained:
+    data = load_image_data(args, seed=seed)
+    models = []
+    for source in sources:
+        config = source.config
+        classes = config.get("num_classes") or len(config.get("id2label") or {}) or config.get("num_labels")
+        if classes != data.num_classes:
+            raise ValueError(
+                f"{source.name!r} tells {classes} classes apart, but {data.name} has {data.num_classes}: "
+                "evaluate it on the data set it was trained on."
+            )
+        models.append(
+            build_image_classifier(
+                source.name, num_classes=data.num_classes, id2label=data.id2label, data_config=data.data_config
+            )
+        )
+    config = input_config(models[0])
+    if any(input_config(model) != config for model in models):
+        raise ValueError("The models take images that are prepared differently, so one pass cannot serve them all.")
+    split = _last(data.splits)
+    train = data.dataset("train", config, augment=False)
+    shuffled = not isinstance(train, IterableDataset)
+    settings = {"batch_size": batch_size or IMAGES, "num_workers": num_workers}
+
+    def recalibration() -> DataLoader:
+        order = torch.Generator().manual_seed(seed) if shuffled else None
+        return DataLoader(train, shuffle=shuffled, generator=order, **settings)
+
+    by_timm = isinstance(models[0], TimmWrapperForImageClassification)
+    return Trained(
+        models,
+        data.name,
+        split,
+        DataLoader(data.dataset(split, config), **settings),
+        Repeatable(recalibration),
+        causal=False,
+        processor=None if by_timm else AutoImageProcessor.from_pretrained(sources[0].name),
+    )
+
+
+def _language_models(
+    sources: Sequence[ModelSource], args: DataArguments, batch_size: int | None, num_workers: int, seed: int
+) -> Trained:
+    text = load_text_data(args)
+    tokenizers = []
+    for source in sources:
+        with opening("tokenizer", source.name):
+            tokenizers.append(AutoTokenizer.from_pretrained(source.name))
+    if any(tokenizer.get_vocab() != tokenizers[0].get_vocab() for tokenizer in tokenizers):
+        raise ValueError("The models have different vocabularies, so their predictions cannot be compared.")
+    models = [
+        build_language_model(source.name, tokenizer) for source, tokenizer in zip(sources, tokenizers, strict=True)
+    ]
+    layout = LanguageData(
+        text,
+        tokenizers[0],
+        args,
+        batch_size=batch_size or TEXTS,
+        longest=getattr(models[0].config, "max_position_embeddings", None),
+    )
+    split = _last(text.splits)
+    loader = DataLoader(
+        layout.evaluation_set(split),
+        batch_size=layout.eval_batch_size,
+        num_workers=num_workers,
+        collate_fn=layout.collate,
+    )
+    return Trained(models, text.name, split, loader, None, causal=True, processor=tokenizers[0])
+
+
+def _last(splits: Mapping[str, Any]) -> str:
+    return "test" if "test" in splits else "eval"
+
+
+def _path_of(source: ModelSource, filename: str) -> Path:
+    return Path(source.name, filename) if source.kind == "folder" else Path(download(source.name, filename))
