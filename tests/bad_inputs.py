@@ -1,0 +1,518 @@
+"""What users get wrong, as a table: the script, what is given to it, and what its one sentence has to name and to advise.
+
+Options of a row replace those of a good call (`GOOD`); None leaves one out. Where a row needs files, a function makes
+them in the row's own folder, which is the working directory, and returns the options.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import PIL.Image
+import pyarrow.parquet
+import torch
+from datasets import ClassLabel, Features, Value
+
+Options = Mapping[str, Any]
+WORD_MODEL = {
+    "model": "word_transformer",
+    "dataset": "docs",
+    "bptt": 5,
+    "model_args": "d_model=8,nhead=2,d_hid=8,nlayers=1",
+}
+GOOD: dict[str, Options] = {
+    "train": {
+        "model": "test_resnet", "dataset": "digits", "optim": "fromage", "max_steps": 1, "max_train_samples": 32,
+        "max_eval_samples": 16, "output_dir": "new", "report_to": "none", "disable_tqdm": "true",
+    },
+    "evaluate": {"model": "line", "positions": 3, "recalibration_batches": 1},
+    "inspect_model": {"model": "test_resnet"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A wrong call.
+
+    Args:
+        script: Which of `scripts/`.
+        given: Options that differ from the good call's, words for a script without one, or what makes either in a folder.
+        names: What of the sentence names the mistake.
+        advises: What of the sentence says what to do.
+        needs: Folders of the fixtures that the row changes a copy of.
+        environment: Variables that are set.
+    """
+
+    script: str
+    given: Options | Sequence[str] | Callable[[Path], Options]
+    names: str
+    advises: str
+    needs: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def words(self, folder: Path) -> list[str]:
+        """The command line, after the row's files are made in `folder`."""
+        given = self.given(folder) if callable(self.given) else self.given
+        if not isinstance(given, Mapping):
+            return list(given)
+        options = {**GOOD[self.script], **given}
+        return [f"--{name}={value}" for name, value in options.items() if value is not None]
+
+
+train, evaluate, inspect = (partial(Row, script) for script in ("train", "evaluate", "inspect_model"))
+push, benchmark = partial(Row, "push"), partial(Row, "benchmark")
+
+
+def number(option: str, value: Any, takes: str, **more: Any) -> Row:
+    """A training argument out of its range."""
+    return train({option: value, **more}, f"--{option} is", f"{takes}, not {value}.")
+
+
+# Recipes
+
+
+def recipe(text: str | bytes, names: str, advises: str, **options: Any) -> Row:
+    def make(folder: Path) -> Options:
+        (folder / "recipe.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return {"config": "recipe.yaml", **options}
+
+    return train(make, names, advises)
+
+
+# Data sets
+
+CAT_DOG = ClassLabel(names=["cat", "dog"])
+
+
+def png(width: int = 8, height: int = 8, mode: str = "L") -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new(mode, (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def table(
+    images: Sequence[Any], labels: Sequence[Any] | None = None, label: Any = CAT_DOG, split: str = "train"
+) -> Callable:
+    """Makes a parquet file of encoded images and labels, whose declared features need not be true."""
+
+    def make(folder: Path) -> Options:
+        cells = [image if isinstance(image, dict) else {"bytes": image, "path": None} for image in images]
+        features = Features({"image": datasets.Image(), "label": Value("int64")})
+        rows = datasets.Dataset.from_dict(
+            {"image": cells, "label": labels or [0, 1] * (len(images) // 2)}, features=features
+        )
+        declared = Features({"image": datasets.Image(), "label": label}).arrow_schema.metadata
+        (folder / "data").mkdir(exist_ok=True)
+        path = folder / "data" / f"{split}.parquet"
+        pyarrow.parquet.write_table(rows.data.table.replace_schema_metadata(declared), path)
+        return {"dataset": "data"}
+
+    return make
+
+
+def columns(features: Mapping[str, Any], rows: int = 20, **values: Any) -> Callable:
+    """Makes a parquet file of these columns."""
+
+    def make(folder: Path) -> Options:
+        (folder / "data").mkdir()
+        content = {name: [values[name]] * rows for name in features}
+        datasets.Dataset.from_dict(content, features=Features(features)).to_parquet(folder / "data" / "train.parquet")
+        return {"dataset": "data"}
+
+    return make
+
+
+def files(contents: Mapping[str, str | bytes], then: Callable | None = None, **options: Any) -> Callable:
+    """Writes files below `data`, beside what `then` makes there."""
+
+    def make(folder: Path) -> Options:
+        for name, content in contents.items():
+            path = folder / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if then:
+            then(folder)
+        return {"dataset": "data", **options}
+
+    return make
+
+
+def with_options(make: Callable, **options: Any) -> Callable:
+    return lambda folder: {**make(folder), **options}
+
+
+IMAGES = [png()] * 20
+IMAGE = {"bytes": png(), "path": None}
+CLASSES = {f"{name}/{index}.png": png() for name in ("cat", "dog") for index in range(10)}
+
+
+# Models
+
+
+def model(spoil: Callable[[Path], object], **options: Any) -> dict[str, Any]:
+    """A copy of a trained folder of timm, spoiled."""
+
+    def make(folder: Path) -> Options:
+        spoil(folder / "line")
+        return {"model": "line", **options}
+
+    return {"given": make, "needs": ("line",)}
+
+
+def edit_json(name: str, **changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        values = json.loads((folder / name).read_text())
+        values.update(changes)
+        (folder / name).write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+    return edit
+
+
+def replace(name: str, content: bytes | str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def cut(name: str, size: int = 200) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
+
+
+def remove(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+class Payload:
+    """What a pickle runs when it is opened without care: it leaves a file behind."""
+
+    def __init__(self, path: str = "executed") -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return open, (self.path, "w")
+
+
+def only_a_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"payload": Payload()}, folder / "pytorch_model.bin")
+
+
+def code_in_config(folder: Path) -> None:
+    config = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForImageClassification": "mine.Model"},
+              "architectures": ["Model"]}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text("open('executed', 'w')\n")
+
+
+# Checkpoints
+
+
+def checkpoint(spoil: Callable[[Path], object], **options: Any) -> dict[str, Any]:
+    """Resuming from a spoiled copy of a run's checkpoint, which its manifest still fits if it has none."""
+
+    def make(folder: Path) -> Options:
+        saved = folder / "run" / "checkpoint-1"
+        (saved / "manifest.json").unlink(missing_ok=True)
+        spoil(saved)
+        resumed = {"output_dir": "run", "resume_from_checkpoint": "run/checkpoint-1", "max_steps": 2}
+        return {**resumed, **options}
+
+    return {"given": make, "needs": ("run",)}
+
+
+def as_they_are(folder: Path) -> None:
+    """Nothing is spoiled."""
+
+
+def made(name: str, content: bytes = b"") -> Callable[[Path], Options]:
+    """Makes a file in the output folder."""
+
+    def make(folder: Path) -> Options:
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        return {"output_dir": Path(name).parts[0]}
+
+    return make
+
+
+def finished_run(folder: Path, **contents: str) -> None:
+    (folder / "run").mkdir()
+    for name, content in {"model.safetensors": "weights", "config.json": "{}", **contents}.items():
+        (folder / "run" / name).write_text(content)
+
+
+def pushed(*words: str, **contents: str) -> Callable[[Path], Sequence[str]]:
+    def make(folder: Path) -> Sequence[str]:
+        finished_run(folder, **contents)
+        return words
+
+    return make
+
+
+def two_of_different_classes(folder: Path) -> Options:
+    shutil.copytree(folder / "line", folder / "other")
+    edit_json("config.json", num_classes=3)(folder / "other")
+    return {"model": "other"}
+
+
+HELP = "--help says what each option takes"
+ROWS: dict[str, Row] = {
+    # The command line
+    "optimizer misspelt": train({"optim": "fromag"}, "Unknown optimizer 'fromag'", "Did you mean 'fromage'?"),
+    "model misspelt": train({"model": "resnet_18"}, "Unknown model 'resnet_18'", "Nearest: resnet18"),
+    "model with a space": train({"model": "resnet18 "}, "Unknown model 'resnet18 '", "Nearest: resnet18"),
+    "no model": train({"model": None}, "No model is named", "as in --model resnet18"),
+    "no data set": train({"dataset": None}, "No data set is named", "as in --dataset uoft-cs/cifar10"),
+    "option misspelt": train({"optimm": "sgd"}, "--optimm=sgd", "did you mean --optim?"),
+    "option without a value": train(lambda _: ["--model", "resnet18", "--dataset"], "--dataset: expected one argument", HELP),
+    "stray word": train(lambda _: ["stray"], "unknown option stray", HELP),
+    "a float that is a word": train({"learning_rate": "fast"}, "--learning_rate: invalid float value: 'fast'", HELP),
+    "an integer with a point": train({"seed": 1.5}, "--seed: invalid int value: '1.5'", HELP),
+    "steps in words": train({"max_steps": "ten"}, "--max_steps: invalid int value: 'ten'", HELP),
+    "neither true nor false": train({"bf16": "maybe"}, "--bf16: Truthy value expected: got maybe", "yes/no, true/false"),
+    "augmentation": train({"augmentation": "flip"}, "--augmentation: invalid choice: 'flip'", "crop-flip"),
+    "schedule": train({"lr_scheduler_type": "cosin"}, "--lr_scheduler_type: invalid choice: 'cosin'", "'cosine'"),
+    "text layout": train({"text_layout": "columns"}, "--text_layout: invalid choice: 'columns'", "'stream'"),
+    "subspace": train({"subspace": "square"}, "--subspace: invalid choice: 'square'", "'simplex'"),
+    "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is image-classification or causal-lm"),
+    "reports": train({"report_to": "bogus"}, "bogus is not supported", "only azure_ml"),
+    # Numbers out of range
+    "negative learning rate": number("learning_rate", -0.5, "a finite number of at least 0"),
+    "learning rate nan": number("learning_rate", "nan", "a finite number of at least 0"),
+    "learning rate inf": number("learning_rate", "inf", "a finite number of at least 0"),
+    "no epochs": number("num_train_epochs", 0.0, "a finite number above 0"),
+    "endless epochs": number("num_train_epochs", "inf", "a finite number above 0"),
+    "negative steps": number("max_steps", -5, "at least 1, or -1 to train for --num_train_epochs"),
+    "no steps": number("max_steps", 0, "at least 1, or -1 to train for --num_train_epochs"),
+    "empty batches": number("per_device_train_batch_size", 0, "a whole number of at least 1"),
+    "empty evaluation batches": number("per_device_eval_batch_size", -1, "a whole number of at least 1"),
+    "no accumulation": number("gradient_accumulation_steps", 0, "a whole number of at least 1"),
+    "negative workers": number("dataloader_num_workers", -1, "a whole number of at least 0"),
+    "negative warm-up": number("warmup_steps", -1.0, "a finite number of at least 0"),
+    "negative weight decay": number("weight_decay", -1.0, "a finite number of at least 0", optim="adamw_torch"),
+    "negative clipping": number("max_grad_norm", -1.0, "a finite number of at least 0"),
+    "smoothing above one": number("label_smoothing_factor", 2.0, "a number from 0 to 1"),
+    "no checkpoint kept": number("save_total_limit", 0, "a whole number of at least 1"),
+    "never logged": number("logging_steps", 0.0, "a finite number above 0"),
+    "never saved": number("save_steps", 0.0, "a finite number above 0"),
+    "negative seed": number("seed", -1, "a whole number from 0 to 4294967295"),
+    "seed of 40 bits": number("seed", 2**40, "a whole number from 0 to 4294967295"),
+    "momentum of Adam": number("adam_beta1", 2.0, "a number from 0 to below 1", optim="adamw_torch"),
+    "factor at milestones": number("gamma", -1.0, "a finite number above 0"),
+    "milestone at zero": train({"milestones": 0}, "--milestones are epochs above 0", "in rising order, not 0.0"),
+    "label noise": train({"label_noise": 1.5}, "--label_noise", "a share between 0 and 1, not 1.5"),
+    "no samples": train({"max_train_samples": 0}, "--max_train_samples", "at least 1, not 0"),
+    "negative samples": train({"max_eval_samples": -1}, "--max_eval_samples", "at least 1, not -1"),
+    "image size": train({"image_size": -3}, "--image_size", "at least 1, not -3"),
+    "bad samples": train({"max_bad_samples": -1}, "--max_bad_samples", "at least 0, not -1"),
+    "share of training to average": train({"swa_start": 1.5}, "got 1.5", "a share of training, from 0 to below 1"),
+    # Options that contradict each other, or that nothing can be done with
+    "overwrite and resume": train({"overwrite": "true", "resume_from_checkpoint": "true"}, "--overwrite and --resume_from_checkpoint", "give one of them"),
+    "best model without evaluation": train({"load_best_model_at_end": "true"}, "--load_best_model_at_end", "requires the save and eval strategy to match"),
+    "best model between evaluations": train({"load_best_model_at_end": "true", "save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 2}, "found 3", "a round multiple of the evaluation steps"),
+    "best by what is not measured": train({"metric_for_best_model": "f1"}, "--metric_for_best_model f1 is not measured", "choose accuracy or loss"),
+    "label names": train({"label_names": "nope"}, "--label_names ['nope']", "leave it out"),
+    "losses only": train({"prediction_loss_only": "true"}, "--prediction_loss_only True", "leave it out"),
+    "streamed digits": train({"streaming": "true"}, "nothing to stream", "leave these options out"),
+    "configuration of digits": train({"dataset_config": "x"}, "digits have no configurations", "leave these options out"),
+    "subspace settings alone": train({"num_points": 3}, "--num_points 3 is about a subspace", "give --subspace"),
+    "points of a line": train({"subspace": "line", "num_points": 5}, "not 5", "A line has exactly 2 control points"),
+    "subspace regularizer": train({"subspace": "line", "subspace_beta": -1}, "got -1.0", "a finite number, zero or more"),
+    "subspace of nothing": train({"subspace": "line", "subspace_parameters": "nothing"}, "matches parameters='nothing'", "nothing to span"),
+    "subspace pattern": train({"subspace": "line", "subspace_parameters": "("}, "'(' is none", "a regular expression"),
+    "subspace with checkpointing": train({"subspace": "line", "subspace_samples": 2, "gradient_checkpointing": "true"}, "a batch's 2 positions", "--subspace_samples 1"),
+    "geometry between logs": train({"log_geometry": "true", "logging_strategy": "epoch"}, "not epoch", "needs --logging_strategy steps"),
+    "plateau without evaluation": train({"lr_scheduler_type": "reduce_lr_on_plateau"}, "reduce_lr_on_plateau", "requires an eval strategy"),
+    "prefetching without workers": train({"dataloader_prefetch_factor": 2}, "--dataloader_prefetch_factor", "--dataloader_num_workers > 0"),
+    "less than a batch": train({"dataloader_drop_last": "true", "per_device_train_batch_size": 64}, "no batch of 64", "choose a smaller --per_device_train_batch_size"),
+    "noise on embeddings": train({"neftune_noise_alpha": 0.1}, "--neftune_noise_alpha 0.1", "leave it out"),
+    "settings of a schedule": train({"lr_scheduler_kwargs": '{"nope": 1}'}, "{'nope': 1}", "change one of them"),
+    "settings a schedule needs": train({"lr_scheduler_type": "cosine_with_min_lr"}, "--lr_scheduler_type cosine_with_min_lr", "change one of them"),
+    "deepspeed that is not installed": train({"deepspeed": "gone.json"}, "deepspeed", "is required"),
+    "optimizer that is not installed": train({"optim": "galore_adamw"}, "galore_torch", "pip install"),
+    # Optimizers' settings
+    "setting misspelt": train({"optim_args": "p_bond=1"}, "no setting 'p_bond'", "did you mean 'p_bound'?"),
+    "setting in words": train({"optim_args": "p_bound=big"}, "p_bound=big", "use a number"),
+    "setting out of range": train({"optim_args": "p_bound=-1.0"}, "not -1.0", "p_bound has to be above 0 and finite"),
+    "setting nan": train({"optim_args": "p_bound=nan"}, "not nan", "p_bound has to be above 0 and finite"),
+    "setting without value": train({"optim_args": "p_bound"}, "'p_bound'", "of the form key=value"),
+    "setting twice": train({"optim_args": "p_bound=1,p_bound=2"}, "'p_bound'", "twice"),
+    "learning rate among settings": train({"optim_args": "lr=0.1"}, "'lr=0.1'", "give it as --learning_rate 0.1"),
+    "unknown group": train({"optim_args": "geometry.lr=1"}, "no parameter group 'geometry'", "it makes rest"),
+    "weight decay of Fromage": train({"weight_decay": 0.1}, "weight_decay=0.1", "bound the weights with p_bound"),
+    "settings of AdamW": train({"optim": "adamw_torch", "optim_args": "junk"}, "--optim_args 'junk'", "change what it takes"),
+    "geometry of nothing": train({"optim": "adamsrt", "geometry_groups": "nothing"}, "geometry='nothing'", "neither auto, structure nor none"),
+    "geometry pattern": train({"optim": "adamsrt", "geometry_groups": "("}, "geometry='('", "not a regular expression"),
+    # Recipes
+    "recipe missing": train({"config": "gone.yaml"}, "'gone.yaml' cannot be read (No such file", "give the path of a YAML file"),
+    "recipe is a folder": train({"config": "."}, "'.' cannot be read (Is a directory)", "give the path of a YAML file"),
+    "variant without recipe": train({"variant": "x"}, "--variant x", "give --config too"),
+    "recipe empty": recipe("", "holds no mapping", "such as `model: resnet18`"),
+    "recipe a list": recipe("- a", "holds no mapping", "such as `model: resnet18`"),
+    "recipe a word": recipe("resnet18", "holds no mapping", "such as `model: resnet18`"),
+    "recipe no YAML": recipe("a: [", "is not YAML as a recipe needs it", "write one `option: value` a line"),
+    "recipe with a tab": recipe("a:\n\t- b", "cannot start any token", "write one `option: value` a line"),
+    "recipe binary": recipe(bytes(range(256)), "can't decode byte 0x80", "write one `option: value` a line"),
+    "recipe in Latin-1": recipe("model: r\xe9s".encode("latin1"), "can't decode byte 0xe9", "write one `option: value` a line"),
+    "recipe of two documents": recipe("a: 1\n---\nb: 2", "found another document", "write one `option: value` a line"),
+    "recipe nested deeply": recipe("a: " + "[" * 3000, "nested too deeply", "write one `option: value` a line"),
+    "recipe with a Python object": recipe('model: !!python/object/apply:os.system ["touch executed"]', "python/object/apply", "write one `option: value` a line"),
+    "recipe key misspelt": recipe("learning_rat: 1", "unknown option 'learning_rat'", "did you mean 'learning_rate'?"),
+    "recipe key with a dash": recipe("learning-rate: 1", "unknown option 'learning-rate'", "did you mean 'learning_rate'?"),
+    "recipe key a number": recipe("1: 2", "unknown option 1", "--help lists them all"),
+    "recipe key twice": recipe("seed: 1\nseed: 2", "'seed' is given twice", "write one `option: value` a line"),
+    "recipe naming a recipe": recipe("config: other.yaml", "unknown option 'config'", "with `base: FILE`"),
+    "recipe naming a variant": recipe("variant: x", "unknown option 'variant'", "give --variant on the command line"),
+    "recipe with smoke": recipe("smoke: true", "unknown option 'smoke'", "give --smoke on the command line"),
+    "recipe value": recipe("learning_rate: fast", "--learning_rate: invalid float value: 'fast'", HELP),
+    "recipe value a list": recipe("learning_rate: [1, 2]", "not [1, 2]", "takes one value"),
+    "recipe value a mapping": recipe("model: {a: b}", "not {'a': 'b'}", "'model' takes no mapping"),
+    "recipe value a date": recipe("model: 2020-01-01", "'model' takes", "text (in quotes)"),
+    "recipe base missing": recipe("base: gone.yaml", "gone.yaml' cannot be read", "give the path of a YAML file"),
+    "recipe base a list": recipe("base: [a, b]", "not ['a', 'b']", "the name of another config file"),
+    "recipes in a circle": recipe("base: recipe.yaml", "recipe.yaml -> recipe.yaml", "base themselves on each other"),
+    "recipe without the variant": recipe("variants: {a: {seed: 1}}", "no variant 'b'", "it has a", variant="b"),
+    "recipe variant no mapping": recipe("variants: {a: 3}", "the variant 'a'", "not a mapping of option names to values"),
+    # Data sets
+    "no such folder": train({"dataset": "./gone/here"}, "There is no folder './gone/here'", "look whether its path is right"),
+    "data a file": train({"dataset": "/etc/hostname"}, "There is no folder '/etc/hostname'", "look whether its path is right"),
+    "no network": train({"dataset": "uoft-cs/cifar10"}, "'uoft-cs/cifar10' is no folder here", "check the network"),
+    "empty folder": train(files({"x/y.unknown": ""}), "'data' cannot be read", "give a folder"),
+    "train split": train({"train_split": "traning"}, "no split 'traning' (--train_split)", "it has train, test"),
+    "eval split": train({"eval_split": "dev"}, "no split 'dev' (--eval_split)", "it has train, test"),
+    "test split": train({"test_split": "x"}, "no split 'x' (--test_split)", "it has train, test"),
+    "text instead of images": train(files({"train.txt": "some words\n"}), "No image column is found", "name it with --image_column"),
+    "images instead of text": train({**WORD_MODEL, "dataset": "digits"}, "The data set has no text", "Its columns are image, label"),
+    "image column": train(with_options(table(IMAGES), image_column="picture"), "no column 'picture' (--image_column)", "The columns are image"),
+    "label column": train(with_options(table(IMAGES), label_column="image"), "'image' (--label_column) does not hold classes", "The columns are image"),
+    "no label column": train(columns({"image": datasets.Image()}, image=IMAGE), "No label column is found", "--label_column"),
+    "two image columns": train(columns({"a": datasets.Image(), "b": datasets.Image(), "label": CAT_DOG}, a=IMAGE, b=IMAGE, label=0), "More than one image column", "--image_column"),
+    "two label columns": train(columns({"image": datasets.Image(), "a": CAT_DOG, "b": CAT_DOG}, image=IMAGE, a=0, b=0), "More than one label column", "--label_column"),
+    "labels in words": train(columns({"image": datasets.Image(), "label": Value("string")}, image=IMAGE, label="cat"), "No label column is found", "label (string)"),
+    "labels with a point": train(columns({"image": datasets.Image(), "label": Value("float32")}, image=IMAGE, label=0.5), "No label column is found", "label (float32)"),
+    "images in words": train(columns({"image": Value("string"), "label": CAT_DOG}, image="x.png", label=0), "No image column is found", "image (string)"),
+    "words named as images": train(with_options(columns({"image": Value("string"), "label": CAT_DOG}, image="x.png", label=0), image_column="image"), "'image' (--image_column) does not hold images", "The columns are image (string)"),
+    "label out of range": train(table(IMAGES, [0, 7] * 10), "run from 0 to 7, but there are 2 classes", "repair them"),
+    "label below zero": train(table(IMAGES, [0, 1] * 9 + [-1, 0]), "run from -1 to 1, but there are 2 classes", "repair them"),
+    "label missing": train(table(IMAGES, [0, 1] * 9 + [None, 0]), "1 labels of the split 'train' are missing", "remove those rows"),
+    "image broken": train(with_options(table([*IMAGES[:19], b""]), max_bad_samples=0, max_train_samples=None, max_eval_samples=None), "cannot be used: cannot identify image file", "repair the data set, or raise the limit"),
+    "no image readable": train(table([b"junk"] * 10), "No image of the split 'train' can be read", "repair the data set"),
+    "images of 0 bytes": train(table([b""] * 20), "cannot be used: cannot identify image file", "--max_bad_samples 10 allows to skip no more"),
+    "images of 16 bits": train(table([png(mode="I;16")] * 40), "more than 8 bits a channel", "--max_bad_samples 10 allows to skip no more"),
+    "images that are bombs": train(table([png(20_000, 9_000, "1")] * 40), "decompression bomb", "--max_bad_samples 10 allows to skip no more"),
+    "one sample": train(table(IMAGES[:1], [0]), "1 training sample", "--eval_split"),
+    "no rows": train(columns({"image": datasets.Image(), "label": CAT_DOG}, rows=0, image=IMAGE, label=0), "'data' cannot be read as a data set", "give a folder"),
+    "empty parquet": train(files({"train.parquet": b""}), "Parquet file size is 0 bytes", "give a folder"),
+    "junk parquet": train(files({"train.parquet": b"junk" * 100}), "Parquet magic bytes not found", "give a folder"),
+    "broken CSV": train(files({"train.csv": 'a,b\n1,2,3\n"'}), "Error tokenizing data", "give a folder"),
+    "broken JSON": train(files({"train.json": "{not json"}), "JSON parse error", "give a folder"),
+    "broken card": train(files({"README.md": "---\nconfigs: [\n---\n"}, table(IMAGES)), "while parsing a flow node", "give a folder"),
+    "card that describes nothing": train(files({"README.md": "---\nconfigs: 3\n---\n"}, table(IMAGES)), "Expected configs to be a list", "give a folder"),
+    "file name in no encoding": train(files({**CLASSES, "cat/\udcff.png": png()}), "'data' cannot be read as a data set", "give a folder"),
+    "no data of that configuration": train(files({"README.md": "---\nconfigs:\n- config_name: a\n  data_files: '*.parquet'\n---\n"}, table(IMAGES), dataset_config="b"), "'b' not found. Available: ['a']", "--dataset_config"),
+    # Texts
+    "text column": train({**WORD_MODEL, "text_column": "txt"}, "'txt' (--text_column) is not in the data set", "Its columns are text"),
+    "text that is numbers": train(with_options(columns({"text": Value("int64")}, text=1), **{**WORD_MODEL, "dataset": "data", "text_column": "text"}), "'text' (--text_column) holds no text", "Its columns are text"),
+    "text in bytes": train(files({"train.txt": b"\xff\xfe\x00\xd8" * 9}, **{**WORD_MODEL, "dataset": "data"}), "'data' cannot be read as a data set", "give a folder"),
+    "text of one line": train(files({"train.txt": "a b c\n"}, **{**WORD_MODEL, "dataset": "data"}), "Of 1 rows", "--eval_split"),
+    "columns that are not shared evenly": train({**WORD_MODEL, "columns": 7, "gradient_accumulation_steps": 2}, "7 columns", "use a multiple of 2 columns"),
+    "window longer than the text": train({**WORD_MODEL, "bptt": 10**8}, "bptt=100000000 is longer", "use a smaller bptt"),
+    "words that are too frequent": train({**WORD_MODEL, "min_frequency": 10**8}, "no word that occurs 100000000 times", "--min_frequency"),
+    "smoothing of words": train({**WORD_MODEL, "label_smoothing_factor": 0.1}, "--label_smoothing_factor", "leave it at 0"),
+    "width of a language model": train({**WORD_MODEL, "model_args": "d_model=9,nhead=2"}, "d_model=9", "a multiple of nhead=2"),
+    "width in words": train({**WORD_MODEL, "model_args": "d_model=many"}, "d_model='many'", "change --model_args"),
+    "width below zero": train({**WORD_MODEL, "model_args": "d_model=-8"}, "d_model=-8", "change --model_args"),
+    # Architectures
+    "argument misspelt": train({"model_args": "depht=3"}, "depht=3", "change --model_args"),
+    "argument in words": train({"model_args": "x"}, "--model_args 'x' cannot be read", "write key=value"),
+    "classes as an argument": train({"model_args": "num_classes=3"}, "num_classes", "leave it out of --model_args"),
+    "channels": train({"model_args": "in_chans=7"}, "7 channels", "images have 1 (grey) or 3 (colour)"),
+    "a file as an argument": train({"model_args": "checkpoint_path='/etc/hostname'"}, "checkpoint_path='/etc/hostname'", "leave it out"),
+    "weights that are not here": train({"pretrained": "true"}, "pretrained weights of 'test_resnet'", "give their folder with --model"),
+    # Model folders
+    "no model folder": train({"model": "gone/x/y"}, "There is no folder 'gone/x/y'", "look whether its path is right"),
+    "model folder without config": train(names="no config.json", advises="give the folder of a trained one", **model(remove("config.json"))),
+    "config no JSON": train(names="config.json' is not JSON", advises="copy or download the model again", **model(replace("config.json", "{"))),
+    "config a list": train(names="config.json' does not describe a model", advises="copy or download it again", **model(replace("config.json", "[]"))),
+    "config of nothing": train(names="from 'line'", advises="transformers opens no", **model(replace("config.json", "{}"))),
+    "config of an unknown architecture": train(names="'resnet_of_tomorrow'", advises="install the release it needs", **model(edit_json("config.json", architecture="resnet_of_tomorrow"))),
+    "config of another place": train(names="'local-dir:../other'", advises="install the release it needs", **model(edit_json("config.json", architecture="local-dir:../other"))),
+    "config that names a file": train(names="checkpoint_path='/etc/hostname'", advises="leave it out", **model(edit_json("config.json", model_args={"checkpoint_path": "/etc/hostname"}))),
+    "config of odd classes": train(names="num_classes='many'", advises="it is a number, 0 or more", **model(edit_json("config.json", num_classes="many"))),
+    "config of another size": train(names="timm cannot build", advises="change --model_args or --model", **model(edit_json("config.json", architecture="test_vit"))),
+    "weights cut short": train(names="model.safetensors' is damaged or cut short", advises="copy or download it again", **model(cut("model.safetensors"))),
+    "weights of 0 bytes": train(names="model.safetensors' is damaged or cut short", advises="copy or download it again", **model(replace("model.safetensors", ""))),
+    "no weights": train(names="'line' has no weights", advises="give a folder or id that has", **model(remove("model.safetensors"))),
+    "weights as a pickle with code": train(names="pytorch_model.bin' is no pickle of weights alone", advises="convert it to model.safetensors", **model(only_a_pickle)),
+    "code in the folder": train(names="'line' brings Python code of its own", advises="give --trust_remote_code true", **model(code_in_config)),
+    "an image classifier for text": train(names="from 'line'", advises="transformers opens no tokenizer", **model(as_they_are, task="causal-lm", dataset="docs")),
+    # The output folder and checkpoints
+    "finished": train(made("out/model.safetensors"), "'out' holds a finished run", "replace it with --overwrite true"),
+    "unfinished": train(made("out/checkpoint-5/trainer_state.json"), "'out' holds an unfinished run", "--resume_from_checkpoint true"),
+    "output a file": train(lambda folder: {"output_dir": str(made("out/x")(folder)["output_dir"]) + "/x"}, "'out/x' cannot be written", "choose another --output_dir"),
+    "output in a device": train({"output_dir": "/dev/null/x"}, "'/dev/null/x' cannot be written", "choose another --output_dir"),
+    "output with a long name": train({"output_dir": "x" * 300}, "cannot be written", "choose another --output_dir"),
+    "nothing to resume": train({"resume_from_checkpoint": "true"}, "no checkpoint in 'new'", "start without --resume_from_checkpoint"),
+    "no checkpoint": train({"resume_from_checkpoint": "somewhere"}, "'somewhere' is not a checkpoint folder", "say true for the newest"),
+    "checkpoint of another width": train(names="checkpoint-1 is of another model", advises="resume with the model", **checkpoint(as_they_are, model_args="channels=(8,8,8,8)")),
+    "checkpoint of another model": train(names="checkpoint-1 is of another model", advises="resume with the model", **checkpoint(as_they_are, model="test_vit")),
+    "checkpoint of another optimizer": train(names="1 parameter groups and this run's SGD has 2", advises="resume with the optimizer", **checkpoint(as_they_are, optim="sgd")),
+    "checkpoint of other settings": train(names="p_bound=", advises="resume with the checkpoint's value", **checkpoint(as_they_are, optim_args="p_bound=3.0")),
+    "checkpoint without weights": train(names="checkpoint-1", advises="name another one", **checkpoint(remove("model.safetensors"))),
+    "checkpoint cut short": train(names="model.safetensors", advises="name another one", **checkpoint(cut("model.safetensors"))),
+    "checkpoint with a broken state": train(names="trainer_state.json", advises="name another one", **checkpoint(replace("trainer_state.json", "{"))),
+    "checkpoint with code": train(names="optimizer.pt", advises="name another one", **checkpoint(lambda folder: torch.save({"payload": Payload()}, folder / "optimizer.pt"))),
+    # Pushing
+    "push without token": train({"push_to_hub": "true", "hub_model_id": "ada/run"}, "no token to push to ada/run", "hf auth login"),
+    "push to nowhere": train({"push_to_hub": "true", "hub_model_id": "a/b/c"}, "'a/b/c' cannot be a repository's name", "scripts/push.py"),
+    "pushing nothing": push(["gone", "ada/run"], "no folder 'gone'", "give the output folder of a finished run"),
+    "pushing an unfinished run": push([".", "ada/run"], "'.' is not the folder of a finished run", "it holds no model.safetensors"),
+    "pushing without token": push(pushed("run", "ada/run"), "no token to push to ada/run", "hf auth login"),
+    "pushing to a bad name": push(pushed("run", "ada run"), "'ada run' cannot be a repository's name", "NAMESPACE/NAME"),
+    "pushing a token": push(pushed("run", "ada/run", **{"README.md": "hf_" + "x" * 34}), "README.md' holds a Hub access token", "remove it there", environment={"HF_TOKEN": "hf_" + "y" * 34}),
+    "pushing a broken config": push(pushed("run", "ada/run", **{"config.json": "{"}), "config.json' is not JSON", "export the run again"),
+    "pushing offline": push(pushed("run", "ada/run"), "HF_HUB_OFFLINE forbids", "push it later with", environment={"HF_TOKEN": "hf_" + "y" * 34}),
+    # Evaluating
+    "evaluating an architecture": evaluate({"model": "resnet18"}, "'resnet18' names an architecture", "give a trained model's folder"),
+    "evaluating nothing": evaluate({"model": None}, "required: --model", HELP),
+    "evaluating another option": evaluate({"position": 3}, "--position=3", HELP, needs=("line",)),
+    "positions in words": evaluate({"positions": "many"}, "not 'many'", "a whole number of at least 2", needs=("line",)),
+    "one position": evaluate({"positions": 1}, "--positions", "a whole number of at least 2, not '1'", needs=("line",)),
+    "evaluating empty batches": evaluate({"batch_size": 0}, "--batch_size", "a whole number of at least 1, not '0'", needs=("line",)),
+    "evaluating somewhere": evaluate({"device": "quantum"}, "no device 'quantum' on this machine", "use cpu", needs=("line",)),
+    "evaluating on a missing GPU": evaluate({"device": "cuda:77"}, "no device 'cuda:77' on this machine", "use cpu", needs=("line",)),
+    "evaluation seed": evaluate({"seed": -1}, "--seed", "from 0 to 4294967295, not '-1'", needs=("line",)),
+    "exporting nowhere": evaluate({"export_position": 0.5}, "--export_position 0.5", "give a new folder for it with --output_dir", needs=("line",)),
+    "exporting outside": evaluate({"export_position": 1.5, "output_dir": "new"}, "got 1.5", "lies in [0, 1]", needs=("line",)),
+    "exporting words": evaluate({"export_position": "half", "output_dir": "new"}, "not 'half'", "a number, or weights separated by commas", needs=("line",)),
+    "subspace cut short": evaluate(names="subspace.safetensors is damaged or cut short", advises="copy or download it again", **model(cut("subspace.safetensors"))),
+    "subspace of 0 bytes": evaluate(names="subspace.safetensors is damaged or cut short", advises="copy or download it again", **model(replace("subspace.safetensors", ""))),
+    "subspace no JSON": evaluate(names="subspace_config.json is no complete description", advises="of a subspace", **model(replace("subspace_config.json", "{"))),
+    "subspace of another kind": evaluate(names="no kind 'ring'", advises="A subspace is a line", **model(edit_json("subspace_config.json", kind="ring"))),
+    "subspace of another architecture": evaluate(names="is of another architecture", advises="the model", **model(edit_json("subspace_config.json", shapes={"timm_model.fc.weight": [1, 2]}))),
+    "run without settings": evaluate(names="No data set is named", advises="as in --dataset", **model(remove("training_args.json"))),
+    "run with broken settings": evaluate(names="training_args.json' is not JSON", advises="name the data with --dataset", **model(replace("training_args.json", "{"))),
+    "run of other classes": evaluate(two_of_different_classes, "tells 3 classes apart", "evaluate it on the data set it was trained on", needs=("line",)),
+    # Inspecting
+    "inspecting an unknown model": inspect({"model": "resnet81"}, "Unknown model 'resnet81'", "Nearest: resnet18"),
+    "inspecting an optimizer": inspect({"optim": "adamsr"}, "Unknown optimizer 'adamsr'", "Did you mean 'adamsrt'?"),
+    "inspecting small batches": inspect({"batch_size": 1}, "--batch_size", "a whole number of at least 3, not '1'"),
+    "inspecting no pixels": inspect({"img_size": 0}, "--img_size", "a whole number of at least 1, not '0'"),
+    "inspecting odd pixels": inspect({"model": "test_vit", "img_size": 17}, "3 x 17 x 17", "divisible by patch size (16)"),
+    "inspecting an argument": inspect({"model_args": "depht=3"}, "'depht': 3", "change --model_args"),
+    "inspecting weight decay": inspect({"optim": "fromage", "weight_decay": 0.1}, "weight_decay=0.1", "bound the weights with p_bound"),
+    "inspecting layers in words": inspect({"model": "gpt2", "model_args": "n_layer=many"}, "n_layer='many'", "change --model_args"),
+    "inspecting code": inspect(names="'line' brings Python code of its own", advises="read it", **model(code_in_config)),
+    # Benchmarks
+    "benchmark of nothing": benchmark([], "required: SUBJECT", HELP),
+    "benchmark misspelt": benchmark(["optm"], "invalid choice: 'optm'", "'optim'"),
+    "benchmark of a method": benchmark(["optim", "--methods", "fromag"], "invalid choice: 'fromag'", "'fromage'"),
+    "benchmark without rounds": benchmark(["optim", "--rounds", "0"], "--rounds", "a whole number of at least 1, not '0'"),
+    "benchmark without threads": benchmark(["optim", "--threads", "-1"], "--threads", "a whole number of at least 1, not '-1'"),
+    "benchmark somewhere": benchmark(["language", "--device", "quantum"], "no device 'quantum' on this machine", "use cpu"),
+}  # fmt: skip

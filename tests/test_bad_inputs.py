@@ -1,0 +1,138 @@
+"""Each row of the table ends its script with status 2 and one sentence that names the mistake and a remedy, changing nothing."""
+
+import contextlib
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_geo.subspaces import SubspaceConfig
+from tests.bad_inputs import GOOD, ROWS, Row
+from tests.evaluation.test_script import make_run
+from tests.hub.runs import fingerprint
+from tests.paths import REPOSITORY
+from tests.scripts import script
+from tests.training.launching import launch
+
+SCRIPTS = ("train", "evaluate", "inspect_model", "push", "benchmark")
+
+
+@pytest.fixture(scope="module")
+def scripts() -> dict:
+    return {name: script(name) for name in SCRIPTS}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, scripts) -> Path:
+    """What rows change copies of: "line", a subspace as training leaves it, and "run", which stopped after one step."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("folders")
+    settings = {"dataset": "digits", "max_train_samples": 32, "max_eval_samples": 16}
+    make_run(folder / "line", SubspaceConfig("line", beta=0.0), settings)
+    options = {**GOOD["train"], "output_dir": folder / "run", "save_strategy": "steps", "save_steps": 1}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert scripts["train"]([f"--{name}={value}" for name, value in options.items()]) == 0
+    for path in (folder / "run").iterdir():
+        if path.is_file():
+            path.unlink()
+    return folder
+
+
+def prepare(row: Row, folder: Path, folders: Path) -> list[str]:
+    for name in row.needs:
+        shutil.copytree(folders / name, folder / name)
+    return row.words(folder)
+
+
+def check_sentence(row: Row, error: str) -> None:
+    last = error.strip().splitlines()[-1]
+    assert "Traceback" not in error
+    assert last.partition(":")[0].split()[0] == f"{row.script}.py" and ": error: " in last
+    assert row.names in last, last
+    assert row.advises in last, last
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_one_sentence_and_nothing_changed(name: str, scripts, folders, tmp_path, capfd, monkeypatch) -> None:
+    row = ROWS[name]
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for variable, value in row.environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.chdir(tmp_path)
+    words = prepare(row, tmp_path, folders)
+    before = fingerprint(tmp_path)
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        scripts[row.script](words)
+    assert stop.value.code == 2
+    check_sentence(row, capfd.readouterr().err)
+    assert fingerprint(tmp_path) == before
+
+
+def test_the_table_is_long_enough_and_its_good_calls_are_good(scripts, folders, tmp_path, monkeypatch, capsys) -> None:
+    assert len(ROWS) >= 120 and {row.script for row in ROWS.values()} == set(SCRIPTS)
+    shutil.copytree(folders / "line", tmp_path / "line")
+    shutil.copytree(folders / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    resumed = {"output_dir": "run", "resume_from_checkpoint": "run/checkpoint-1", "max_steps": 2}
+    for name, more in (("train", {}), ("train", resumed), ("evaluate", {}), ("inspect_model", {})):
+        assert scripts[name]([f"--{option}={value}" for option, value in {**GOOD[name], **more}.items()]) == 0
+
+
+PROCESSES = {
+    "option misspelt": {},
+    "checkpoint with code": {},
+    "subspace cut short": {},
+    "pushing to a bad name": {},
+    "pushing offline": {"HF_HUB_OFFLINE": "1"},
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_real_processes_say_the_same(name: str, folders, tmp_path, monkeypatch) -> None:
+    row = ROWS[name]
+    monkeypatch.chdir(tmp_path)
+    words = prepare(row, tmp_path, folders)
+    before = fingerprint(tmp_path)
+    done = launch(REPOSITORY / "scripts" / f"{row.script}.py", *words, **{**row.environment, **PROCESSES[name]})
+    assert done.returncode == 2
+    check_sentence(row, done.stderr)
+    assert fingerprint(tmp_path) == before
+
+
+def test_of_several_processes_one_says_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = ROWS["setting out of range"]
+    done = launch(REPOSITORY / "scripts" / "train.py", *row.words(tmp_path), processes=2)
+    assert done.returncode != 0 and done.stderr.count("train.py: error: ") == 1
+    (line,) = [line for line in done.stderr.splitlines() if "train.py: error: " in line]
+    assert row.names in line and row.advises in line
+    assert not any(tmp_path.iterdir())
+
+
+ENVIRONMENTS = {
+    "home of the Hub in a file": ("train", ["--model=gone/gone"], {"HF_HOME": "/dev/null/home", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}, "'gone/gone'"),
+    "endpoint of nothing": ("push", ["run", "ada/run"], {"HF_ENDPOINT": "nonsense", "HF_TOKEN": "hf_" + "y" * 34, "HF_HUB_OFFLINE": "0"}, "nonsense"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_environments_nothing_works_in(name: str, tmp_path, monkeypatch) -> None:
+    which, words, environment, named = ENVIRONMENTS[name]
+    monkeypatch.chdir(tmp_path)
+    ROWS["pushing offline"].words(tmp_path)
+    before = fingerprint(tmp_path)
+    options = [f"--{option}={value}" for option, value in GOOD.get(which, {}).items() if option != "model"]
+    done = launch(REPOSITORY / "scripts" / f"{which}.py", *options, *words, **environment)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"{which}.py: error: ") and named in last
+    assert fingerprint(tmp_path) == before
+
+
+def test_no_row_repeats_another() -> None:
+    """Rows whose options are plain are all different."""
+    plain = [(row.script, repr(row.given)) for row in ROWS.values() if not callable(row.given)]
+    assert len(plain) == len(set(plain))
