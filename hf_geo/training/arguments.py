@@ -99,7 +99,7 @@ class GeoTrainingArguments(TrainingArguments):
         if self.learning_rate is None:
             self.learning_rate = find_method(name).lr if ours else DEFAULTS["learning_rate"]
         if ours:
-            parse_optim_args(get_method(name), self.optim_args)
+            parse_optim_args(find_method(name), self.optim_args)
         check_ranges(self)
         self._set_clipping(name if ours else None)
         self._check_averaging()
@@ -227,5 +227,7 @@ class RunArguments:
     )
     fallback_dir: str | None = field(
         default=None,
-        metadata={"help": "Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota."},
+        metadata={
+            "help": "Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota."
+        },
     )
