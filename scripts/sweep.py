@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from hf_geo.data.config import DataArguments
-from hf_geo.experiments.plan import SEED, VARIANT, Trial, grid, is_range, make_trial, read_list, words_of
+from hf_geo.experiments.plan import SEED, VARIANT, Trial, as_number, grid, is_range, make_trial, read_list, words_of
 from hf_geo.experiments.recipes import origin
 from hf_geo.experiments.records import FINISHED, LOG, RUN, Records
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, describe_sweep
@@ -126,6 +126,8 @@ def find_axes(options: argparse.Namespace) -> dict[str, list[str]]:
         raise ValueError("There is nothing to sweep over: give --optims, --lrs, --seeds, --variants or --grid.")
     if options.x not in axes:
         raise ValueError(f"--x is {options.x}, which is not swept over: choose one of {', '.join(axes)}.")
+    if any(as_number(value.split(":")[0]) is None for value in axes[options.x]):
+        raise ValueError(f"--x is {options.x}, whose values are no numbers ({', '.join(axes[options.x])}).")
     ranges = [field for field, values in axes.items() if is_range(values)]
     if ranges and not options.trials:
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from .plan import LINES, Trial, as_text
+from .plan import LINES, Trial, as_number, as_text
 from .summary import Summary
 
 FIGURE, REPORT, ORIGIN = "figure.png", "sweep.md", "sweep.json"
@@ -37,7 +37,7 @@ def describe_sweep(
     ended = summary.ended
     hardware = " and ".join(dict.fromkeys(ended["hardware"].dropna())) if "hardware" in ended else ""
     minutes = ended["train_runtime"].sum() / 60
-    tried = "; ".join(f"{axis.replace('_', ' ')} {', '.join(map(as_text, ended[axis].unique()))}" for axis in axes)
+    tried = "; ".join(_tried(ended, axis) for axis in axes)
     same, by_line = split_settings(trials, axes)
     parts = [
         f"## {title}",
@@ -74,7 +74,28 @@ def split_settings(trials: Sequence[Trial], axes: Sequence[str]) -> tuple[dict[s
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}` {as_text(value)}" for name, value in settings.items() if value is not None)
+    return ", ".join(f"`{name}` {_short(value)}" for name, value in settings.items() if value is not None)
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, list | tuple):
+        return as_text(value)
+    texts = [as_text(item) for item in value]
+    return ", ".join(texts if len(texts) <= 6 else [*texts[:2], "...", texts[-1]])
+
+
+def _tried(ended: pd.DataFrame, axis: str) -> str:
+    """The values of an axis, by optimizer or variant where these were given other ones."""
+    name = axis.replace("_", " ")
+    of_lines = {
+        line: ", ".join(map(as_text, sorted(rows[axis].unique(), key=lambda value: as_number(value) or 0.0)))
+        for line, rows in ended.groupby("line", sort=False)
+    }
+    if axis in LINES:
+        return f"{name} {', '.join(ended[axis].unique())}"
+    if len(set(of_lines.values())) == 1:
+        return f"{name} {next(iter(of_lines.values()))}"
+    return f"{name} " + ", ".join(f"{values} ({line})" for line, values in of_lines.items())
 
 
 def _all_trials(ended: pd.DataFrame, axes: Sequence[str]) -> str:

@@ -105,7 +105,8 @@ class Summary:
 
     def _by_x(self) -> str:
         xs = sorted(self.ended[self.x].unique(), key=as_number)
-        lines = [f"| {self.metric} at {self.x} | {' | '.join(map(as_text, xs))} |", f"|---|{'---|' * len(xs)}"]
+        shown = " | ".join(as_text(as_number(x)) for x in xs)
+        lines = [f"| {self.metric} at {label(xs[0], self.x)} | {shown} |", f"|---|{'---|' * len(xs)}"]
         for name in self.names:
             best = {row[self.x]: row for _, row in self.of(name).iterrows()}
             lines.append(f"| {name} | {' | '.join(self._with_others(best[x]) if x in best else 'none' for x in xs)} |")
@@ -175,7 +176,7 @@ class Summary:
             axes.set_yscale("log")
         over = " and ".join([*self.others] + (["mean over seeds"] if self.seeds > 1 else []))
         axes.set(
-            xlabel=_label(self.ended[self.x].iloc[0], self.x),
+            xlabel=label(self.ended[self.x].iloc[0], self.x),
             ylabel=f"{self.metric.replace('_', ' ')}{' (%)' if share else ''}" + (f", best {over}" if over else ""),
         )
         axes.grid(alpha=0.3)
@@ -185,8 +186,8 @@ class Summary:
         figure.savefig(path, dpi=120)
 
 
-def _label(value: object, field: str) -> str:
-    """The name of what varies: "depth" of "depth=20,width=64"."""
+def label(value: object, field: str) -> str:
+    """The name of what varies: the field, or "depth" of "depth=20,width=64"."""
     return (str(value).partition("=")[0] if "=" in str(value) else field).replace("_", " ")
 
 

@@ -54,7 +54,7 @@ def test_along_another_field_the_best_of_the_rates_is_shown(tmp_path) -> None:
     ]
     summary = Summary(pd.DataFrame(rows), ["optim", "learning_rate", "model_args"], "eval_accuracy", "model_args")
     lines = summary.as_markdown().splitlines()
-    assert lines[0] == "| eval_accuracy at model_args | depth=2 | depth=10 |"
+    assert lines[0] == "| eval_accuracy at depth | 2 | 10 |"
     assert lines[2] == "| a | 90.00 % (learning_rate 0.1) | 60.00 % (learning_rate 0.01) |"
     summary.draw(tmp_path / "figure.png", "Depth")
     assert (tmp_path / "figure.png").stat().st_size > 5000

@@ -69,6 +69,8 @@ def test_what_has_ended_is_not_run_again_and_other_values_join_it(swept, capsys)
     assert swept(*GRID) == 0 and len(swept.begun) == before
     assert swept("--optims=fromage", "--lrs=0.01,0.001") == 0
     assert swept.begun[before:] == [("fromage", 0.001)]
+    text = (swept.folder / "sweep.md").read_text()
+    assert "learning rate 0.001, 0.01, 0.1, 1, 10 (fromage), 0.01, 0.1, 1, 10 (sgd)." in text
     assert len(rows(swept)) == 9 and ("sgd", 0.1) in rows(swept)
     assert "| fromage | 90.00 % | learning_rate 0.01 | 0 (0.01) |" in capsys.readouterr().out
 
@@ -158,11 +160,13 @@ WRONG = {
     "nothing": ((), "There is nothing to sweep over"),
     "optimizer": (("--optims=sgd,fromag", "--lrs=1"), "Unknown optimizer 'fromag'. Did you mean 'fromage'?"),
     "twice": (("--lrs=1", "--grid", "learning_rate", "2"), "learning_rate is swept over twice"),
-    "value": (("--lrs=1,fast"), "invalid float value: 'fast'"),
+    "value": (("--lrs=1,fast"), "--x is learning_rate, whose values are no numbers (1, fast)"),
+    "setting": (("--lrs=1", "--weight_decay=fast"), "invalid float value: 'fast'"),
     "variant": (("--variants=sgd", "--lrs=1"), "has no variant 'sgd': it has no variants"),
     "recipe": (("--config=gone.yaml", "--lrs=1"), "'gone.yaml' cannot be read"),
     "option": (("--lrs=1", "--max_step=3"), "unknown option --max_step=3: did you mean --max_steps?"),
     "x": (("--optims=sgd",), "--x is learning_rate, which is not swept over: choose one of optim"),
+    "x in words": (("--optims=sgd", "--x=optim"), "--x is optim, whose values are no numbers (sgd)"),
     "jobs": (("--lrs=1", "--jobs=0"), "--jobs must be at least 1, not 0"),
     "range without trials": (("--lrs=0.1:1",), "learning_rate is given as a range, 0.1:1: say how many --trials N"),
     "empty range": (("--lrs=1:0.1", "--trials=2"), "The range 1:0.1 of learning_rate is empty"),
