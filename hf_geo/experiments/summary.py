@@ -174,7 +174,9 @@ class Summary:
             axes.set_xscale("log")
         if not share:
             axes.set_yscale("log")
-        over = " and ".join([*self.others] + (["mean over seeds"] if self.seeds > 1 else []))
+        over = " and ".join(
+            [field.replace("_", " ") for field in self.others] + (["mean over seeds"] if self.seeds > 1 else [])
+        )
         axes.set(
             xlabel=label(self.ended[self.x].iloc[0], self.x),
             ylabel=f"{self.metric.replace('_', ' ')}{' (%)' if share else ''}" + (f", best {over}" if over else ""),
