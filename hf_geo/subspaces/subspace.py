@@ -87,8 +87,8 @@ class Subspace:
             model: Any module.
             config: The subspace's settings.
             model_init: Makes a freshly initialised network of the same architecture.
-            points: State dicts of the plain model, or a `.safetensors` file or a folder with `model.safetensors`, by
-                the number of the control point.
+            points: State dicts of the plain model (or of what it is a wrapper around), or a `.safetensors` file or a
+                folder with `model.safetensors`, by the number of the control point.
             seed: Keys the random state of `model_init` and of the jitter.
 
         Returns:

@@ -66,6 +66,20 @@ def test_given_points_are_copied_from_memory_and_from_files(tmp_path: Path) -> N
     assert all(torch.equal(a[n], b[n]) for a, b in zip(ends, kept, strict=True) for n in a)
 
 
+def test_a_wrapped_network_takes_what_was_saved_without_its_wrapper() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = GoldenNetwork()
+
+    end = GoldenNetwork()
+    subspace = Subspace.attach(Wrapper(), SubspaceConfig(), points={1: end.state_dict()})
+    point = subspace.point_state_dict(1)
+    assert all(torch.equal(point[f"network.{name}"], p) for name, p in end.named_parameters())
+    with pytest.raises(ValueError, match=r"control point 1 have no 'network.conv1.weight'"):
+        Subspace.attach(Wrapper(), SubspaceConfig(), points={1: {"other": torch.zeros(2)}})
+
+
 def test_a_curve_between_two_trained_networks_starts_as_their_segment_and_trains_its_bend() -> None:
     start, end, model = GoldenNetwork(), GoldenNetwork(), GoldenNetwork()
     config = SubspaceConfig("curve", fixed_ends=True)

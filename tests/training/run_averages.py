@@ -1,5 +1,5 @@
-"""Trains with averaged weights, resumes from checkpoints, and saves what each run ended with: FILE.safetensors and a
-folder as arguments."""
+"""Trains with averaged weights and on a line, resumes from checkpoints, and saves what each run ended with:
+FILE.safetensors and a folder as arguments."""
 
 import sys
 from pathlib import Path
@@ -11,16 +11,18 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import TrainerState
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.training.averaging import WeightAverage
 from tests.training.problems import make_problem
 
-AVERAGES = {"ema": {"ema_decay": 0.8}, "swa": {"swa_start": 0.3, "swa_lr": 0.02}}
+# The processes draw the line's positions alike, so that two of them do what one does.
+LINE = SubspaceConfig("line", jitter=0.5, shared_draws=True)
+RUNS = {"ema": {"ema_decay": 0.8}, "swa": {"swa_start": 0.3, "swa_lr": 0.02}, "line": {}}
 UPDATES = 12  # five an epoch
 STOPS = (4, 5, 11)  # before the first average of SWA, at it, before the last update
 
 
-def train(settings: dict, folder: Path, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
+def train(name: str, folder: Path, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
     model, data = make_problem("points")
     args = GeoTrainingArguments(
         output_dir=str(folder),
@@ -31,9 +33,9 @@ def train(settings: dict, folder: Path, checkpoint: Path | None = None) -> dict[
         save_steps=1 if checkpoint is None else UPDATES,
         logging_strategy="no",
         disable_tqdm=True,
-        **settings,
+        **RUNS[name],
     )
-    trainer = GeoTrainer(model, args, train_dataset=data)
+    trainer = GeoTrainer(model, args, train_dataset=data, subspace=LINE if name == "line" else None)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.settle()
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -68,11 +70,11 @@ def by_hand(shard: bool, folder: Path) -> dict[str, torch.Tensor]:
 
 def main(path: str, folder: str) -> None:
     found = {}
-    for name, settings in AVERAGES.items():
+    for name in RUNS:
         run = Path(folder) / name
-        ends = {"unbroken": train(settings, run)}
+        ends = {"unbroken": train(name, run)}
         for step in STOPS:
-            ends[step] = train(settings, run.with_suffix(".resumed"), run / f"checkpoint-{step}")
+            ends[step] = train(name, run.with_suffix(".resumed"), run / f"checkpoint-{step}")
         for end, weights in ends.items():
             found |= {f"{name}/{end}/{key}": tensor.contiguous() for key, tensor in weights.items()}
     if Accelerator().num_processes > 1:

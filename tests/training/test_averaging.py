@@ -121,17 +121,17 @@ def ends(tmp_path_factory) -> dict[int, dict[str, torch.Tensor]]:
     return {processes: load_file(folder / f"{processes}.safetensors") for processes in (1, 2)}
 
 
-@pytest.mark.parametrize("average", ("ema", "swa"))
+@pytest.mark.parametrize(("name", "tensors"), [("ema", 6), ("swa", 6), ("line", 12)])
 @pytest.mark.parametrize("processes", (1, 2))
-def test_a_resumed_run_ends_bit_identical(ends, processes: int, average: str) -> None:
-    found = {key: value for key, value in ends[processes].items() if key.startswith(f"{average}/")}
+def test_a_resumed_run_ends_bit_identical(ends, processes: int, name: str, tensors: int) -> None:
+    found = {key: value for key, value in ends[processes].items() if key.startswith(f"{name}/")}
     unbroken = [key for key in found if "/unbroken/" in key]
-    assert len(unbroken) == 6
+    assert len(unbroken) == tensors
     for step in (4, 5, 11):
         assert [key for key in unbroken if not torch.equal(found[key], found[key.replace("unbroken", str(step))])] == []
 
 
-def test_two_processes_average_as_one_does(ends) -> None:
+def test_two_processes_end_as_one_does(ends) -> None:
     for key, value in ends[1].items():
         torch.testing.assert_close(ends[2][key], value, rtol=0, atol=1e-12)
 
