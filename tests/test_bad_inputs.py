@@ -81,22 +81,23 @@ def test_the_table_is_long_enough_and_its_good_calls_are_good(scripts, folders, 
         assert scripts[name]([f"--{option}={value}" for option, value in {**GOOD[name], **more}.items()]) == 0
 
 
-PROCESSES = {
-    "option misspelt": {},
-    "checkpoint with code": {},
-    "subspace cut short": {},
-    "pushing to a bad name": {},
-    "pushing offline": {"HF_HUB_OFFLINE": "1"},
+# Rows run in processes of their own, and whether that takes long.
+SLOW = {
+    "option misspelt": False,
+    "checkpoint with code": True,
+    "subspace cut short": True,
+    "pushing to a bad name": False,
+    "pushing offline": False,
 }
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * slow) for name, slow in SLOW.items()])
 def test_real_processes_say_the_same(name: str, folders, tmp_path, monkeypatch) -> None:
     row = ROWS[name]
     monkeypatch.chdir(tmp_path)
     words = prepare(row, tmp_path, folders)
     before = fingerprint(tmp_path)
-    done = launch(REPOSITORY / "scripts" / f"{row.script}.py", *words, **{**row.environment, **PROCESSES[name]})
+    done = launch(REPOSITORY / "scripts" / f"{row.script}.py", *words, **row.environment)
     assert done.returncode == 2
     check_sentence(row, done.stderr)
     assert fingerprint(tmp_path) == before

@@ -80,8 +80,17 @@ def test_the_payload_does_harm_where_it_may(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("manifest", (True, False), ids=("with a true manifest", "as transformers writes it"))
-@pytest.mark.parametrize("write", (zipped, plain, legacy))
-@pytest.mark.parametrize("name", ("optimizer.pt", "scheduler.pt", "rng_state.pth", "pytorch_model.bin"))
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("optimizer.pt", zipped),
+        ("optimizer.pt", plain),
+        ("optimizer.pt", legacy),
+        ("scheduler.pt", zipped),
+        ("rng_state.pth", zipped),
+        ("pytorch_model.bin", zipped),
+    ],
+)
 def test_a_checkpoint_with_code(name, write, manifest, run, train, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "run")

@@ -119,9 +119,10 @@ class ImageSplit:
         for i, cell in enumerate(progress):
             try:
                 image = decode(cell)
+                usual = to_channels(image, channels)
                 if image.size != self.first.size or (channels == 1 and image.mode != "L"):
                     return None
-                pixels[i] = np.asarray(to_channels(image, channels)).reshape(shape[1:])
+                pixels[i] = np.asarray(usual).reshape(shape[1:])
             except BadSample as reason:
                 self.bad.skip(self.sample(i), reason)
                 kept[i] = False

@@ -131,11 +131,10 @@ def _explain(name: str, is_folder: bool, error: Exception) -> str:
     said = " ".join(str(error.__cause__ if generating and error.__cause__ else error).split())
     if "onfig" in said and "vailable" in said:
         said = said.partition(" Example of usage")[0] + ": name one with --dataset_config."
+    elif is_folder:
+        said = f"{said.rstrip('.')}: repair it, or give a folder of parquet, CSV or JSON files, texts or images."
     if is_folder:
-        return (
-            f"The folder {name!r} cannot be read as a data set: {said.rstrip('.')}; repair it, or give a folder of parquet, CSV "
-            "or JSON files, texts or images."
-        )
+        return f"The folder {name!r} cannot be read as a data set: {said}"
     if isinstance(error, ConnectionError):
         return (
             f"{name!r} is no folder here, and the Hub cannot be reached to look for it there ({said}): check the network, "

@@ -44,8 +44,8 @@ def write(folder, labels, *, split="train", images=None, feature=CAT_DOG) -> str
     ("options", "message"),
     [
         ({"dataset": None}, "No data set is named: give a Hub id, a folder or digits"),
-        ({"dataset": "./nowhere"}, "There is no folder './nowhere' to read a data set from."),
-        ({"dataset": "/no/such/folder"}, "There is no folder '/no/such/folder' to read a data set from."),
+        ({"dataset": "./nowhere"}, "There is no folder './nowhere' to read a data set from: look"),
+        ({"dataset": "/no/such/folder"}, "There is no folder '/no/such/folder' to read a data set from: look"),
         ({"dataset": "some/data"}, "'some/data' is no folder here, and the Hub cannot be reached"),
         ({"dataset": "somedata"}, "or give the folder of a copy with --dataset."),
         ({"dataset": "digits", "dataset_config": "small"}, "digits have no configurations"),
