@@ -268,7 +268,7 @@ def test_bad_input(name, kwargs, message):
 
 
 def test_folders_that_hold_no_model(tmp_path):
-    with pytest.raises(ValueError, match=re.escape(f"{str(tmp_path)!r} holds no model: there is no config.json")):
+    with pytest.raises(ValueError, match=re.escape(f"{str(tmp_path)!r} holds no model, as there is no config.json")):
         build_image_classifier(str(tmp_path), num_classes=3)
     export_model(trained(), tmp_path)
     (tmp_path / "model.safetensors").unlink()

@@ -156,7 +156,7 @@ MISTAKES = {
         ["--model", "cifar_resnet20", "--geometry_groups", "structur"], r"'structur' is neither auto"),
     "weight decay where there is none": (
         ["--model", "cifar_resnet20", "--optim", "fromage", "--weight_decay", "0.1"], r"no weight decay.*p_bound"),
-    "too few samples": (["--model", "cifar_resnet20", "--batch_size", "2"], r"--batch_size 2"),
+    "too few samples": (["--model", "cifar_resnet20", "--batch_size", "2"], r"--batch_size.*at least 3, not '2'"),
     "no head it knows": (["--model", "wav2vec2"], r"no AutoModelForCausalLM of 'wav2vec2'.*measure_invariance"),
     "inputs it cannot make up": (["--model", "PERCEIVER"], r"takes inputs, which.*measure_invariance"),
 }  # fmt: skip
