@@ -21,6 +21,14 @@ from tests.training.run_signals import SENT_AT, UPDATES
 SCRIPT = Path(__file__).with_name("run_signals.py")
 
 
+@pytest.fixture(autouse=True)
+def interrupts_count():
+    """A shell that starts the tests in the background has them ignore SIGINT, and what they start as well."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Kill(TrainerCallback):
     """Sends this process a signal at the given updates, before their optimizer's step."""
 
