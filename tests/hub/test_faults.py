@@ -15,11 +15,14 @@ import json, sys, time
 waits = []
 time.sleep = waits.append
 from pathlib import Path
+from huggingface_hub import get_session
 from hf_geo import retries
 from hf_geo.hub.push import push_folder
-retries.SILENCE = 0.3
+retries.persist(lambda: None, "nothing")
+assert get_session().timeout.read == retries.SILENCE
 run = Path(sys.argv[1])
 for name in json.loads(sys.argv[2]):
+    get_session().timeout = 0.4 if name.startswith("timeout") else 60.0
     waits.clear()
     for file in ("model.safetensors", "subspace.safetensors", "checkpoint-10/optimizer.pt"):
         (run / file).write_bytes(f"{name} {file}".encode() * 999)
@@ -48,11 +51,16 @@ def check(hub: LocalHub, faults: FaultAtEachRequest, run: Path, names: list[str]
             assert faults.reached[name] < REQUESTS, "some requests never meet a fault"
             continue
         met += 1
+        if kind in LASTING and faults.met[name].path == "/api/repos/create" and not name.endswith("-0"):
+            # huggingface_hub takes it that who may not create a repository may still write to one that is there.
+            assert told == f"{hub.endpoint}/ada/{name}" and not waits
+            continue
         if kind in LASTING:
             assert told.startswith(f"Could not push {run} to ada/{name}: ") and not waits, told
             assert f"`python scripts/push.py {run} ada/{name} --checkpoints last`" in told
             continue
-        assert told == f"{hub.endpoint}/ada/{name}" and len(waits) == 1, (name, told, waits)
+        assert told == f"{hub.endpoint}/ada/{name}", (name, told)
+        assert len(waits) == 1 or (kind == "timeout" and waits), (name, waits)  # which a slow machine may meet again
         assert waits[0] >= (RETRY_AFTER if kind == "429" else 1)
         arrived = {
             file: blob.path.read_bytes() for file, blob in hub.store.find("model", f"ada/{name}").head.files.items()
