@@ -136,9 +136,22 @@ def line(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_exported_network_is_the_centre_of_the_saved_line(line) -> None:
+@pytest.fixture(scope="module")
+def cifar_line(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "cifar_line"
+    launch_or_fail(
+        TRAIN, "--model", "cifar_resnet20", "--dataset", SHARED / "hub/datasets/uoft-cs/cifar10", "--subspace", "line",
+        "--optim", "fromage", "--max_train_samples", "640", "--max_eval_samples", "200", "--max_steps", "6",
+        "--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", folder,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("name", ("line", "cifar_line"))
+def test_the_exported_network_is_the_centre_of_the_saved_line(name, request) -> None:
     from hf_geo.models import build_image_classifier
 
+    line = request.getfixturevalue(name)
     model = build_image_classifier(str(line), num_classes=10)
     subspace = Subspace.load(line, model)
     exported = load_file(line / "model.safetensors")
