@@ -124,6 +124,17 @@ AutoModelForImageClassification.from_pretrained(sys.argv[1])
 timm.create_model("local-dir:" + sys.argv[1], pretrained=True)
 """
     hub.run(["-c", code, opened])
+    by_id = """
+import sys, torch
+from hf_geo import Subspace
+from hf_geo.models import build_image_classifier
+def points(place):
+    subspace = Subspace.load(place, build_image_classifier(sys.argv[1], num_classes=10))
+    return [subspace.point_state_dict(i) for i in range(2)]
+for here, there in zip(points(sys.argv[1]), points("ada/digits")):
+    assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+"""
+    hub.run(["-c", by_id, tmp_path / "run"], token=hub.read_token)
     assert not list((tmp_path / "run").glob("_*"))
     pushed = b"".join(file.path.read_bytes() for file in hub.store.find("model", "ada/digits").head.files.values())
     seen = (done.stdout + done.stderr).encode() + everything(tmp_path / "run") + pushed
