@@ -38,12 +38,16 @@ def persist(action: Callable[[], Result], doing: str) -> Result:
         Exception: What `action` raised at last.
     """
     _limit_silence()
-    for wait in (*WAITS, None):
+    for attempt, wait in enumerate((*WAITS, None)):
         try:
             return action()
         except Exception as error:
             pause = max(wait or 0, asked_to_wait(error))
-            if wait is None or pause > LONGEST_WAIT or not may_pass(error):
+            # Where there is no server, huggingface_hub has knocked for half a minute each time.
+            given_up = wait is None or (
+                attempt and any(type(cause).__name__ == "ConnectError" for cause in causes(error))
+            )
+            if given_up or pause > LONGEST_WAIT or not may_pass(error):
                 raise
             logger.warning("%s: %s, trying again in %d s", doing.capitalize(), what_happened(error), pause)
             time.sleep(pause)

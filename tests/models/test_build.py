@@ -272,7 +272,7 @@ def test_folders_that_hold_no_model(tmp_path):
         build_image_classifier(str(tmp_path), num_classes=3)
     export_model(trained(), tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="has no weights: neither"):
+    with pytest.raises(ValueError, match="has no weights, neither"):
         build_image_classifier(str(tmp_path), num_classes=3)
 
 
