@@ -44,9 +44,7 @@ def persist(action: Callable[[], Result], doing: str) -> Result:
         except Exception as error:
             pause = max(wait or 0, asked_to_wait(error))
             # Where there is no server, huggingface_hub has knocked for half a minute each time.
-            given_up = wait is None or (
-                attempt and any(type(cause).__name__ == "ConnectError" for cause in causes(error))
-            )
+            given_up = wait is None or (attempt and _found_no_server(error))
             if given_up or pause > LONGEST_WAIT or not may_pass(error):
                 raise
             logger.warning("%s: %s, trying again in %d s", doing.capitalize(), what_happened(error), pause)
@@ -91,6 +89,11 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _found_no_server(error: BaseException) -> bool:
+    # datasets makes a bare ConnectionError of the client's and drops that.
+    return any(type(cause) is ConnectionError or type(cause).__name__ == "ConnectError" for cause in causes(error))
 
 
 def _is_cut_short(error: BaseException) -> bool:
