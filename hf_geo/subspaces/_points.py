@@ -86,10 +86,10 @@ def _read(weights: Weights) -> Mapping[str, Tensor]:
 
 def _matching(weights: Mapping[str, Tensor], first: dict[str, Tensor], what: str) -> dict[str, Tensor]:
     found = {}
-    if not any(name in weights for name in first):
+    fronts = {name.partition(".")[0] for name in first}
+    if len(fronts) == 1 and not any(name in weights for name in first):
         # Saved without the wrapper that is around the network here, as transformers has one around timm's.
-        front = next(iter(first)).partition(".")[0]
-        weights = {f"{front}.{name}": value for name, value in weights.items()}
+        weights = {f"{front}.{name}": value for front in fronts for name, value in weights.items()}
     for name, own in first.items():
         if name not in weights:
             raise ValueError(

@@ -98,10 +98,7 @@ def _same_network() -> Callable[[], nn.Module]:
         (lambda: _attach(GoldenNetwork().requires_grad_(False)), "No parameter of the model requires a gradient"),
         (lambda: _attach(nn.BatchNorm1d(3)), "nothing to regularize: set beta to 0"),
         (lambda: _attach(model_init=lambda: GoldenNetwork(channels=3)), "'conv1.weight' has shape .* model_init"),
-        (
-            lambda: _attach(model_init=lambda: nn.Sequential(nn.Linear(2, 2))),
-            "model_init's control point 1 have no 'conv1.weight'",
-        ),
+        (lambda: _attach(model_init=lambda: nn.Linear(2, 2)), "model_init's control point 1 have no 'conv1.weight'"),
         (lambda: _attach(points={2: {}}), "A line of 2 points has no control point 2"),
         (lambda: _attach(points={1: {}}), "control point 1 have no 'conv1.weight'"),
         (
