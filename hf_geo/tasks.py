@@ -1,7 +1,6 @@
 """What a run needs that depends on its task: model, data, metrics, and what its card says about them."""
 
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +33,8 @@ from hf_geo.models import (
     generate_text,
     input_config,
 )
-from hf_geo.models.sources import find_model, opening
+from hf_geo.models.sources import find_model, opening, warn_of_code
 
-logger = logging.getLogger(__name__)
 WORD_TRANSFORMER = WordTransformerConfig.model_type
 PROMPT_WORDS = 6  # of the evaluation text, which the card's sample continues
 
@@ -92,9 +90,7 @@ def make_job(task: str | None, model_args: ModelArguments, data_args: DataArgume
     if task not in TASKS:
         raise ValueError(f"There is no task {task!r}: --task is {' or '.join(TASKS)}.")
     if model_args.trust_remote_code:
-        logger.warning(
-            "Python code that %r brings along is run, with all that you may do on this machine.", model_args.model
-        )
+        warn_of_code(model_args.model)
     return TASKS[task](model_args, data_args, args)
 
 

@@ -16,7 +16,7 @@ from .data.language import LanguageData
 from .data.text import load_text_data
 from .data.vision import load_image_data
 from .models import build_image_classifier, build_language_model, input_config
-from .models.sources import ModelSource, download, find_model, opening
+from .models.sources import ModelSource, download, find_model, opening, warn_of_code
 
 SETTINGS = "training_args.json"
 IMAGES, TEXTS = 128, 8  # of a batch
@@ -104,6 +104,7 @@ def open_trained(
     num_workers: int = 0,
     seed: int = 0,
     device: str = "cpu",
+    trust_remote_code: bool = False,
 ) -> Trained:
     """Opens models and the data to evaluate them on.
 
@@ -114,6 +115,7 @@ def open_trained(
         num_workers: Processes that prepare samples.
         seed: Fixes which training images are read first.
         device: Where the models go.
+        trust_remote_code: Run Python code that the models bring along.
 
     Raises:
         ValueError: The models or the data do not exist or do not fit each other.
@@ -122,13 +124,21 @@ def open_trained(
     if len(kinds) > 1:
         raise ValueError("Some of the models are language models and some are not, so they share no data.")
     opened = _language_models if kinds == {True} else _image_classifiers
-    found = opened(sources, args, batch_size, num_workers, seed)
+    if trust_remote_code:
+        for source in sources:
+            warn_of_code(source.name)
+    found = opened(sources, args, batch_size, num_workers, seed, trust_remote_code)
     found.models = [model.to(device).eval() for model in found.models]
     return found
 
 
 def _image_classifiers(
-    sources: Sequence[ModelSource], args: DataArguments, batch_size: int | None, num_workers: int, seed: int
+    sources: Sequence[ModelSource],
+    args: DataArguments,
+    batch_size: int | None,
+    num_workers: int,
+    seed: int,
+    trust_remote_code: bool,
 ) -> Trained:
     data = load_image_data(args, seed=seed)
     models = []
@@ -142,11 +152,15 @@ def _image_classifiers(
             )
         models.append(
             build_image_classifier(
-                source.name, num_classes=data.num_classes, id2label=data.id2label, data_config=data.data_config
+                source.name,
+                num_classes=data.num_classes,
+                id2label=data.id2label,
+                data_config=data.data_config,
+                trust_remote_code=trust_remote_code,
             )
         )
-    config = input_config(models[0])
-    if any(input_config(model) != config for model in models):
+    config, *others = (input_config(model, trust_remote_code=trust_remote_code) for model in models)
+    if any(other != config for other in others):
         raise ValueError("The models take images that are prepared differently, so one pass cannot serve them all.")
     split = _last(data.splits)
     train = data.dataset("train", config, augment=False)
@@ -165,22 +179,30 @@ def _image_classifiers(
         DataLoader(data.dataset(split, config), **settings),
         Repeatable(recalibration),
         causal=False,
-        processor=None if by_timm else AutoImageProcessor.from_pretrained(sources[0].name),
+        processor=None
+        if by_timm
+        else AutoImageProcessor.from_pretrained(sources[0].name, trust_remote_code=trust_remote_code),
     )
 
 
 def _language_models(
-    sources: Sequence[ModelSource], args: DataArguments, batch_size: int | None, num_workers: int, seed: int
+    sources: Sequence[ModelSource],
+    args: DataArguments,
+    batch_size: int | None,
+    num_workers: int,
+    seed: int,
+    trust_remote_code: bool,
 ) -> Trained:
     text = load_text_data(args)
     tokenizers = []
     for source in sources:
         with opening("tokenizer", source.name):
-            tokenizers.append(AutoTokenizer.from_pretrained(source.name))
+            tokenizers.append(AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code))
     if any(tokenizer.get_vocab() != tokenizers[0].get_vocab() for tokenizer in tokenizers):
         raise ValueError("The models have different vocabularies, so their predictions cannot be compared.")
     models = [
-        build_language_model(source.name, tokenizer) for source, tokenizer in zip(sources, tokenizers, strict=True)
+        build_language_model(source.name, tokenizer, trust_remote_code=trust_remote_code)
+        for source, tokenizer in zip(sources, tokenizers, strict=True)
     ]
     layout = LanguageData(
         text,

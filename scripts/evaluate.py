@@ -31,7 +31,8 @@ from hf_geo.models.sources import ModelSource
 from hf_geo.subspaces import Subspace
 from hf_geo.trained import Trained, find_trained, has_file, open_trained, settings_of
 from hf_geo.training.config import make_parser
-from hf_geo.training.options import at_least, device, seed
+from hf_geo.training.options import add_trust, at_least, device, seed
+from hf_geo.training.results import place_result
 from hf_geo.training.user_errors import one_sentence_errors
 
 SUBSPACE = "subspace_config.json"
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     with one_sentence_errors("evaluate.py"):
         options, data_args = parse(argv)
+        for name in options.model:
+            place_result(name)
         sources = [find_trained(name) for name in options.model]
         is_subspace = len(sources) == 1 and has_file(sources[0], SUBSPACE)
         if options.export_position is not None:
@@ -52,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_workers=options.num_workers,
             seed=options.seed,
             device=options.device,
+            trust_remote_code=options.trust_remote_code,
         )
         models = data.models
         if options.export_position is not None:
@@ -129,6 +133,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
         metavar="TEXT",
         help="Where to run.",
     )
+    add_trust(add)
     first, _ = parser.parse_known_args(argv)
     fields = [field.name for field in dataclasses.fields(DataArguments)]
     known = settings_of(find_trained(first.model[0]))

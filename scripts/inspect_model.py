@@ -31,9 +31,9 @@ from transformers import (
 )
 
 from hf_geo.models.config import parse_model_args
-from hf_geo.models.sources import find_model, opening
+from hf_geo.models.sources import find_model, opening, warn_of_code
 from hf_geo.optim import Invariance, get_method, list_optimizers, measure_invariance, param_groups
-from hf_geo.training.options import OptionParser, at_least, seed
+from hf_geo.training.options import OptionParser, add_trust, at_least, seed
 from hf_geo.training.user_errors import one_sentence_errors
 
 HEADS = {
@@ -100,6 +100,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=seed, default=0, help="of weights, inputs and measurement (default: %(default)s)"
     )
+    add_trust(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser.parse_args(argv)
 
@@ -112,8 +113,10 @@ def build(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Tensor]]:
         return build_transformers(AutoConfig.for_model(options.model), args, options)
     source = find_model(options.model)
     if source.architecture is None:
+        if options.trust_remote_code:
+            warn_of_code(source.name)
         with opening("configuration", source.name):
-            config = AutoConfig.from_pretrained(source.name, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(source.name, trust_remote_code=options.trust_remote_code)
         return build_transformers(config, args, options)
     known = {k: source.config[k] for k in ("num_classes",) if k in source.config}
     return build_timm(source.architecture, {**known, **(source.config.get("model_args") or {}), **args}, options)
@@ -151,7 +154,7 @@ def build_transformers(
     head = next((auto for suffix, auto in HEADS.items() if architecture.endswith(suffix)), usual)
     elsewhere = "call hf_geo.optim.measure_invariance(model, example_inputs) on a model and a batch of yours."
     try:
-        model = head.from_config(config)
+        model = head.from_config(config, trust_remote_code=options.trust_remote_code)
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         if args:
             raise ValueError(
@@ -165,7 +168,7 @@ def build_transformers(
         height, width = size if isinstance(size, list | tuple) else (size, size)
         images = torch.randn(options.batch_size, getattr(config, "num_channels", 3), height, width)
         return model, {"pixel_values": images}
-    if model.main_input_name == "input_ids":
+    if model.main_input_name == "input_ids" and hasattr(text, "vocab_size"):
         length = min(options.length, getattr(text, "max_position_embeddings", options.length))
         return model, {"input_ids": torch.randint(text.vocab_size, (options.batch_size, length))}
     raise ValueError(f"{type(model).__name__} takes {model.main_input_name}, which cannot be made up here: {elsewhere}")

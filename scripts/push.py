@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_geo.hub.push import push_folder, read_config
+from hf_geo.training.results import place_result
 from hf_geo.training.user_errors import one_sentence_errors
 
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     with one_sentence_errors(parser.prog):
+        place_result(arguments.folder)
         url = push_folder(
             arguments.folder,
             arguments.repo_id,

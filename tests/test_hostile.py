@@ -148,7 +148,7 @@ class Model(PreTrainedModel):
 def code(folder: Path) -> None:
     """A model of transformers whose code lies beside it."""
     (folder / "config.json").write_text(
-        json.dumps({"model_type": "mine", "auto_map": CODE, "architectures": ["Model"]})
+        json.dumps({"model_type": "mine", "auto_map": CODE, "architectures": ["Model"], "num_labels": 10})
     )
     (folder / "mine.py").write_text(MINE)
 
@@ -213,14 +213,18 @@ def test_a_model_folder(name: str, train, tmp_path, monkeypatch, capfd) -> None:
     assert not list(tmp_path.rglob("evil")) and not list(tmp_path.rglob("__pycache__"))
 
 
-def test_code_runs_only_with_its_flag_and_loudly(train, tmp_path, monkeypatch, capfd, caplog) -> None:
+@pytest.mark.parametrize("name", ("train", "evaluate", "inspect_model"))
+def test_code_runs_only_with_its_flag_and_loudly(name: str, tmp_path, monkeypatch, capfd, caplog) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     make_run(tmp_path / "model")
     code(tmp_path / "model")
-    words = {**GOOD["train"], "model": "model", "trust_remote_code": "true"}
+    words = [f"--{key}={value}" for key, value in {**GOOD[name], "model": "model"}.items()]
+    with pytest.raises(SystemExit):
+        script(name)(words)
+    assert not Path(EXECUTED).exists() and "give --trust_remote_code true" in capfd.readouterr().err
     with caplog.at_level(logging.WARNING), pytest.raises(SystemExit):
-        train([f"--{name}={value}" for name, value in words.items()])
+        script(name)([*words, "--trust_remote_code=true"])
     assert Path(EXECUTED).exists()
     assert "Python code that 'model' brings along is run, with all that you may do on this machine." in caplog.text
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import os
 import pickle
 import textwrap
@@ -17,6 +18,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from timm.models import load_state_dict
+
+logger = logging.getLogger(__name__)
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # What the libraries raise over files that are broken, hostile or of another kind.
@@ -147,6 +150,11 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{str(path)!r} is of the architecture {architecture!r}, which timm does not have: install the release it needs."
         )
     return config
+
+
+def warn_of_code(name: str | None) -> None:
+    """Says that a model's own Python code is run."""
+    logger.warning("Python code that %r brings along is run, with all that you may do on this machine.", name)
 
 
 @contextmanager

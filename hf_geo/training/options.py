@@ -43,6 +43,21 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def add_trust(add: Callable[..., argparse.Action]) -> None:
+    """Adds `--trust_remote_code`, as scripts/train.py has it, by a parser's or a group's `add_argument`."""
+    from transformers.hf_argparser import string_to_bool
+
+    add(
+        "--trust_remote_code",
+        type=string_to_bool,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="true|false",
+        help="Run Python code that the model brings along. It can do whatever you can: read it first.",
+    )
+
+
 def device(text: str) -> str:
     """An argparse type: devices of torch that are on this machine."""
     import torch

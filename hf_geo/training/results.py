@@ -79,10 +79,15 @@ def save_where_there_is_room(
 
 def finish_result(folder: str | Path) -> None:
     """Does what a killed process has left undone: gives a complete new result its place, removes an incomplete one."""
+    place_result(folder)
+    shutil.rmtree(Path(folder) / _PARTIAL, ignore_errors=True)
+
+
+def place_result(folder: str | Path) -> None:
+    """Gives a complete new result its place, if a killed process has left one; a run that is under way is not disturbed."""
     folder = Path(folder)
     if (folder / COMPLETE).is_dir():
         _place(folder)
-    shutil.rmtree(folder / _PARTIAL, ignore_errors=True)
 
 
 def _make_empty(folder: Path) -> None:

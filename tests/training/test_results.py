@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from hf_geo.training.results import OutOfRoom, finish_result, save_result, save_where_there_is_room
+from hf_geo.training.results import OutOfRoom, finish_result, place_result, save_result, save_where_there_is_room
 from hf_geo.training.runs import COMPLETE
 from tests.reliability.campaign import OLD, which_result, write_old_result
 from tests.training.test_checkpoints import CRASHING
@@ -45,6 +45,8 @@ def test_saving_may_end_at_any_instant(tmp_path, monkeypatch, old: str | None, l
         placed, complete = which_result(tmp_path), which_result(tmp_path / COMPLETE)
         assert placed is not None or complete == "new" or old is None
         assert (tmp_path / "model.safetensors").exists() <= (placed is not None)  # what opens is no mixture
+        place_result(tmp_path)
+        assert complete is None or which_result(tmp_path) == "new"
         finish_result(tmp_path)
         seen.append(which_result(tmp_path))
         assert not list(tmp_path.glob("_*")) and (tmp_path / "notes.txt").read_text() == "mine"
