@@ -32,7 +32,7 @@ from hf_geo.subspaces import Subspace
 from hf_geo.trained import Trained, find_trained, has_file, open_trained, settings_of
 from hf_geo.training.config import make_parser
 from hf_geo.training.options import add_trust, at_least, device, seed
-from hf_geo.training.results import place_result
+from hf_geo.training.placing import place_result
 from hf_geo.training.user_errors import one_sentence_errors
 
 SUBSPACE = "subspace_config.json"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_geo.hub.push import push_folder, read_config
-from hf_geo.training.results import place_result
+from hf_geo.training.placing import place_result
 from hf_geo.training.user_errors import one_sentence_errors
 
 

@@ -5,7 +5,6 @@ transformers and the Hub leave alone. The manifest is the last thing written int
 is the moment it comes into being.
 """
 
-import errno
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 
 from .pickles import code_in
+from .placing import flush, sync_folder
 from .resume import UnfitCheckpoint
 
 logger = logging.getLogger(__name__)
@@ -165,24 +165,6 @@ def clear(run: str | Path) -> None:
     What cannot be removed now (a file that is open on a network file system, say) is left to the next time.
     """
     shutil.rmtree(Path(run, STAGING), ignore_errors=True)
-
-
-def flush(path: str | Path) -> None:
-    """Waits until a file's content is on the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: str | Path) -> None:
-    """Waits until a folder's names are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems have no such thing for folders
-            raise
-    finally:
-        os.close(handle)
 
 
 def _set_aside(checkpoint: Path) -> None:

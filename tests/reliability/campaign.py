@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_geo.training.checkpoints import checkpoints, fault, staged_whole
-from hf_geo.training.runs import COMPLETE
+from hf_geo.training.placing import COMPLETE
 from tests.paths import REPOSITORY
 
 KILLS_A_RUN = 10
