@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
-from torch.optim.sgd import sgd
 
 from ._shards import wide_dtype
 
@@ -19,22 +17,22 @@ def lend(weights: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> I
     but the gradients are copied back.
     """
     lists = [weights, grads, *states]
-    odd = [i for i, row in enumerate(zip(*lists, strict=True)) if not _fit(row)]
-    if not odd:
+    dtype = wide_dtype(weights[0])
+    if all(t.dtype is dtype and t.is_contiguous() for tensors in lists for t in tensors):
         yield lists
         return
+    odd = [i for i, row in enumerate(zip(*lists, strict=True)) if not _fit(row, dtype)]
     lent = [list(tensors) for tensors in lists]
     for i in odd:
         for tensors in lent:
-            tensors[i] = tensors[i].to(wide_dtype(weights[i]), memory_format=torch.contiguous_format, copy=True)
+            tensors[i] = tensors[i].to(dtype, memory_format=torch.contiguous_format, copy=True)
     yield lent
     for i in odd:
         for original, copy in zip([weights, *states], [lent[0], *lent[2:]], strict=True):
             original[i].copy_(copy[i])
 
 
-def _fit(row: tuple[Tensor, ...]) -> bool:
-    dtype = wide_dtype(row[0])
+def _fit(row: tuple[Tensor, ...], dtype: torch.dtype) -> bool:
     if any(t.dtype is not dtype for t in row):
         return False
     return all(t.is_contiguous() for t in row) or all(t.is_contiguous(memory_format=torch.channels_last) for t in row)
@@ -58,19 +56,18 @@ def sgd_step(
     """
     if torch.compiler.is_compiling():
         return _sgd_by_hand(weights, grads, buffers, lr, momentum, dampening, weight_decay, nesterov, skip)
-    sgd(
+    torch._fused_sgd_(
         weights,
         grads,
-        buffers or [None] * len(weights),
-        fused=True,
-        # The kernels of accelerators read a rate that lies there as float32.
-        lr=lr.float() if isinstance(lr, Tensor) and not lr.is_cpu else lr,
+        buffers,
+        lr=_rate(lr, weights[0]),
         momentum=momentum,
         dampening=dampening,
         weight_decay=weight_decay,
         nesterov=nesterov,
         maximize=False,
-        found_inf=skip,
+        is_first_step=False,
+        found_inf=None if skip is None else skip.to(weights[0].device),
     )
 
 
@@ -89,15 +86,15 @@ def adam_step(
     """One step of `torch.optim.Adam` in place; counts it in `steps`."""
     if torch.compiler.is_compiling():
         return _adam_by_hand(weights, grads, exp_avgs, exp_avg_sqs, steps, lr, *betas, eps, weight_decay)
-    adam(
+    torch._foreach_add_(steps, 1)
+    torch._fused_adam_(
         weights,
         grads,
         exp_avgs,
         exp_avg_sqs,
         [],
         steps,
-        fused=True,
-        lr=lr.float() if isinstance(lr, Tensor) and not lr.is_cpu else lr,
+        lr=_rate(lr, weights[0]),
         beta1=betas[0],
         beta2=betas[1],
         eps=eps,
@@ -105,6 +102,11 @@ def adam_step(
         amsgrad=False,
         maximize=False,
     )
+
+
+def _rate(lr: float | Tensor, weight: Tensor) -> float | Tensor:
+    # The kernels of accelerators read a rate that lies there as float32.
+    return lr.to(weight.device, torch.float32) if isinstance(lr, Tensor) and not lr.is_cpu else lr
 
 
 def count_step(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:

@@ -68,6 +68,7 @@ class AliG(GeometricOptimizer):
     projection_fn: Callable[[], None] | None = None
     _loss: Tensor | None = None
     _skipped: Tensor | None = None
+    _scratch: Tensor | None = None
 
     def __init__(
         self,
@@ -150,9 +151,24 @@ class AliG(GeometricOptimizer):
             self._ensure_state(members, **dict.fromkeys(keys, zeros_like))
             for batch in batches(members):
                 for lent in lend(*self._tensors(batch, *keys)):
-                    alig(*lent, size=size, skip=skip, momentum=group["momentum"], adjusted=group["adjusted_momentum"])
+                    settings = {"momentum": group["momentum"], "adjusted": group["adjusted_momentum"]}
+                    alig(*lent, size=size, skip=skip, multiply=self._products, **settings)
         self.step_size, self.step_size_unclipped = sizes[0]
         self._project(skip)
+
+    def _products(self, tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
+        """Each tensor times `factor`, until the next call: on a CPU in memory that is used again, so it stays in the cache."""
+        if not tensors[0].is_cpu or torch.compiler.is_compiling():
+            return torch._foreach_mul(tensors, factor)
+        sizes = [t.numel() for t in tensors]
+        total, known = sum(sizes), self._scratch
+        if known is None or known.numel() < total or known.dtype is not tensors[0].dtype:
+            self._scratch = tensors[0].new_empty(total)
+        parts = self._scratch[:total].split(sizes)
+        products = [part.as_strided(t.shape, t.stride()) for part, t in zip(parts, tensors, strict=True)]
+        for product, t in zip(products, tensors, strict=True):
+            torch.mul(t, factor, out=product)
+        return products
 
     def _without_loss(self) -> Tensor:
         # torch.distributed.checkpoint takes a step with lr 0 to have the state made: that one needs no loss.
@@ -210,6 +226,7 @@ def alig(
     *buffers: list[Tensor],
     size: Tensor,
     skip: Tensor,
+    multiply: Callable[[list[Tensor], Tensor], list[Tensor]],
     momentum: float,
     adjusted: bool,
 ) -> None:
@@ -219,7 +236,7 @@ def alig(
         sgd_step(weights, grads, *buffers or [[]], lr=size, momentum=momentum, nesterov=bool(buffers), skip=skip)
         return
     for w, g, b in pieces(weights, grads, *buffers):
-        sgd_step(w, torch._foreach_mul(g, size), b, lr=1.0, momentum=momentum, nesterov=True, skip=skip)
+        sgd_step(w, multiply(g, size), b, lr=1.0, momentum=momentum, nesterov=True, skip=skip)
 
 
 def pieces(*lists: list[Tensor]) -> Iterator[list[list[Tensor]]]:
