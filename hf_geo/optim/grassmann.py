@@ -104,11 +104,19 @@ def blend(m: Tensor, h: Tensor, keep: float, take: Tensor) -> Tensor:
     return factor
 
 
-def rotate(x: Tensor, m: Tensor, xx: Tensor, xm: Tensor, mx: Tensor, mm: Tensor, scratch: Tensor) -> None:
+def cosine(angle: Tensor) -> Tensor:
+    """The cosine, kept so far from zero that one may divide by it: a right angle is missed by the root of the precision."""
+    cos = angle.cos()
+    least = torch.finfo(cos.dtype).eps ** 0.5
+    return torch.where(cos.abs() > least, cos, least)
+
+
+def rotate(x: Tensor, m: Tensor, xx: Tensor, xm: Tensor, mx: Tensor, mm: Tensor) -> None:
     """Sets `x` to `xx * x - xm * m` and `m` to `mx * x + mm * m`, row by row."""
-    torch.mul(x, mx, out=scratch)
     x.mul_(xx).addcmul_(m, xm, value=-1)
-    m.mul_(mm).add_(scratch)
+    # From the new x, so that nothing needs the old one: x = (x' + xm * m) / xx.
+    part = mx / xx
+    m.mul_(torch.addcmul(mm, part, xm)).addcmul_(x, part)
 
 
 def sgd_g(x: Tensor, g: Tensor, m: Tensor, rows: Rows, lr: float | Tensor, momentum: float, clip: float | None) -> None:
@@ -118,9 +126,9 @@ def sgd_g(x: Tensor, g: Tensor, m: Tensor, rows: Rows, lr: float | Tensor, momen
     length = norm if clip is None else rows.norm(h)
     factor = blend(m, h, momentum, clip_factor(length, clip) * lr)
     angle = rows.norm(m).mul_(factor)
-    cos, sin, padded = angle.cos(), angle.sin(), angle + TINY
+    cos, sin, padded = cosine(angle), angle.sin(), angle + TINY
     per_m = factor.div_(padded)
-    rotate(x, m, cos / norm, sin * per_m, (sin * angle).div_(norm), cos.mul_(angle).mul_(per_m), scratch=h)
+    rotate(x, m, cos / norm, sin * per_m, (sin * angle).div_(norm), cos.mul_(angle).mul_(per_m))
 
 
 def adam_g(
@@ -145,11 +153,11 @@ def adam_g(
     a = scale / (v + eps).sqrt_()
     size = rows.norm(m).mul_(factor)
     angle = a * size
-    cos, sin, padded = angle.cos(), angle.sin(), angle + TINY
+    cos, sin, padded = cosine(angle), angle.sin(), angle + TINY
     q = angle.div_(padded)
     xm = a.mul_(sin).mul_(factor).div_(padded)
     mm = factor.mul_(1 - q * q * (1 - cos))
-    rotate(x, m, cos.div_(norm), xm, sin.mul_(q).mul_(size).div_(norm), mm, scratch=h)
+    rotate(x, m, cos.div_(norm), xm, sin.mul_(q).mul_(size).div_(norm), mm)
 
 
 class SGDG(_Grassmann):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hf_geo.optim import AliG, Fromage
+from hf_geo.optim import SGDG, AliG, Fromage
 from tests.cases import CASES, Case, assert_same, drive, make_gradient, make_params
 
 seeds = st.integers(0, 2**20)
@@ -76,6 +76,23 @@ def test_rows_stay_on_the_unit_sphere(case: Case, shape, seed, size, slope):
     for number in range(4):
         step_with(case, optimizer, param, slope, number)
         assert row_norms(case, param).tolist() == pytest.approx([1.0] * shape[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("angle", (0.5, 0.5 - 1e-7, 0.5 + 1e-5, 0.51, 1.0, 1.5), ids="{} pi".format)
+def test_a_great_circle_is_followed_however_far(angle: float, dtype: torch.dtype):
+    """At a right angle the new point says nothing of the old one."""
+    angle *= math.pi
+    point = torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]], dtype=dtype)
+    along = torch.tensor([[-0.8, 0.6, 0.0], [1.0, 0.0, 0.0]], dtype=dtype)
+    param = nn.Parameter(point.clone())
+    param.grad = along * angle
+    optimizer = SGDG([param], lr=1.0, momentum=0.9, grassmann=True)
+    optimizer.step()
+    near = {"rtol": 0, "atol": 2 * angle * torch.finfo(dtype).eps ** 0.5}
+    torch.testing.assert_close(param.detach(), math.cos(angle) * point - math.sin(angle) * along, **near)
+    momentum = optimizer.state[param]["momentum_buffer"]
+    torch.testing.assert_close(momentum, angle * (math.sin(angle) * point + math.cos(angle) * along), **near)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.momentum], ids=str)
