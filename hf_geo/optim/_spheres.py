@@ -66,7 +66,7 @@ class Rows(NamedTuple):
     def project(self, a: Tensor, x: Tensor, norm: Tensor, scale: Tensor | None = None) -> Tensor:
         """`scale` times the part of `a` that is tangent to the spheres through the rows of `x`, whose norms are `norm`."""
         leading = self.dims == tuple(range(1, x.ndim)) and x.is_contiguous() and a.is_contiguous()
-        if leading and not self.groups and x.is_cpu and not torch.compiler.is_compiling():
+        if leading and x.numel() and not self.groups and x.is_cpu and not torch.compiler.is_compiling():
             # The backward pass of weight normalization is this projection, in one pass over the memory.
             gain = norm if scale is None else norm * scale
             return torch.ops.aten._weight_norm_interface_backward(a, x, gain, norm, 0)[0]
