@@ -90,8 +90,9 @@ def test_a_token_in_a_file_is_not_pushed(online, tmp_path, caplog) -> None:
     assert "holds a Hub access token" in caplog.text and not online.requests
 
 
-def train(hub: LocalHub, folder: Path, *words: str, **options):
-    return hub.run([TRAIN, *QUICK, *TO_HUB, *words, "--output_dir", folder], **({"token": hub.write_token} | options))
+def train(hub: LocalHub, folder: Path, *words: str, launcher: tuple[str, ...] = (), **options):
+    command = [*launcher, TRAIN, *QUICK, *TO_HUB, *words, "--output_dir", folder]
+    return hub.run(command, **({"token": hub.write_token} | options))
 
 
 def everything(folder: Path) -> bytes:
@@ -160,3 +161,21 @@ def test_a_hub_that_fails_stops_no_training_and_the_command_pushes_all_of_it(hub
 def test_pushing_at_the_end_pushes_once(hub, tmp_path) -> None:
     train(hub, tmp_path / "run", "--hub_strategy", "end")
     assert titles(hub)[1:] == ["Upload the trained model"]
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_pushes_and_the_checkpoint_has_the_files_of_both(hub, tmp_path) -> None:
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0")
+    words = ("--hub_strategy", "checkpoint", "--hub_always_push", "true")
+    train(hub, tmp_path / "run", *words, launcher=launcher, ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
+    assert titles(hub)[1:] == [
+        *(f"Training in progress, step {step}" for step in (2, 2, 4, 4)),
+        "Upload the trained model",
+    ]
+    files = hub.store.find("model", "ada/digits").head.files
+    for name, file in files.items():
+        (tmp_path / "pushed" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pushed" / name).write_bytes(file.path.read_bytes())
+    assert {f"last-checkpoint/rng_state_{rank}.pth" for rank in range(2)} <= set(files)
+    assert fault(tmp_path / "pushed" / "last-checkpoint") is None
+    assert not list((tmp_path / "run").glob("_*"))
