@@ -9,6 +9,7 @@ Options come from a recipe (--config), from the command line, which wins, or kee
 import dataclasses
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             description=__doc__,
         )
         logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, format="%(message)s")
+        # transformers asks for pinned memory on every machine, and torch tells of it at every epoch.
+        warnings.filterwarnings("ignore", "'pin_memory' argument is set as true but no accelerator")
         args.output_dir = default_output_dir(args.output_dir, model_args.model, data_args.dataset, args.optim)
         checkpoint = check_output_dir(args.output_dir, overwrite=run_args.overwrite, resume=args.resume_from_checkpoint)
         if run_args.fallback_dir:
