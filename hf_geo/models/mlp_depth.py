@@ -85,7 +85,7 @@ default_cfgs = generate_default_cfgs(
             fixed_input_size=True,
             mean=(0.1307,),  # MNIST's
             std=(0.3081,),
-            first_conv="layers.0.0",
+            first_conv=None,  # linear: timm has no way to adapt it to other channels
             paper_ids="arXiv:2002.03432",
         )
     }
