@@ -192,10 +192,11 @@ def test_a_line_of_language_models(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_wikitext2(tmp_path) -> None:
+@pytest.mark.parametrize("processes", (1, 2))
+def test_wikitext2(tmp_path, processes: int) -> None:
     """An independent run of the original model reached a validation perplexity of 727 after 300 updates."""
     launch_or_fail(
         TRAIN, "--config", CONFIGS / "fromage/wikitext2.yaml", "--dataset", WIKITEXT, "--max_steps", "300",
-        "--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", tmp_path, processes=2, timeout=1500,
+        "--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", tmp_path, processes=processes, timeout=1500,
     )  # fmt: skip
     assert json.loads((tmp_path / "eval_results.json").read_text())["eval_perplexity"] < 1000
