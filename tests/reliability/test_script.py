@@ -48,8 +48,9 @@ def test_the_weights_are_those_of_an_unbroken_run(tmp_path) -> None:
     resumed = [*words, "--resume_from_checkpoint", "true"]
     for kill in range(KILLS):
         before = newest(broken)
-        # Half a second has a save or more in it.
-        kill_once(lambda: newest(broken) > before, chance.uniform(0, 0.5), resumed if kill else words, tmp_path / "log")  # noqa: B023
+        # An update takes 30 ms here, most of it for saving.
+        delay = chance.uniform(0, 0.06)
+        kill_once(lambda: newest(broken) > before, delay, resumed if kill else words, tmp_path / "log")  # noqa: B023
     kill_once(lambda: any(broken.glob("_result*")), 0.0, resumed, tmp_path / "log")
     launch_or_fail(TRAIN, *resumed)
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
