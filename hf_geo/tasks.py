@@ -23,7 +23,7 @@ from hf_geo.data.language import LanguageData
 from hf_geo.data.text import DOCS, load_text_data
 from hf_geo.data.vision import load_image_data
 from hf_geo.losses import LOSSES, ClassificationLoss, check_top_k
-from hf_geo.metrics import image_classification_metrics
+from hf_geo.metrics import image_classification_metrics, score_samples
 from hf_geo.metrics.perplexity import language_metrics, nll_per_row
 from hf_geo.models import (
     ModelArguments,
@@ -135,7 +135,8 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
     model = build()
     config = input_config(model, trust_remote_code=trust)
     by_timm = isinstance(model, TimmWrapperForImageClassification)
-    trainer = {"compute_metrics": image_classification_metrics} | _loss(model_args, data.num_classes, args)
+    trainer = {"compute_metrics": image_classification_metrics, "preprocess_logits_for_metrics": score_samples}
+    trainer |= _loss(model_args, data.num_classes, args)
     if not by_timm:  # timm keeps how images are prepared in the model's configuration
         trainer["processing_class"] = AutoImageProcessor.from_pretrained(model.name_or_path, trust_remote_code=trust)
     architecture = getattr(model.config, "architecture", model.config.model_type)

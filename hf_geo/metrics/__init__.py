@@ -1,6 +1,6 @@
 """Metrics that need no network."""
 
-from .classification import Accuracy, CrossEntropy, image_classification_metrics
+from .classification import Accuracy, CrossEntropy, image_classification_metrics, score_samples
 from .perplexity import Perplexity, language_metrics, nll_per_row
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "image_classification_metrics",
     "language_metrics",
     "nll_per_row",
+    "score_samples",
 ]

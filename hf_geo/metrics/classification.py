@@ -1,24 +1,19 @@
 """Accuracy and cross-entropy as `evaluate` metrics that are defined here, so that nothing is fetched from the Hub."""
 
-from typing import Any
-
 import datasets
 import numpy as np
-import torch
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import EvalPrediction
 
-from ._library import evaluate
+from ._library import InMemoryMetric, evaluate
 
 
-class Accuracy(evaluate.Metric):
+class Accuracy(InMemoryMetric):
     """Share of predictions that are right.
 
     Predictions and references are classes, integers (N,); `compute` returns `{"accuracy": float}` from 0 to 1.
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        # In memory unless asked otherwise: processes that evaluate at the same time share no file.
-        super().__init__(**{"keep_in_memory": True, **kwargs})
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -33,16 +28,12 @@ class Accuracy(evaluate.Metric):
         return {"accuracy": float(np.mean(predictions == references))}
 
 
-class CrossEntropy(evaluate.Metric):
+class CrossEntropy(InMemoryMetric):
     """Mean cross-entropy in nats.
 
     Predictions are the natural logarithms of the probabilities that the model gave to the true classes, (N,); there are
     no references, so that a vocabulary of any size costs one number a sample. `compute` returns `{"loss": float}`.
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        # In memory unless asked otherwise: processes that evaluate at the same time share no file.
-        super().__init__(**{"keep_in_memory": True, **kwargs})
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -56,22 +47,36 @@ class CrossEntropy(evaluate.Metric):
         return {"loss": -float(np.mean(predictions))}
 
 
+def score_samples(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What a classifier's metrics need of a batch, for `Trainer(preprocess_logits_for_metrics=...)`.
+
+    The Trainer then keeps two numbers a sample, not all logits, so that its memory does not grow with the classes.
+
+    Args:
+        logits: Shape (batch, classes), or a tuple that starts with them.
+        labels: Shape (batch,), the true classes.
+
+    Returns:
+        The predicted classes and the natural log-probabilities of the true ones, both of shape (batch,).
+    """
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return logits.argmax(-1), -F.cross_entropy(logits.float(), labels, reduction="none")
+
+
 def image_classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy and mean cross-entropy of a classifier, for `Trainer(compute_metrics=...)`.
+    """Accuracy and mean cross-entropy, for a Trainer whose `preprocess_logits_for_metrics` is `score_samples`.
 
     The loss is the exact mean over samples: samples that were repeated to fill the last batch of several processes do
     not count, unlike in the Trainer's own.
 
     Args:
-        prediction: Logits (N, classes) and classes (N,).
+        prediction: What `score_samples` returned for all samples, and their classes (N,).
 
     Returns:
         `accuracy` and `loss`, plain numbers.
     """
-    logits = torch.as_tensor(prediction.predictions).double()
-    classes = torch.as_tensor(prediction.label_ids).long()
-    of_truth = logits.log_softmax(-1).gather(-1, classes[:, None])[:, 0]
+    predicted, log_probabilities = prediction.predictions
     return {
-        **Accuracy().compute(predictions=logits.argmax(-1).numpy(), references=classes.numpy()),
-        **CrossEntropy().compute(predictions=of_truth.numpy()),
+        **Accuracy().compute(predictions=predicted, references=prediction.label_ids),
+        **CrossEntropy().compute(predictions=log_probabilities),
     }

@@ -1,7 +1,5 @@
 """Perplexity from summed losses, exact over a whole corpus."""
 
-from typing import Any
-
 import datasets
 import numpy as np
 import torch
@@ -9,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import EvalPrediction
 
-from ._library import evaluate
+from ._library import InMemoryMetric, evaluate
 
 IGNORED = -100
 
 
-class Perplexity(evaluate.Metric):
+class Perplexity(InMemoryMetric):
     """Exponential of the mean negative log-likelihood per token.
 
     Takes, for any pieces of a corpus, the summed negative log-likelihood `nll` (in nats) and the number of `tokens` it sums
@@ -23,10 +21,6 @@ class Perplexity(evaluate.Metric):
     Raises:
         ValueError: There are no tokens at all.
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        # In memory unless asked otherwise: processes that evaluate at the same time share no file.
-        super().__init__(**{"keep_in_memory": True, **kwargs})
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
