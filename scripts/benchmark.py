@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_geo.training.options import OptionParser
+from hf_geo.cli.options import OptionParser
 
 SUBJECTS = ("optim", "subspaces", "language")
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hf_geo.cli.options import at_least, device
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.models.word_transformer import sinusoids
-from hf_geo.training.options import at_least, device
 
 CLIP, LEARNING_RATE = 0.25, 0.1
 NAMES = ("example", "hf_geo")

@@ -18,9 +18,9 @@ import torch
 from benchmark_language import PeakMemory
 from torch import Tensor, nn
 
+from hf_geo.cli.options import at_least, device
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.optim import create_optimizer, get_method, list_optimizers
-from hf_geo.training.options import at_least, device
 
 REFERENCES = {
     "adamw": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True),

@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 import hf_geo.models.cifar  # noqa: F401  (its names in timm)
+from hf_geo.cli.options import at_least, device
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, walk
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
-from hf_geo.training.options import at_least, device
 
 SHAPES = {"plain": None, "line": SubspaceConfig("line"), "simplex of 5": SubspaceConfig("simplex", 5)}
 # The sizes at which a subspace is usually trained: network, pixels, batch.

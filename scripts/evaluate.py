@@ -20,20 +20,20 @@ from typing import Any
 
 import torch
 
+from hf_geo.checkpoints.placing import place_result
+from hf_geo.cli.config import make_parser
+from hf_geo.cli.options import add_trust, at_least, device, seed
+from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.evaluation.plans import Plan, plan_walk
 from hf_geo.evaluation.report import add_to_card, as_data, as_table, draw, name_positions
 from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, Walk, evaluate_models, walk
 from hf_geo.hub.export import export_model
-from hf_geo.hub.report import finite
 from hf_geo.models.sources import ModelSource
+from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
 from hf_geo.trained import Trained, find_trained, has_file, open_trained, settings_of
-from hf_geo.training.config import make_parser
-from hf_geo.training.options import add_trust, at_least, device, seed
-from hf_geo.training.placing import place_result
-from hf_geo.training.user_errors import one_sentence_errors
 
 SUBSPACE = "subspace_config.json"
 

@@ -30,11 +30,11 @@ from transformers import (
     PretrainedConfig,
 )
 
+from hf_geo.cli.options import OptionParser, add_trust, at_least, seed
+from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.models.config import parse_model_args
 from hf_geo.models.sources import find_model, opening, warn_of_code
 from hf_geo.optim import Invariance, get_method, list_optimizers, measure_invariance, param_groups
-from hf_geo.training.options import OptionParser, add_trust, at_least, seed
-from hf_geo.training.user_errors import one_sentence_errors
 
 HEADS = {
     "ForImageClassification": AutoModelForImageClassification,

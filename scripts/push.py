@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_geo.checkpoints.placing import place_result
+from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.hub.push import push_folder, read_config
-from hf_geo.training.placing import place_result
-from hf_geo.training.user_errors import one_sentence_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,14 +14,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.gather import as_table, check_runs, find_runs, only_recipe, read_published
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, put_section
 from hf_geo.models.config import ModelArguments
+from hf_geo.runs.folder import public_settings
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
-from hf_geo.training.config import parse_command_line
-from hf_geo.training.runs import public_settings
-from hf_geo.training.user_errors import one_sentence_errors
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)

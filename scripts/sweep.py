@@ -23,6 +23,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from hf_geo.cli.config import make_parser, parse_command_line
+from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.plan import SEED, VARIANT, Trial, as_number, grid, is_range, make_trial, read_list, words_of
 from hf_geo.experiments.recipes import origin
@@ -31,11 +33,9 @@ from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, describe_sweep
 from hf_geo.experiments.summary import Summary, choose_metric, failures, higher_is_better
 from hf_geo.experiments.workers import run_all
 from hf_geo.models.config import ModelArguments
+from hf_geo.runs.folder import public_settings
 from hf_geo.tasks import guess_task
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
-from hf_geo.training.config import make_parser, parse_command_line
-from hf_geo.training.runs import public_settings
-from hf_geo.training.user_errors import one_sentence_errors
 
 KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
 TRAIN = Path(__file__).with_name("train.py")

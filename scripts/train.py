@@ -17,26 +17,23 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from hf_geo.checkpoints.compatibility import UnfitCheckpoint
+from hf_geo.checkpoints.results import OutOfRoom, finish_result, save_where_there_is_room
+from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.preflight import check_settings, check_trainer, no_empty_folder
+from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.bad_samples import DataFault, dead_workers_named
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.recipes import origin
 from hf_geo.hub.background import BackgroundPush
+from hf_geo.hub.card import write_card
 from hf_geo.hub.export import export_model
 from hf_geo.hub.push import check_destination, push_folder
-from hf_geo.hub.report import RunReport, write_card, write_results
+from hf_geo.hub.pushing import PushEachSave
 from hf_geo.models.config import ModelArguments
 from hf_geo.optim import get_method, list_optimizers
-from hf_geo.subspaces import Subspace
-from hf_geo.tasks import Job, make_job
-from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
-from hf_geo.training.config import parse_command_line
-from hf_geo.training.figures import draw_geometry, draw_training_curves
-from hf_geo.training.nonfinite import NonFiniteTraining
-from hf_geo.training.preflight import check_settings, check_trainer, no_empty_folder
-from hf_geo.training.pushing import PushEachSave
-from hf_geo.training.results import OutOfRoom, finish_result, save_where_there_is_room
-from hf_geo.training.resume import UnfitCheckpoint
-from hf_geo.training.runs import (
+from hf_geo.runs.figures import draw_geometry, draw_training_curves
+from hf_geo.runs.folder import (
     check_output_dir,
     default_output_dir,
     hardware,
@@ -44,8 +41,12 @@ from hf_geo.training.runs import (
     public_settings,
     remove_checkpoints,
 )
+from hf_geo.runs.report import RunReport, write_results
+from hf_geo.subspaces import Subspace
+from hf_geo.tasks import Job, make_job
+from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
+from hf_geo.training.nonfinite import NonFiniteTraining
 from hf_geo.training.trainer import GeoTrainer
-from hf_geo.training.user_errors import one_sentence_errors
 
 TRAINING, GEOMETRY = "figures/training.png", "figures/geometry.png"
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 import transformers
 
+from hf_geo.checkpoints.store import seal
 from hf_geo.data import DataArguments, build_word_tokenizer, load_image_data
 from hf_geo.models.sources import find_model
-from hf_geo.training.checkpoints import seal
 from tests.bad_inputs import CLASSES, GOOD, IMAGES, Payload, png, table
 from tests.evaluation.test_script import make_run
 from tests.scripts import script

@@ -20,10 +20,10 @@ def test_python_runs(number: int, tmp_path) -> None:
 
 
 def test_files_and_options_exist() -> None:
+    from hf_geo.cli.config import make_parser
     from hf_geo.data.config import DataArguments
     from hf_geo.models.config import ModelArguments
     from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
-    from hf_geo.training.config import make_parser
 
     kinds = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
     known = {option for action in make_parser(kinds)._actions for option in action.option_strings}

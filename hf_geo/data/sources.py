@@ -16,7 +16,7 @@ from datasets.exceptions import DatasetsError, SplitsVerificationError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from hf_geo.retries import causes, may_pass, persist
+from hf_geo.hub.retries import causes, may_pass, persist
 
 logger = logging.getLogger(__name__)
 _BROKEN = (pa.ArrowInvalid, EOFError, zlib.error, SplitsVerificationError)

@@ -11,9 +11,11 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 import hf_geo
+from hf_geo.runs.report import RunReport
 
 # What begins a heading, a list or a rule where it begins a line.
 _BLOCK = re.compile(r"^(?:#+(?=\s|$)|[+-](?=[\s-]|$)|=+$|\d{1,9}(?=[.)](?:\s|$)))")
+SUBSPACE_TAGS = ("neural-network-subspace", "arxiv:2102.10472")
 VERSIONED = ("torch", "transformers", "accelerate", "datasets", "evaluate", "timm", "huggingface_hub")
 
 
@@ -122,3 +124,59 @@ def card_metadata(
         base_model=base_model,
         metrics=list(results),
     )
+
+
+def write_card(folder: str | Path, report: RunReport, *, template: str, name: str, fields: Mapping[str, Any]) -> None:
+    """Writes `README.md` into `folder`.
+
+    Args:
+        folder: The run's folder.
+        report: What was done and measured.
+        template: The card's template.
+        name: The model's name.
+        fields: What the template names about the task.
+    """
+    paper = report.paper
+    final = report.results[report.final_split]
+    metadata = card_metadata(
+        name=name,
+        task=report.task,
+        tags=[
+            report.optimizer,
+            *([f"arxiv:{paper.arxiv}"] if paper else []),
+            *(SUBSPACE_TAGS if report.subspace else ()),
+        ],
+        dataset_name=report.dataset_name,
+        dataset_id=report.dataset_id,
+        split=report.final_split,
+        results=final,
+        library=report.library,
+        base_model=report.base_model,
+    )
+    seconds = round(report.seconds)
+    card = render_card(
+        template,
+        metadata,
+        {
+            "name": name,
+            "split": report.final_split,
+            "results": [{"name": metric, "shown": report.shown(metric)} for metric in final],
+            "evaluated_on": report.evaluated_on,
+            "figures": [{"path": path, "caption": caption} for path, caption in report.figures.items()],
+            "settings": report.settings,
+            "optimizer": report.optimizer,
+            "subspace": report.subspace,
+            "paper": paper,
+            "dataset": report.dataset_name,
+            "steps": f"{report.steps:,}",
+            "epochs": f"{report.epochs:.3g}",
+            "train_samples": f"{report.samples['train']:,}" if report.samples.get("train") else None,
+            "duration": f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s",
+            "hardware": report.hardware,
+            "parameters": f"{report.parameters:,}",
+            "library": report.library,
+            "hub_id": report.hub_id,
+            **fields,
+        },
+    )
+    (Path(folder) / "README.md").write_text(card, encoding="utf-8")

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 import hf_geo
-from hf_geo.retries import may_pass, persist
+from hf_geo.hub.retries import may_pass, persist
 
 # What stays at home (in the Hub's patterns `*` crosses slashes): checkpoints, what a stopped writer has left behind,
 # hidden files such as `.env`, and the pickled training arguments, which hold the token they were given.

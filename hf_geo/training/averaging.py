@@ -12,11 +12,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 from transformers import TrainerCallback
 
+from hf_geo.checkpoints.compatibility import UnfitCheckpoint
 from hf_geo.evaluation.norms import recalibrate_norms
 
 from .arguments import GeoTrainingArguments
 from .norms import fresh_statistics
-from .resume import UnfitCheckpoint
 
 AVERAGED = "averaged_weights.safetensors"
 

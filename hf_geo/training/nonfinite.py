@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
+from hf_geo.checkpoints.store import checkpoints
 from hf_geo.optim import get_method, list_optimizers
 
 from .arguments import GeoTrainingArguments
-from .checkpoints import checkpoints
 
 logger = logging.getLogger(__name__)
 

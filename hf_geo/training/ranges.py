@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .options import LARGEST_SEED
+LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
 
 
 def _whole(least: int) -> tuple[Callable[[Any], bool], str]:

@@ -12,16 +12,16 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import Trainer, TrainerState
 
-from .checkpoints import STAGING, check_whole, checkpoints, fault, newest_whole, publish, rotate, tidy
-from .disk import first_of_all, refusal
-from .resume import UnfitCheckpoint
+from hf_geo.checkpoints.compatibility import UnfitCheckpoint
+from hf_geo.checkpoints.disk import first_of_all, refusal
+from hf_geo.checkpoints.store import STAGING, check_whole, checkpoints, fault, newest_whole, publish, rotate, tidy
 
 logger = logging.getLogger(__name__)
 _STATE = "trainer_state.json"
 
 
 class WholeCheckpoints(Trainer):
-    """A Trainer whose checkpoints are complete or not there (see `hf_geo.training.checkpoints`).
+    """A Trainer whose checkpoints are complete or not there (see `hf_geo.checkpoints.store`).
 
     transformers' own methods write into the staging folder, and when all processes have written, the first makes the
     checkpoint part of the run. Where a disk is full, read-only or over quota this is said in one sentence, training goes

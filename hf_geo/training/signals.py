@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 from transformers import Trainer
 
-from .checkpoints import checkpoints
+from hf_geo.checkpoints.store import checkpoints
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 _SAME_REQUEST = 1.0  # seconds

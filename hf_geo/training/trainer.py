@@ -14,6 +14,7 @@ from torch.optim.swa_utils import SWALR
 from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
+from hf_geo.checkpoints.compatibility import check_same_model, check_same_optimizer
 from hf_geo.optim import get_method, list_optimizers
 from hf_geo.optim.param_groups import undecayed_parameters
 from hf_geo.subspaces import Subspace, SubspaceConfig
@@ -26,7 +27,6 @@ from .loss import hand_over_loss
 from .nonfinite import FiniteTraining
 from .norms import RECALIBRATION_SAMPLES, some_samples
 from .optimizers import make_optimizer, measure_geometry, refuse_engine
-from .resume import check_same_model, check_same_optimizer
 from .saving import WholeCheckpoints
 from .signals import GracefulStop
 from .subspaces import SubspaceTraining

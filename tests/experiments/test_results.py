@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_geo.training.config import read_recipe
+from hf_geo.cli.config import read_recipe
 from tests.experiments.sweeps import Sweeps, load
 from tests.paths import REPOSITORY
 

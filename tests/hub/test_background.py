@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from hf_geo.checkpoints.store import fault
 from hf_geo.hub.background import BackgroundPush
-from hf_geo.training.checkpoints import fault
 from tests.hub.runs import write_run
 from tests.local_hub import LocalHub, Response
 from tests.scripts import TRAIN
@@ -56,7 +56,7 @@ def test_a_push_runs_beside_and_one_after_the_other(online, tmp_path) -> None:
 
 
 def test_a_refusal_ends_pushing_and_an_outage_does_not(online, tmp_path, monkeypatch, caplog) -> None:
-    monkeypatch.setattr("hf_geo.retries.WAITS", ())
+    monkeypatch.setattr("hf_geo.hub.retries.WAITS", ())
     one, two, three = folders(tmp_path, "one", "two", "three")
     pusher = BackgroundPush("ada/digits", token=online.write_token)
     online.fault = lambda request: Response.of({"error": "Down"}, 503) if "commit" in request.path else None

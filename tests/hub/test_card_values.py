@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_geo.hub.card import inline_code, plain_text
-from hf_geo.hub.report import RunReport, write_card, write_results
+from hf_geo.hub.card import inline_code, plain_text, write_card
+from hf_geo.runs.report import RunReport, write_results
 from tests.local_hub.cards import FRONT_MATTER, problems
 
 NASTY = [

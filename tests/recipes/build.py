@@ -11,12 +11,12 @@ import timm
 import torch
 
 from hf_geo import tasks
+from hf_geo.cli.config import parse_command_line
 from hf_geo.data.config import DataArguments
 from hf_geo.models.config import ModelArguments
 from hf_geo.optim import list_optimizers
 from hf_geo.subspaces import Subspace
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
-from hf_geo.training.config import parse_command_line
 from hf_geo.training.optimizers import make_optimizer
 from hf_geo.training.trainer import GeoTrainer
 

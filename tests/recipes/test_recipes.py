@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_geo.training.config import read_recipe
-from hf_geo.training.runs import default_output_dir
+from hf_geo.cli.config import read_recipe
+from hf_geo.runs.folder import default_output_dir
 from tests.local_hub import LocalHub
 from tests.recipes.every import FILES, VARIANTS, called, variants
 from tests.recipes.stand_ins import write_all

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_geo.training.checkpoints import checkpoints, fault, staged_whole
-from hf_geo.training.placing import COMPLETE
+from hf_geo.checkpoints.placing import COMPLETE
+from hf_geo.checkpoints.store import checkpoints, fault, staged_whole
 from tests.paths import REPOSITORY
 
 KILLS_A_RUN = 10

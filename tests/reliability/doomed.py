@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 
 import hf_geo.training.saving as saving
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.training.checkpoints import checkpoints
-from hf_geo.training.results import finish_result, save_where_there_is_room
+from hf_geo.checkpoints.results import finish_result, save_where_there_is_room
+from hf_geo.checkpoints.store import checkpoints
 from tests.training.problems import Points, make_problem
 
 UPDATES = 6

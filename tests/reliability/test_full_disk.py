@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.training.checkpoints import MANIFEST, checkpoints, fault
+from hf_geo.checkpoints.store import MANIFEST, checkpoints, fault
 from tests.reliability.faults import Between, Disk, limit_files
 from tests.scripts import script
 from tests.training.launching import launch_or_fail

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.training.checkpoints import checkpoints
+from hf_geo.checkpoints.store import checkpoints
 from hf_geo.training.nonfinite import NonFiniteTraining, NonFiniteUpdates, advice, all_finite
 from tests.optim.test_host_reads import HostReads
 from tests.scripts import script

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.training.checkpoints import checkpoints, fault
+from hf_geo.checkpoints.store import checkpoints, fault
 from hf_geo.training.signals import SIGNALS, Stopped
 from tests.training.launching import launch, launch_or_fail
 from tests.training.problems import flat, make_problem

@@ -10,6 +10,9 @@ from pathlib import Path
 COMPLETE = "_result"  # a new result until all of it has its place
 PARTIAL, _LINK = "_result.partial", "_result.link"
 REPLACED = ".replaced.json"  # inside the new result: what it takes the place of
+# What a finished run leaves besides its checkpoints: the result of the next run replaces these and nothing else.
+RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
+           "training_args.json", "subspace.safetensors", "subspace_config.json", "figures")  # fmt: skip
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from hf_geo import GeoTrainingArguments
+from hf_geo.cli.config import make_parser, parse_command_line, read_recipe
 from hf_geo.data.config import DataArguments
 from hf_geo.models.config import ModelArguments
 from hf_geo.training.arguments import RunArguments, SubspaceArguments
-from hf_geo.training.config import make_parser, parse_command_line, read_recipe
 from tests.recipes.every import FILES, called
 
 KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)

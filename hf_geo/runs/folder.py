@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from transformers import TrainerState
 
-from .checkpoints import checkpoints, discard, staged_whole
-from .placing import COMPLETE
+from hf_geo.checkpoints.placing import COMPLETE
+from hf_geo.checkpoints.store import checkpoints, discard, staged_whole
 
-# What a finished run leaves besides its checkpoints: the result of the next run replaces these and nothing else.
-RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
-           "training_args.json", "subspace.safetensors", "subspace_config.json", "figures")  # fmt: skip
 # Settings about this machine or this account, which say nothing about the model.
 PRIVATE = re.compile(
     "output_dir|logging_dir|run_name|project|resume_from_checkpoint|local_rank|push_to_hub|hub_.*|trackio_.*|.*_token"

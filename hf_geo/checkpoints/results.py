@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .disk import first_of_all, refusal
-from .placing import COMPLETE, PARTIAL, REPLACED, WEIGHTS, flush, names_of, place_result, sync_folder
-from .runs import RESULTS
+from .placing import COMPLETE, PARTIAL, REPLACED, RESULTS, WEIGHTS, flush, names_of, place_result, sync_folder
 
 logger = logging.getLogger(__name__)
 

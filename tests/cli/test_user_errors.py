@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hf_geo.training.user_errors import one_sentence_errors
+from hf_geo.cli.user_errors import one_sentence_errors
 from tests.paths import REPOSITORY
 
 
@@ -76,6 +76,6 @@ def test_no_error_and_an_exit_pass_through():
 
 
 def test_it_needs_no_heavy_import():
-    code = "import sys, hf_geo.training.user_errors; print({'torch', 'transformers', 'accelerate'} & set(sys.modules))"
+    code = "import sys, hf_geo.cli.user_errors; print({'torch', 'transformers', 'accelerate'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -8,8 +8,8 @@ from matplotlib.image import imread
 
 from hf_geo import GeoTrainingArguments
 from hf_geo.models.config import ModelArguments
-from hf_geo.training.figures import draw_geometry, draw_training_curves
-from hf_geo.training.runs import check_output_dir, hardware, public_settings, remove_checkpoints
+from hf_geo.runs.figures import draw_geometry, draw_training_curves
+from hf_geo.runs.folder import check_output_dir, hardware, public_settings, remove_checkpoints
 
 SHOWN = [
     ("/home/ada/net", "net"),

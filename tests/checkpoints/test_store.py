@@ -13,7 +13,8 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.training.checkpoints import (
+from hf_geo.checkpoints.compatibility import UnfitCheckpoint
+from hf_geo.checkpoints.store import (
     MANIFEST,
     STAGING,
     check_whole,
@@ -27,7 +28,6 @@ from hf_geo.training.checkpoints import (
     staged_whole,
     tidy,
 )
-from hf_geo.training.resume import UnfitCheckpoint
 from tests.training.problems import flat, make_problem
 
 POSITIONS = 200

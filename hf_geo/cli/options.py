@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
+from hf_geo.training.ranges import LARGEST_SEED
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from hf_geo.training.placing import COMPLETE, place_result
-from hf_geo.training.results import OutOfRoom, finish_result, save_result, save_where_there_is_room
+from hf_geo.checkpoints.placing import COMPLETE, place_result
+from hf_geo.checkpoints.results import OutOfRoom, finish_result, save_result, save_where_there_is_room
+from tests.checkpoints.test_store import CRASHING
 from tests.reliability.campaign import OLD, which_result, write_old_result
-from tests.training.test_checkpoints import CRASHING
 
 
 def write(folder: Path) -> None:
@@ -28,7 +28,7 @@ def test_saving_may_end_at_any_instant(tmp_path, monkeypatch, old: str | None, l
         def no_links(source: Path, target: Path) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-        monkeypatch.setattr("hf_geo.training.placing.os.link", no_links)
+        monkeypatch.setattr("hf_geo.checkpoints.placing.os.link", no_links)
 
     def prepare() -> None:
         shutil.rmtree(tmp_path)

@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from .disk import first_of_all, refusal
+from hf_geo.checkpoints.disk import first_of_all, refusal
 
 logger = logging.getLogger(__name__)
 _ASIDE = "_push-"  # and the step: in a run's folder, a name that is not pushed with it

@@ -19,9 +19,9 @@ from pathlib import Path
 import xxhash
 from safetensors import SafetensorError, safe_open
 
+from .compatibility import UnfitCheckpoint
 from .pickles import code_in
 from .placing import flush, sync_folder
-from .resume import UnfitCheckpoint
 
 logger = logging.getLogger(__name__)
 STAGING = "_staging"

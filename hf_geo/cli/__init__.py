@@ -1,0 +1,1 @@
+"""The command line: recipes, options, one-sentence errors, and checks before a run."""
