@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_geo.cli.options import at_least, device
+from hf_geo.cli.options import OptionParser, at_least, device
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.models.word_transformer import sinusoids
 
@@ -174,6 +174,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OptionParser(description=__doc__)
     add_arguments(parser)
     run(parser.parse_args())

@@ -18,7 +18,7 @@ import torch
 from benchmark_language import PeakMemory
 from torch import Tensor, nn
 
-from hf_geo.cli.options import at_least, device
+from hf_geo.cli.options import OptionParser, at_least, device
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.optim import create_optimizer, get_method, list_optimizers
 
@@ -180,6 +180,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OptionParser(description=__doc__)
     add_arguments(parser)
     run(parser.parse_args())

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 import hf_geo.models.cifar  # noqa: F401  (its names in timm)
-from hf_geo.cli.options import at_least, device
+from hf_geo.cli.options import OptionParser, at_least, device
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, walk
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
@@ -201,6 +201,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OptionParser(description=__doc__)
     add_arguments(parser)
     run(parser.parse_args())

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_geo.checkpoints.placing import place_result
+from hf_geo.cli.options import OptionParser
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.hub.push import push_folder, read_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="push.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(prog="push.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run")
     parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")

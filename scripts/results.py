@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.options import OptionParser
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.gather import as_table, check_runs, find_runs, only_recipe, read_published
@@ -30,12 +31,7 @@ KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrai
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     with one_sentence_errors("results.py"):
-        parser = argparse.ArgumentParser(
-            "results.py",
-            description=__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        parser = OptionParser("results.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("folders", nargs="+", metavar="FOLDER", help="Of runs, or of one sweep.")
         parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help="Where the recipes are.")
         options = parser.parse_args(argv)

@@ -11,7 +11,6 @@ checkpoints: the last weights are what is measured.
 """
 
 import argparse
-import difflib
 import importlib.util
 import json
 import sys
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from hf_geo.cli.config import make_parser, parse_command_line
+from hf_geo.cli.options import OptionParser, nearest
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.plan import SEED, VARIANT, Trial, as_number, grid, is_range, make_trial, read_list, words_of
@@ -73,12 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The sweep's own options, and the words that every trial is given."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         "sweep.py",
         "sweep.py --config FILE [--optims A,B] [--lrs X,Y] [--grid FIELD VALUE ...] [--OPTION_OF_TRAIN VALUE ...]",
         __doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--config", required=True, metavar="FILE", help="The recipe.")
@@ -110,12 +109,12 @@ def find_axes(options: argparse.Namespace) -> dict[str, list[str]]:
         for field, option in named.items()
         if getattr(options, option) is not None
     }
-    known = {action.dest for action in make_parser(KINDS)._actions if action.option_strings}
+    known = [action.dest for action in make_parser(KINDS)._actions if action.option_strings]
     for field, *values in options.grid:
         if field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
+            near = " or ".join(map(repr, nearest(field, known)))
             raise ValueError(
-                f"There is no field {field!r} to sweep over" + (f"; did you mean {near[0]!r}?" if near else ".")
+                f"There is no field {field!r} to sweep over" + (f"; did you mean {near}?" if near else ".")
             )
         if not values:
             raise ValueError(f"--grid {field} names no value, so there is nothing to try.")

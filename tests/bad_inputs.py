@@ -364,7 +364,7 @@ ROWS: dict[str, Row] = {
     "recipe with a Python object": recipe('model: !!python/object/apply:os.system ["touch executed"]', "python/object/apply", "write one `option: value` a line"),
     "recipe key misspelt": recipe("learning_rat: 1", "unknown option 'learning_rat'", "did you mean 'learning_rate'?"),
     "recipe key with a dash": recipe("learning-rate: 1", "unknown option 'learning-rate'", "did you mean 'learning_rate'?"),
-    "recipe key a number": recipe("1: 2", "unknown option 1", "--help lists them all"),
+    "recipe key a number": recipe("1: 2", "unknown option '1'", "--help lists them all"),
     "recipe key twice": recipe("seed: 1\nseed: 2", "'seed' is given twice", "write one `option: value` a line"),
     "recipe naming a recipe": recipe("config: other.yaml", "unknown option 'config'", "with `base: FILE`"),
     "recipe naming a variant": recipe("variant: x", "unknown option 'variant'", "give --variant on the command line"),
@@ -470,6 +470,7 @@ ROWS: dict[str, Row] = {
     # Pushing
     "push without token": train({"push_to_hub": "true", "hub_model_id": "ada/run"}, "no token to push to ada/run", "hf auth login"),
     "push to nowhere": train({"push_to_hub": "true", "hub_model_id": "a/b/c"}, "'a/b/c' cannot be a repository's name", "scripts/push.py"),
+    "pushing by half a word": push(["run", "ada/run", "--priv"], "unknown option --priv", "did you mean --private?"),
     "pushing nothing": push(["gone", "ada/run"], "no folder 'gone'", "give the output folder of a finished run"),
     "pushing an unfinished run": push([".", "ada/run"], "'.' is not the folder of a finished run", "it holds no model.safetensors"),
     "pushing without token": push(pushed("run", "ada/run"), "no token to push to ada/run", "hf auth login"),
@@ -480,7 +481,7 @@ ROWS: dict[str, Row] = {
     # Evaluating
     "evaluating an architecture": evaluate({"model": "resnet18"}, "'resnet18' names an architecture", "give a trained model's folder"),
     "evaluating nothing": evaluate({"model": None}, "required: --model", HELP),
-    "evaluating another option": evaluate({"position": 3}, "--position=3", HELP, needs=("line",)),
+    "evaluating another option": evaluate({"position": 3}, "--position=3", "did you mean --positions?", needs=("line",)),
     "positions in words": evaluate({"positions": "many"}, "not 'many'", "a whole number of at least 2", needs=("line",)),
     "one position": evaluate({"positions": 1}, "--positions", "a whole number of at least 2, not '1'", needs=("line",)),
     "evaluating empty batches": evaluate({"batch_size": 0}, "--batch_size", "a whole number of at least 1, not '0'", needs=("line",)),

@@ -2,18 +2,17 @@
 
 import argparse
 import dataclasses
-import difflib
 import json
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
 
-from .options import OptionParser
+from .options import OptionParser, nearest
+from .recipes import Word, meaning_of, read_recipe
 
 # --smoke: enough of a run to see that everything fits together.
 SMOKE = {
@@ -35,20 +34,6 @@ MAPPINGS = frozenset(TrainingArguments._VALID_DICT_FIELDS)
 
 class _Parser(OptionParser, HfArgumentParser):
     """Parses dataclasses as transformers does, and ends mistakes as this package does."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's plain types and nothing else; a key that is given twice is a mistake, not an override."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -76,7 +61,7 @@ def _set_placeholder(action: argparse.Action) -> None:
     action.metavar = {"int": "N", "float": "X", "string_to_bool": "BOOL"}.get(name, "TEXT")
 
 
-def make_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
+def make_parser(dataclass_types: Sequence[type], **kwargs: Any) -> _Parser:
     """A parser of all fields of `dataclass_types`, with `TrainingArguments` grouped under transformers' own headings."""
     parser = _Parser(dataclass_types, formatter_class=_HelpFormatter, **kwargs)
     for action in parser._actions:
@@ -107,62 +92,6 @@ def _transformers_headings() -> dict[str, str]:
     return {name: found.get(name, "Other training options") for name in names}
 
 
-def read_recipe(path: str | Path, variant: str | None = None) -> dict[str, Any]:
-    """The values of a recipe file: those of its `base:` file, then its own, then those of the chosen variant.
-
-    Args:
-        path: A YAML mapping of option names to values. `base:` names another file, relative to this one; `variants:`
-            maps names to further values.
-        variant: Which of the variants to apply.
-
-    Raises:
-        ValueError: The file is missing, not YAML or not a mapping; its bases form a cycle; the variant is unknown.
-    """
-    values, variants = _read_with_bases(Path(path), ())
-    if variant is None:
-        return values
-    if variant not in variants:
-        known = f"it has {', '.join(map(str, variants))}" if variants else "it has no variants"
-        raise ValueError(f"{path} has no variant {variant!r}: {known}.")
-    return {**values, **variants[variant]}
-
-
-def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    if path.resolve() in seen:
-        chain = " -> ".join(p.name for p in (*seen, path))
-        raise ValueError(f"The config files base themselves on each other: {chain}.")
-    values = _read_mapping(path)
-    base, variants = values.pop("base", None), values.pop("variants", None) or {}
-    for name, overrides in variants.items() if isinstance(variants, dict) else [("variants", variants)]:
-        if not isinstance(overrides, dict):
-            raise ValueError(f"{path}: the variant {name!r} is not a mapping of option names to values.")
-    if base is None:
-        return values, variants
-    if not isinstance(base, str):
-        raise ValueError(f"{path}: `base` is the name of another config file, not {base!r}.")
-    base_values, base_variants = _read_with_bases(path.parent / base, (*seen, path.resolve()))
-    return {**base_values, **values}, {**base_variants, **variants}
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise ValueError(
-            f"The config file {str(path)!r} cannot be read ({error.strerror or error}): give the path of a YAML file."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        problem = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise ValueError(
-            f"The config file {str(path)!r} is not YAML as a recipe needs it: {problem}; write one `option: value` a line."
-        ) from error
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"The config file {str(path)!r} holds no mapping of option names to values (such as `model: resnet18`)."
-        )
-    return values
-
-
 def _as_arguments(values: dict[str, Any], parser: argparse.ArgumentParser, source: str) -> list[str]:
     """A recipe's values as command-line words, so that argparse converts and checks them like any other."""
     known = {action.dest: action for action in parser._actions if action.option_strings and action.dest not in CHOICES}
@@ -176,10 +105,22 @@ def _as_arguments(values: dict[str, Any], parser: argparse.ArgumentParser, sourc
         if value is None:
             continue
         if isinstance(value, list):
-            words += [f"--{key}", *map(str, value)]
+            words += [f"--{key}", *(_as_text(item, known[key]) for item in value)]
         else:
-            words.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
+            words.append(f"--{key}={_as_text(value, known[key])}")
     return words
+
+
+def _as_text(value: Any, action: argparse.Action) -> str:
+    """A recipe's value as the command line would have it for this option."""
+    if isinstance(value, dict):
+        return json.dumps(meaning_of(value))
+    if not isinstance(value, Word):
+        return str(value)
+    # An option of "?" may stand alone as a switch, whatever else it takes.
+    if action.nargs == "?" or action.type in (int, float, string_to_bool):
+        return str(value.meaning)
+    return value.lower() if value.lower() in (action.choices or ()) else value
 
 
 def _instead_of(key: Any, known: list[str]) -> str:
@@ -188,8 +129,8 @@ def _instead_of(key: Any, known: list[str]) -> str:
         return ": a recipe names the one it builds on with `base: FILE`."
     if key in CHOICES:
         return f": give --{key} on the command line."
-    near = difflib.get_close_matches(str(key), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else " (train.py --help lists them all)."
+    near = nearest(str(key), known)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else " (train.py --help lists them all)."
 
 
 def _unfit(value: Any, action: argparse.Action) -> str | None:
@@ -198,8 +139,8 @@ def _unfit(value: Any, action: argparse.Action) -> str | None:
         if action.dest not in MAPPINGS:
             return "no mapping"
         try:
-            json.dumps(value)
-        except (TypeError, ValueError):
+            json.dumps(meaning_of(value))
+        except (TypeError, ValueError, RecursionError):
             return "a mapping of names to numbers, text, lists and mappings"
     elif isinstance(value, list):
         if action.nargs != "+":
@@ -249,9 +190,7 @@ def parse_command_line(
     command_line = sys.argv[1:] if argv is None else argv
     namespace, unknown = parser.parse_known_args(words + command_line)
     if unknown:
-        options = [s for action in parser._actions for s in action.option_strings]
-        near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
-        parser.error(f"unknown option {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
+        parser.refuse(unknown[0])
     found = []
     for kind in dataclass_types:
         names = {f.name for f in dataclasses.fields(kind) if f.init}

@@ -1,8 +1,9 @@
 """Command-line options that say what they take, and parsers whose mistakes say where to look. Needs no heavy import."""
 
 import argparse
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hf_geo.training.ranges import LARGEST_SEED
@@ -19,6 +20,55 @@ class OptionParser(argparse.ArgumentParser):
         message = re.sub(r"^argument (-[^/:]*)(?:/[^:]*)?: ", r"\1: ", message)
         joint = " " if message.endswith("?") else "; "
         super().error(f"{message.rstrip('.')}{joint}{self.prog} --help says what each option takes.")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """As argparse's, but names the nearest options to one that does not exist."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.refuse(unknown[0])
+        return found
+
+    def refuse(self, word: str) -> NoReturn:
+        """Exits as `error` does over a word of the command line that no option takes."""
+        option = word.partition("=")[0]
+        known = [
+            action.option_strings[0]
+            for action in self._actions
+            if action.help != argparse.SUPPRESS and action.option_strings
+        ]
+        near = nearest(option, known) if option.startswith("-") else []
+        self.error(f"unknown option {word}" + (f": did you mean {' or '.join(near)}?" if near else ""))
+
+
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The options, two at most, that somebody who wrote `name` may have meant.
+
+    Found in this order: by spelling where a letter or two differ, by initials (`lr`), by words that an option's words begin
+    with (`batch_size`), by spelling again, and by an option whose words are all in the name (`model_name`).
+
+    Args:
+        name: A name that is none of `known`.
+        known: Names of options, with or without leading dashes, in the order in which to prefer them.
+    """
+    plain = {option: option.lstrip("-").replace("-", "_") for option in known}
+    name = name.lstrip("-").replace("-", "_").lower()
+    words = name.split("_")
+
+    def spelt_alike(cutoff: float) -> list[str]:
+        close = difflib.get_close_matches(name, plain.values(), n=1, cutoff=cutoff)
+        return [option for option in known if plain[option] in close]
+
+    def begins_with(option: str) -> bool:
+        parts = iter(plain[option].split("_"))
+        return all(any(part.startswith(word) for part in parts) for word in words)
+
+    return (
+        spelt_alike(0.9)
+        or [option for option in known if "".join(part[:1] for part in plain[option].split("_")) == name][:1]
+        or [option for option in known if begins_with(option)][:2]
+        or spelt_alike(0.6)
+        or [option for option in known if set(plain[option].split("_")) <= set(words)][:2]
+    )
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -47,7 +47,7 @@ def persist(action: Callable[[], Result], doing: str) -> Result:
             given_up = wait is None or (attempt and _found_no_server(error))
             if given_up or pause > LONGEST_WAIT or not may_pass(error):
                 raise
-            logger.warning("%s: %s, trying again in %d s", doing.capitalize(), what_happened(error), pause)
+            logger.warning("%s: %s, trying again in %d s", doing[0].upper() + doing[1:], what_happened(error), pause)
             time.sleep(pause)
 
 

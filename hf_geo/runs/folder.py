@@ -36,7 +36,7 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
         ValueError: The folder holds a run already; there is nothing to resume from; the folder cannot be written.
     """
     folder = Path(output_dir)
-    if resume and resume.lower() in ("false", "no", "0"):
+    if resume and resume.lower() in ("false", "no", "off", "0"):
         resume = None
     if overwrite and resume:
         raise ValueError("--overwrite and --resume_from_checkpoint contradict each other: give one of them.")
@@ -66,7 +66,7 @@ def remove_checkpoints(output_dir: str | Path) -> None:
 
 
 def _checkpoint_to_resume(resume: str, found: bool, folder: Path) -> str | bool:
-    if resume.lower() in ("true", "yes", "1"):
+    if resume.lower() in ("true", "yes", "on", "1"):
         if not found:
             raise ValueError(
                 f"There is no checkpoint in {str(folder)!r} to resume from: start without --resume_from_checkpoint."

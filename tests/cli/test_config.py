@@ -55,6 +55,42 @@ def test_bases_and_variants(tmp_path) -> None:
     assert read_recipe(tmp_path / "a.yaml", "low") == {"optim": "sgd", "seed": 0}
 
 
+MEANT = [
+    ("eval_strategy: no", "eval_strategy", "no"),
+    ("save_strategy: No", "save_strategy", "no"),
+    ("logging_strategy: NO", "logging_strategy", "no"),
+    ("dataset: off", "dataset", "off"),
+    ("dataset_config: 1.10", "dataset_config", "1.10"),
+    ("dataset_config: 010", "dataset_config", "010"),
+    ("train_split: 1e3", "train_split", "1e3"),
+    ("label_names: [no, On, 1.10]", "label_names", ["no", "On", "1.10"]),
+    ("bf16: off", "bf16", False),
+    ("load_best_model_at_end: no", "load_best_model_at_end", False),
+    ("disable_tqdm: ON", "disable_tqdm", True),
+    ("seed: 0x10", "seed", 16),
+    ("max_train_samples: 1_000", "max_train_samples", 1000),
+    ("learning_rate: 1e-3", "learning_rate", 1e-3),
+    ("milestones: [1e0, 2]", "milestones", [1.0, 2.0]),
+    ("max_grad_norm: .5", "max_grad_norm", 0.5),
+    ("lr_scheduler_kwargs: {last: no, rates: [1e-3, 'off']}", "lr_scheduler_kwargs", {"last": False, "rates": [1e-3, "off"]}),
+    ("accelerator_config: {split_batches: off}", "accelerator_config", {"split_batches": False}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "option", "value"), MEANT, ids=[text for text, *_ in MEANT])
+@pytest.mark.parametrize("variant", ([], ["--variant", "on"]), ids=("plain", "variant"))
+def test_a_word_is_what_its_option_takes(tmp_path, text: str, option: str, value, variant: list[str]) -> None:
+    """YAML reads no, off and on as truth values, 010 as 8 and 1e-3 as text."""
+    write(tmp_path, a=f"variants:\n  on: {{{text}}}" if variant else text)
+    namespace = {}
+    for settings in parse("--config", tmp_path / "a.yaml", *variant)[:-1]:
+        namespace |= vars(settings)
+    found = namespace[option]
+    found = found if isinstance(found, dict | list) or not isinstance(value, dict) else vars(found)
+    assert {key: found[key] for key in value} == value if isinstance(value, dict) else found == value
+    assert isinstance(value, dict) or type(getattr(found, "value", found)) is type(value)
+
+
 def test_smoke_is_short(tmp_path) -> None:
     write(tmp_path, a="max_steps: 1000")
     _, data, *_, args, _ = parse("--config", tmp_path / "a.yaml", "--smoke", "--logging_steps", "2")
@@ -66,6 +102,10 @@ WRONG = [
     ("- 1\n- 2", "holds no mapping"),
     ("", "holds no mapping"),
     ("a: [1", "is not YAML"),
+    ("[a, b]: c", "found unhashable key"),
+    ("optim: sgd\n{a: b}: c", "found unhashable key"),
+    ("lr_scheduler_kwargs: &x {a: *x}", "'lr_scheduler_kwargs' takes a mapping of names"),
+    ("lr: 0.1", "unknown option 'lr'; did you mean 'learning_rate'?"),
     ("base: gone.yaml", r"gone.yaml' cannot be read \(No such file or directory\): give the path"),
     ("base: a.yaml", "a.yaml -> a.yaml"),
     ("base: [b.yaml]", r"`base` is the name of another config file, not \['b.yaml'\]"),
@@ -105,6 +145,12 @@ def test_missing_file_and_unknown_variant(tmp_path) -> None:
     ("words", "message"),
     [
         (["--optm", "sgd"], "unknown option --optm: did you mean --optim?"),
+        (["--lr", "0.1"], "unknown option --lr: did you mean --learning_rate?"),
+        (["--lr=0.1"], "unknown option --lr=0.1: did you mean --learning_rate?"),
+        (["--batch-size", "8"], "unknown option --batch-size: did you mean --per_device_train_batch_size or"),
+        (["--epochs", "3"], "did you mean --num_train_epochs?"),
+        (["--model_name_or_path", "x"], "did you mean --model?"),
+        (["--learning", "0.1"], "unknown option --learning: did you mean --learning_rate?"),
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["--variant", "x"], "give --config too"),
         (["stray"], "unknown option stray"),

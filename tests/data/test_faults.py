@@ -17,7 +17,7 @@ waits = []
 time.sleep = lambda seconds: waits.append(seconds) if seconds > 0.05 else None
 import datasets
 from huggingface_hub import close_session, constants
-from hf_geo import retries
+from hf_geo.hub import retries
 from hf_geo.data.sources import open_source
 from pathlib import Path
 home = Path(constants.HF_HUB_CACHE)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_geo.hub.retries import persist
 from tests.hub.runs import fingerprint, write_run
 from tests.local_hub import FaultAtEachRequest, LocalHub, Response
 from tests.local_hub.faults import LASTING, PASSING, RETRY_AFTER
@@ -16,7 +17,7 @@ waits = []
 time.sleep = waits.append
 from pathlib import Path
 from huggingface_hub import get_session
-from hf_geo import retries
+from hf_geo.hub import retries
 from hf_geo.hub.push import push_folder
 retries.persist(lambda: None, "nothing")
 assert get_session().timeout.read == retries.SILENCE
@@ -115,3 +116,16 @@ def test_a_hub_that_stays_away_is_given_up_after_a_minute_with_the_command(hub, 
     message, waits = told["out-2"]
     assert "error 429 (Slow down)" in message and not waits  # nobody waits for a day
     assert fingerprint(run).keys() == before.keys()
+
+
+def test_what_is_tried_again_is_called_by_its_name(monkeypatch, caplog):
+    answers = iter([ConnectionResetError(), "there"])
+
+    def act():
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert persist(act, "pushing to Ada/MyModel") == "there"
+    assert caplog.messages[0].startswith("Pushing to Ada/MyModel: ")

@@ -1,0 +1,115 @@
+"""Recipes: YAML files of option values, which build on one another and have variants."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class Word(str):
+    """A plain word that YAML reads as something else: `no` (false), `1e-3`, `010` (8), `1.10`.
+
+    An option that takes text takes it as it stands in the file; numbers, switches and mappings take its meaning.
+    """
+
+    meaning: bool | int | float
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types and nothing else. Keys are text, and one that is given twice is a mistake, not an override."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+            if key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+    def construct_word(self, node: yaml.ScalarNode) -> Any:
+        meaning = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+        if str(meaning).lower() == node.value.lower():
+            return meaning
+        word = Word(node.value)
+        word.meaning = meaning
+        return word
+
+
+for _kind in ("bool", "int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_word)
+# YAML 1.1, which PyYAML reads, takes 1e-3 for text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_recipe(path: str | Path, variant: str | None = None) -> dict[str, Any]:
+    """The values of a recipe file: those of its `base:` file, then its own, then those of the chosen variant.
+
+    Args:
+        path: A YAML mapping of option names to values. `base:` names another file, relative to this one; `variants:`
+            maps names to further values.
+        variant: Which of the variants to apply.
+
+    Raises:
+        ValueError: The file is missing, not YAML or not a mapping; its bases form a cycle; the variant is unknown.
+    """
+    values, variants = _read_with_bases(Path(path), ())
+    if variant is None:
+        return values
+    if variant not in variants:
+        known = f"it has {', '.join(map(str, variants))}" if variants else "it has no variants"
+        raise ValueError(f"{path} has no variant {variant!r}: {known}.")
+    return {**values, **variants[variant]}
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    if path.resolve() in seen:
+        chain = " -> ".join(p.name for p in (*seen, path))
+        raise ValueError(f"The config files base themselves on each other: {chain}.")
+    values = _read_mapping(path)
+    base, variants = values.pop("base", None), values.pop("variants", None) or {}
+    for name, overrides in variants.items() if isinstance(variants, dict) else [("variants", variants)]:
+        if not isinstance(overrides, dict):
+            raise ValueError(f"{path}: the variant {name!r} is not a mapping of option names to values.")
+    if base is None:
+        return values, variants
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: `base` is the name of another config file, not {base!r}.")
+    base_values, base_variants = _read_with_bases(path.parent / base, (*seen, path.resolve()))
+    return {**base_values, **values}, {**base_variants, **variants}
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ValueError(
+            f"The config file {str(path)!r} cannot be read ({error.strerror or error}): give the path of a YAML file."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        problem = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ValueError(
+            f"The config file {str(path)!r} is not YAML as a recipe needs it: {problem}; write one `option: value` a line."
+        ) from error
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"The config file {str(path)!r} holds no mapping of option names to values (such as `model: resnet18`)."
+        )
+    return values
+
+
+def meaning_of(value: Any) -> Any:
+    """The contents of a mapping with each `Word` as YAML reads it."""
+    if isinstance(value, dict):
+        return {key: meaning_of(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [meaning_of(item) for item in value]
+    return value.meaning if isinstance(value, Word) else value
