@@ -7,23 +7,43 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ._span import Holders, find_holders, plain_name
 from .config import SubspaceConfig
 from .draws import draw_generator
 
 Weights = Mapping[str, Tensor] | str | PathLike
 
 
+def choose_parameters(model: nn.Module, config: SubspaceConfig) -> list[Holders]:
+    """The trainable parameters of a plain model that the settings select.
+
+    Raises:
+        ValueError: There is none, or none that the regularizer, if it is wanted, could be taken of.
+    """
+    trainable = [held for parameter, held in find_holders(model).items() if parameter.requires_grad]
+    chosen = [held for held in trainable if any(config.selects(name) for name in held.names)]
+    if not chosen:
+        what = f"matches parameters={config.parameters!r}" if trainable else "requires a gradient"
+        raise ValueError(f"No parameter of the model {what}, so there is nothing to span (frozen ones never are).")
+    if config.beta > 0 and all(held.parameter.ndim < 2 for held in chosen):
+        raise ValueError(
+            f"No parameter that parameters={config.parameters!r} selects has two or more axes, "
+            "so there is nothing to regularize: set beta to 0."
+        )
+    return chosen
+
+
 def initial_points(
-    first: dict[str, Tensor],
+    chosen: list[Holders],
     config: SubspaceConfig,
     model_init: Callable[[], nn.Module] | None,
     given: Mapping[int, Weights],
     seed: int,
 ) -> list[dict[str, Tensor]]:
-    """Values of every control point, one dict of tensors (names as in `first`) each.
+    """Values of every control point, one dict of tensors by the parameters' first names each.
 
     Args:
-        first: The model's own tensors: control point 0 unless that is given.
+        chosen: The parameters to span; their values are control point 0 unless that is given.
         config: The subspace's settings.
         model_init: Makes a model whose weights become a control point.
         given: State dicts, or files or folders that hold one, by the number of their point.
@@ -32,9 +52,10 @@ def initial_points(
     Raises:
         ValueError: A given point does not fit the model; two points are equal.
     """
+    first = {held.names[0]: held.parameter.detach() for held in chosen}
+    padding_rows = {held.names[0]: held.padding_rows for held in chosen}
     for index in given:
-        if index not in range(config.num_points):
-            raise ValueError(f"A {config.kind} of {config.num_points} points has no control point {index!r}.")
+        config.check_point(index)
     points: list[dict[str, Tensor] | None] = [None] * config.num_points
     for index, weights in given.items():
         points[index] = _matching(_read(weights), first, f"control point {index}")
@@ -48,7 +69,10 @@ def initial_points(
         if model_init is not None:
             points[index] = _matching(_run(model_init, generator), first, f"model_init's control point {index}")
         else:
-            points[index] = {name: _jittered(value, config.jitter, generator) for name, value in points[0].items()}
+            points[index] = {
+                name: _jittered(value, config.jitter, generator, padding_rows[name])
+                for name, value in points[0].items()
+            }
     if ends_only:
         # Between two trained networks the curve starts as the segment that joins them.
         points[1] = {name: value.lerp(points[2][name], 0.5) for name, value in points[0].items()}
@@ -62,9 +86,11 @@ def _run(model_init: Callable[[], nn.Module], generator: torch.Generator) -> dic
         return model_init().state_dict()
 
 
-def _jittered(value: Tensor, jitter: float, generator: torch.Generator) -> Tensor:
+def _jittered(value: Tensor, jitter: float, generator: torch.Generator, padding_rows: list[int]) -> Tensor:
     scale = value.abs().square().mean().sqrt()
     noise = torch.randn(value.shape, dtype=value.dtype, generator=generator).to(value.device)
+    for row in padding_rows:
+        noise[row] = 0  # no gradient would ever take it off again
     return value + noise * (jitter * scale)
 
 
@@ -86,16 +112,18 @@ def _read(weights: Weights) -> Mapping[str, Tensor]:
 
 def _matching(weights: Mapping[str, Tensor], first: dict[str, Tensor], what: str) -> dict[str, Tensor]:
     found = {}
-    fronts = {name.partition(".")[0] for name in first}
-    if len(fronts) == 1 and not any(name in weights for name in first):
+    weights = {plain_name(name): value for name, value in weights.items()}
+    names = {name: plain_name(name) for name in first}
+    fronts = {name.partition(".")[0] for name in names.values()}
+    if len(fronts) == 1 and not any(name in weights for name in names.values()):
         # Saved without the wrapper that is around the network here, as transformers has one around timm's.
         weights = {f"{front}.{name}": value for front in fronts for name, value in weights.items()}
     for name, own in first.items():
-        if name not in weights:
+        if names[name] not in weights:
             raise ValueError(
                 f"The weights of {what} have no {name!r}, which the model has: give one of the same network."
             )
-        value = weights[name].detach()
+        value = weights[names[name]].detach()
         if value.shape != own.shape:
             raise ValueError(
                 f"{name!r} has shape {tuple(value.shape)} in {what} and {tuple(own.shape)} in the model: "

@@ -1,11 +1,14 @@
 """How one tensor of a module becomes a combination of control points: `torch.nn.utils.parametrize`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from ._export import fold_when_exported
 
 
 def combine(points: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
@@ -48,14 +51,14 @@ class Combination(nn.Module):
 
     def forward(self, *points: Tensor) -> Tensor:
         if hasattr(points[0], "full_tensor"):
-            points = [_gathered(point) for point in points]
+            points = [_gathered_in_graph(point) for point in points]
         weights, device = self.weights, points[0].device
         if weights[0].device != device:  # the model has moved since the position was set
             weights = [weight.to(device) for weight in weights]
         return combine(points, weights)
 
 
-def _gathered(point: Tensor) -> Tensor:
+def _gathered_in_graph(point: Tensor) -> Tensor:
     """The whole of a control point that is read while it is sharded, as by a tied layer of another FSDP2 group.
 
     Processes run on different samples, so its gradient is averaged over them, as FSDP2 averages the others.
@@ -63,6 +66,13 @@ def _gathered(point: Tensor) -> Tensor:
     from torch.distributed.tensor import Partial
 
     return point.full_tensor(grad_placements=[Partial("avg")] * point.device_mesh.ndim)
+
+
+def gathered(value: Any) -> Any:
+    """The whole of a sharded tensor, a tensor without its graph, and whatever is no tensor (an extra state) as it is."""
+    if hasattr(value, "full_tensor"):
+        value = value.full_tensor()
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 class Tied(nn.Module):
@@ -108,6 +118,16 @@ class Span:
         return [getattr(held, f"original{i}") for i in range(held.ntensors)]
 
     @property
+    def weights_dtype(self) -> torch.dtype:
+        """Of the coefficients: float32 beside half precision, as 0.3 is no bfloat16."""
+        return torch.promote_types(self.first.real.dtype, torch.float32)
+
+    def combined(self, weights: Sequence[Tensor]) -> Tensor:
+        """The whole tensor at given coefficients, without a graph."""
+        points = [gathered(point) for point in self.points]
+        return combine(points, [weight.to(points[0].device, self.weights_dtype) for weight in weights])
+
+    @property
     def _list(self) -> parametrize.ParametrizationList:
         return self.module.parametrizations[self.tensor_name]
 
@@ -127,9 +147,7 @@ def find_spans(model: nn.Module) -> list[Span]:
     spans: dict[tuple[int, str], Span] = {}
     ties: list[tuple[str, Tied]] = []
     for path, module in model.named_modules(remove_duplicate=False):
-        if not parametrize.is_parametrized(module):
-            continue
-        for tensor_name, held in module.parametrizations.items():
+        for tensor_name, held in _own_parametrizations(module).items():
             name = f"{path}.{tensor_name}".lstrip(".")
             if isinstance(held[0], Combination):
                 spans.setdefault((id(module), tensor_name), Span(module, tensor_name)).names.append(name)
@@ -139,6 +157,20 @@ def find_spans(model: nn.Module) -> list[Span]:
         module, tensor_name = tied._owner
         spans[id(module), tensor_name].names.append(name)
     return list(spans.values())
+
+
+def _own_parametrizations(module: nn.Module) -> Mapping[str, parametrize.ParametrizationList]:
+    """A module's parametrizations, without those of a module inside it that it forwards unknown attributes to.
+
+    `parametrize.is_parametrized` takes such a wrapper (PEFT's `ModulesToSaveWrapper`, a compiled module) for parametrized.
+    """
+    own = module._modules.get("parametrizations")
+    return own if isinstance(own, nn.ModuleDict) else {}
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name without the part that `torch.compile` puts into it."""
+    return name.replace("_orig_mod.", "")
 
 
 def check_plain(model: nn.Module) -> None:
@@ -151,8 +183,15 @@ def check_plain(model: nn.Module) -> None:
 class Holders:
     """Where a plain model holds one parameter: its names and the (module, attribute) places, the owner's first."""
 
+    parameter: nn.Parameter
     names: list[str] = field(default_factory=list)
     places: list[tuple[nn.Module, str]] = field(default_factory=list)
+
+    @property
+    def padding_rows(self) -> list[int]:
+        """Rows of an embedding that no gradient reaches, as they stand for padding."""
+        rows = [getattr(module, "padding_idx", None) for module, tensor_name in self.places if tensor_name == "weight"]
+        return [row for row in rows if row is not None]
 
 
 def find_holders(model: nn.Module) -> dict[nn.Parameter, Holders]:
@@ -160,7 +199,7 @@ def find_holders(model: nn.Module) -> dict[nn.Parameter, Holders]:
     found: dict[nn.Parameter, Holders] = {}
     for path, module in model.named_modules():
         for tensor_name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            holders = found.setdefault(parameter, Holders())
+            holders = found.setdefault(parameter, Holders(parameter))
             holders.names.append(f"{path}.{tensor_name}".lstrip("."))
             holders.places.append((module, tensor_name))
     return found
@@ -168,10 +207,14 @@ def find_holders(model: nn.Module) -> dict[nn.Parameter, Holders]:
 
 def add_points(holders: list[Holders], points: list[dict[str, Tensor]]) -> None:
     """Replaces every parameter of `holders` by its combination of `points` (dicts by the parameter's first name)."""
-    for module in {module for held in holders for module, _ in held.places}:
-        if parametrize.is_parametrized(module):
+    classes = {module: type(module) for held in holders for module, _ in held.places}
+    for module, cls in classes.items():
+        if _own_parametrizations(module):
             # Its class, which gets a property below, may be shared with deep copies of the module.
-            module.__class__ = type(type(module).__name__, (type(module),), {})
+            module.__class__ = type(cls.__name__, (cls,), {})
+        else:
+            # torch would add to the parametrizations of a module inside this one if it forwards attributes to that.
+            module._modules["parametrizations"] = None
     rows: dict[int, int] = {}
     for held in holders:
         (module, tensor_name), *ties = held.places
@@ -180,3 +223,9 @@ def add_points(holders: list[Holders], points: list[dict[str, Tensor]]) -> None:
         parametrize.register_parametrization(module, tensor_name, combination)
         for other, other_name in ties:
             parametrize.register_parametrization(other, other_name, Tied(module, tensor_name))
+        for place, name in held.places:
+            place.parametrizations[name].register_state_dict_post_hook(fold_when_exported)
+    for module, cls in classes.items():
+        # As transformers writes them into a configuration, and copies the source file of code that is not its own.
+        for attribute in ("__name__", "__qualname__", "__module__"):
+            setattr(type(module), attribute, getattr(cls, attribute))

@@ -73,3 +73,8 @@ class SubspaceConfig:
     def selects(self, name: str) -> bool:
         """Whether the parameter of this name gets control points, if it is trainable."""
         return self.parameters in ("all", "trainable") or re.search(self.parameters, name) is not None
+
+    def check_point(self, index: int) -> None:
+        """Raises `ValueError` if there is no control point of this number."""
+        if index not in range(self.num_points):
+            raise ValueError(f"A {self.kind} of {self.num_points} points has no control point {index!r}.")

@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 def squared_cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Squared cosine of two points, each a list of tensors taken as one long vector (0 where one of them is zero).
 
-    Right for DTensors (every process gets the value of the whole point). Half precision is summed in float32.
+    Right for DTensors (every process gets the value of the whole point). Half precision is summed in float32; a complex
+    number counts as the pair of its parts.
 
     Args:
         first: Tensors of one point.
@@ -43,6 +44,8 @@ def _sharded_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tens
 
 
 def _wide(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 

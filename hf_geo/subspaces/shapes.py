@@ -42,6 +42,16 @@ class Shape:
         weights = torch.empty((*rows, num_points), dtype=torch.float64, device=device).exponential_(generator=generator)
         return weights / weights.sum(-1, keepdim=True)
 
+    def draw_pair(self, num_points: int, generator: torch.Generator | None) -> tuple[int, int]:
+        """Draws one of the pairs for the regularizer; nothing is drawn where there is only one."""
+        pairs = self.pairs(num_points)
+        device = generator.device if generator is not None else "cpu"
+        return (
+            pairs[int(torch.randint(len(pairs), (), generator=generator, device=device))]
+            if len(pairs) > 1
+            else pairs[0]
+        )
+
     def centre(self, num_points: int) -> Tensor:
         """The middle of a line or curve, equal weights of a simplex."""
         value = 0.5 if self.along else [1 / num_points] * num_points

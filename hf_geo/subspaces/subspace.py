@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from . import _files
-from ._points import Weights, initial_points
-from ._span import Span, add_points, check_plain, combine, find_holders, find_spans
+from ._loading import add_saved_points
+from ._points import Weights, choose_parameters, initial_points
+from ._span import Span, add_points, check_plain, find_spans, gathered
+from ._state import collect_for_saving, plain_state_dict
 from .config import SubspaceConfig
 from .regularizer import squared_cosine
 from .shapes import check_sum
@@ -28,9 +30,7 @@ class Subspace:
 
     Differs from the authors' code: any module, not convolutions and batch norms alone; the regularizer covers every
     spanned weight with two or more axes; points are numbered along a curve; draws are keyed, so that a resumed run
-    repeats them.
-
-    Reference: Wortsman et al. 2021, "Learning Neural Network Subspaces", arXiv 2102.10472.
+    repeats them. Reference: Wortsman et al. 2021, "Learning Neural Network Subspaces", arXiv 2102.10472.
 
     Example:
         >>> subspace = Subspace.attach(model, SubspaceConfig(kind="line"), model_init=make_model)
@@ -43,11 +43,15 @@ class Subspace:
         ...     loss.backward(); optimizer.step(); optimizer.zero_grad()
         >>> subspace.set_centre()
 
+    What transformers', PEFT's or huggingface_hub's `save_pretrained` and timm's `save_for_hf` write is the plain network
+    at the current position, which opens without this package; `save` writes all control points. Any other state dict has
+    the control points, those in the checkpoints of a transformers Trainer included.
+
     Two positions may share a backward pass, except under gradient checkpointing, which runs `forward` again at the
     position of that time: there, call `backward` before the next position.
 
     Args:
-        model: A model that `attach` has been called on, or a deep copy of one; at the centre from now on.
+        model: One that `attach` has been called on, or a deep copy of it; at the centre from now on.
         config: The settings it was attached with.
     """
 
@@ -99,19 +103,8 @@ class Subspace:
                 not fit the model.
         """
         check_plain(model)
-        trainable = {p: held for p, held in find_holders(model).items() if p.requires_grad}
-        chosen = {p: held for p, held in trainable.items() if any(config.selects(name) for name in held.names)}
-        if not chosen:
-            what = f"matches parameters={config.parameters!r}" if trainable else "requires a gradient"
-            raise ValueError(f"No parameter of the model {what}, so there is nothing to span (frozen ones never are).")
-        if config.beta > 0 and all(p.ndim < 2 for p in chosen):
-            raise ValueError(
-                f"No parameter that parameters={config.parameters!r} selects has two or more axes, "
-                "so there is nothing to regularize: set beta to 0."
-            )
-        first = {held.names[0]: parameter.detach() for parameter, held in chosen.items()}
-        values = initial_points(first, config, model_init, points or {}, seed)
-        add_points(list(chosen.values()), values)
+        chosen = choose_parameters(model, config)
+        add_points(chosen, initial_points(chosen, config, model_init, points or {}, seed))
         return cls(model, config)
 
     @property
@@ -160,7 +153,7 @@ class Subspace:
         with torch.inference_mode(False):
             placed: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
             for span in self._spans:
-                where, held = (span.first.device, _dtype(span.first)), span.combination
+                where, held = (span.first.device, span.weights_dtype), span.combination
                 if where not in placed:
                     placed[where] = _rows(coefficients.detach().to(*where, copy=True))
                 rows = placed[where]
@@ -196,12 +189,9 @@ class Subspace:
             A tensor without axes, to be added to the loss with the factor `config.beta`.
         """
         if pair is None:
-            pairs = self.config.shape.pairs(self.config.num_points)
-            device = generator.device if generator is not None else "cpu"
-            drawn = torch.randint(len(pairs), (), generator=generator, device=device) if len(pairs) > 1 else 0
-            pair = pairs[int(drawn)]
+            pair = self.config.shape.draw_pair(self.config.num_points, generator)
         for index in pair:
-            self._check_index(index)
+            self.config.check_point(index)
         points = [span.points for span in self._spans if span.first.ndim >= 2]
         return squared_cosine(*([point[index] for point in points] for index in pair))
 
@@ -211,8 +201,8 @@ class Subspace:
         Buffers and parameters without control points are the model's. Tensors share memory with the model, except
         that sharded ones are gathered (then every process has to call this).
         """
-        self._check_index(index)
-        return self._plain(lambda span: _gathered(span.points[index]))
+        self.config.check_point(index)
+        return plain_state_dict(self.model, self._spans, lambda span: gathered(span.points[index]))
 
     def folded_state_dict(self, position: Position | None = None) -> dict[str, Tensor]:
         """The plain model's state dict at a position (the current one when not given), as `point_state_dict`.
@@ -222,25 +212,26 @@ class Subspace:
         rows = None if position is None else _rows(self._coefficients_at(position))
 
         def value(span: Span) -> Tensor:
-            points = [_gathered(point) for point in span.points]
-            held = span.combination
-            weights = held.weights if rows is None else rows[held.row if len(rows) > 1 else 0]
-            return combine(points, [w.to(points[0].device, _dtype(points[0])) for w in weights])
+            row = span.combination.row
+            return span.combined(span.combination.weights if rows is None else rows[row if len(rows) > 1 else 0])
 
-        return self._plain(value)
+        return plain_state_dict(self.model, self._spans, value)
 
     def save(self, folder: str | PathLike) -> None:
         """Writes `subspace_config.json` and `subspace.safetensors`: every control point and the model's buffers.
 
-        When parameters are sharded every process has to call this, and the first writes.
+        What modules return from `get_extra_state` is not written. When parameters are sharded every process has to call
+        this, and the first writes.
         """
-        _files.save(self, folder)
+        saved = collect_for_saving(self.model, self._spans, self.config, self.layer_names)
+        if saved is not None:
+            _files.write(saved, folder)
 
     @classmethod
     def load(cls, folder: str | PathLike, model: nn.Module) -> "Subspace":
         """Attaches a saved subspace to a plain model of the same architecture, bit for bit.
 
-        Parameters without control points stay the model's own.
+        Parameters without control points and extra states stay the model's own.
 
         Args:
             folder: What `save` wrote to, or the id of a Hub repository that has the two files.
@@ -250,7 +241,9 @@ class Subspace:
             ValueError: The subspace is of another architecture (the message names the first mismatch), or its files are
                 missing or damaged.
         """
-        return _files.load(cls, folder, model)
+        check_plain(model)
+        saved = _files.read(folder)
+        return cls(add_saved_points(saved, model, folder), saved.config)
 
     def _coefficients_at(self, position: Position | None) -> Tensor:
         shape, config = self.config.shape, self.config
@@ -260,29 +253,7 @@ class Subspace:
         shape.check(position, config.num_points, len(self.layer_names) if config.layerwise else None)
         return shape.coefficients(position)
 
-    def _check_index(self, index: int) -> None:
-        if index not in range(self.config.num_points):
-            raise ValueError(f"A {self.config.kind} of {self.config.num_points} points has no control point {index!r}.")
-
-    def _plain(self, value: Callable[[Span], Tensor]) -> dict[str, Tensor]:
-        spanned = {name for span in self._spans for name in span.point_names}
-        state = {name: _gathered(t) for name, t in self.model.state_dict().items() if name not in spanned}
-        with torch.no_grad():
-            for span in self._spans:
-                # One tensor under all of a tied tensor's names, as in the plain model.
-                state.update(dict.fromkeys(span.names, value(span)))
-        return state
-
 
 def _rows(coefficients: Tensor) -> list[tuple[Tensor, ...]]:
     """The weights of each layer's points, or of all layers' alike."""
     return [row.unbind() for row in coefficients.unbind()] if coefficients.ndim == 2 else [coefficients.unbind()]
-
-
-def _gathered(tensor: Tensor) -> Tensor:
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach()
-
-
-def _dtype(point: Tensor) -> torch.dtype:
-    # Coefficients keep float32 beside half precision weights (0.3 is no bfloat16).
-    return torch.promote_types(point.real.dtype, torch.float32)

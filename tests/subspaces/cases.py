@@ -157,6 +157,21 @@ class Recurrent(nn.Module):
         return self.lstm(x)[0]
 
 
+class Spectral(nn.Module):
+    """Complex weights in both precisions, and a complex buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(5, 5, dtype=torch.complex64))
+        self.second = nn.Parameter(torch.randn(5, dtype=torch.complex128))
+        self.out = nn.Linear(8, 2)
+        self.register_buffer("shift", torch.randn(5, dtype=torch.complex128))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(x) @ self.first * self.second + self.shift
+        return self.out(torch.fft.irfft(spectrum, n=8).float())
+
+
 @dataclass(frozen=True)
 class Network:
     """A module and an input for it."""
@@ -188,5 +203,6 @@ NETWORKS = (
     Network("encoder", _encoder, lambda: torch.randn(2, 3, 8)),
     Network("recurrent", Recurrent, lambda: torch.randn(2, 3, 4)),
     Network("weight_norm", _weight_normed, lambda: torch.randn(3, 4)),
+    Network("complex", Spectral, lambda: torch.randn(3, 8)),
     Network("transposed", lambda: nn.Sequential(nn.ConvTranspose1d(3, 4, 2), nn.PReLU()), lambda: torch.randn(2, 3, 5)),
 )

@@ -20,14 +20,25 @@ BETA = 5.0
 POSITION = [0.2, 0.3, 0.5]
 
 
-class Normed(nn.Sequential):
-    """Rows that do not divide by two, and a norm layer."""
+class Rotation(nn.Module):
+    """A complex weight."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Linear(7, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3))
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 5, dtype=torch.complex128))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + 0j).matmul(self.weight).real
 
 
-PARTS = {"normed": ("0",)}  # groups of their own beside the root's
+class Normed(nn.Sequential):
+    """Rows that do not divide by two, a norm layer, and a complex weight (FSDP2 wants one dtype in a group)."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(7, 5), nn.LayerNorm(5), nn.Tanh(), Rotation(), nn.Linear(5, 3))
+
+
+PARTS = {"normed": ("0", "3")}  # groups of their own beside the root's
 NETWORKS = {"normed": Normed, "tied": TiedLanguageModel, "convolutions": GoldenNetwork}
 
 

@@ -67,6 +67,32 @@ def test_a_wrapper_around_the_network_makes_no_difference(tmp_path: Path) -> Non
         assert any("parametrizations" in n for n, _ in model.named_parameters())
 
 
+class _Scaled(nn.Linear):
+    """A layer with a state that is no tensor, as quantizers have."""
+
+    scale = 1.0
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_extra_states_are_passed_on_and_stay_the_models_own_when_a_subspace_is_loaded(tmp_path: Path) -> None:
+    model, plain, other = (nn.Sequential(_Scaled(4, 4), nn.Linear(4, 2)) for _ in range(3))
+    subspace = Subspace.attach(model, SubspaceConfig())
+    model[0].scale, other[0].scale = 3.0, 5.0
+    for state in (subspace.folded_state_dict(0.3), subspace.point_state_dict(1)):
+        plain[0].scale = 1.0
+        plain.load_state_dict(state)
+        assert plain[0].scale == 3.0
+    subspace.save(tmp_path)
+    loaded = Subspace.load(tmp_path, other)
+    assert torch.equal(loaded.point_state_dict(1)["0.weight"], state["0.weight"])
+    assert other[0].scale == 5.0
+
+
 def test_fixed_ends_stay_fixed(tmp_path: Path) -> None:
     Subspace.attach(GoldenNetwork(), SubspaceConfig("curve", fixed_ends=True)).save(tmp_path)
     fresh = GoldenNetwork()

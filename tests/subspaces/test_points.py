@@ -1,6 +1,7 @@
 """Where control points come from."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,32 @@ def test_jitter_is_relative_to_each_tensor() -> None:
             assert offset.item() == pytest.approx(0.2, rel=0.01)
         assert torch.equal(state["2.bias"], torch.zeros(2))
     assert not torch.equal(later[0]["0.weight"], later[1]["0.weight"])
+
+
+class _TiedPadding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4, padding_idx=-1)
+        self.decoder = nn.Linear(4, 9, bias=False)
+        self.decoder.weight = self.embedding.weight
+
+
+@pytest.mark.parametrize(
+    ("make", "row"),
+    [
+        (lambda: nn.Sequential(nn.Embedding(9, 4, padding_idx=2)), 2),
+        (lambda: nn.Sequential(nn.EmbeddingBag(9, 4, padding_idx=0)), 0),
+        (_TiedPadding, 8),
+    ],
+    ids=["embedding", "bag", "tied"],
+)
+def test_the_padding_row_is_the_same_at_every_position(make: Callable[[], nn.Module], row: int) -> None:
+    subspace = Subspace.attach(make(), SubspaceConfig("simplex", 3))
+    (first,), *later = ([state[name] for name in state][:1] for state in states(subspace))
+    others = [index for index in range(9) if index != row]
+    for (point,) in later:
+        assert torch.equal(point[row], torch.zeros(4))
+        assert (point[others] != first[others]).all()
 
 
 def test_given_points_are_copied_from_memory_and_from_files(tmp_path: Path) -> None:

@@ -24,9 +24,19 @@ def test_value_is_numpys(dtype: torch.dtype, tolerance: float) -> None:
     assert squared_cosine(first, second).item() == pytest.approx(expected, abs=tolerance)
 
 
-def test_gradient_is_that_of_finite_differences() -> None:
-    first, second = _vectors()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_gradient_is_that_of_finite_differences(dtype: torch.dtype) -> None:
+    first, second = _vectors(dtype)
     assert torch.autograd.gradcheck(lambda *t: squared_cosine(t[:3], t[3:]), (*first, *second))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex128, 1e-14), (torch.complex64, 1e-6)])
+def test_complex_numbers_count_as_pairs(dtype: torch.dtype, tolerance: float) -> None:
+    (first, real), (second, other) = ([_vectors(dtype)[0][0], torch.randn(4, 2)] for _ in range(2))
+    pairs = [[torch.view_as_real(z), x] for z, x in ((first, real), (second, other))]
+    assert squared_cosine([first, real], [second, other]).item() == pytest.approx(
+        squared_cosine(*pairs).item(), abs=tolerance
+    )
 
 
 def test_only_the_point_that_trains_gets_a_gradient() -> None:

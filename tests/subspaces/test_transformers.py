@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
@@ -55,17 +54,6 @@ def test_a_point_of_a_tied_model_opens_with_transformers(tmp_path: Path, positio
     opened = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert opened.lm_head.weight is opened.transformer.wte.weight
     assert torch.equal(opened(input_ids=IDS).logits, model(input_ids=IDS).logits)
-
-
-def test_the_attached_model_is_saved_without_shared_tensors(tmp_path: Path) -> None:
-    model = make_gpt2()
-    subspace = Subspace.attach(model, SubspaceConfig(), model_init=make_gpt2)
-    model.save_pretrained(tmp_path)
-    resumed = make_gpt2()
-    Subspace.attach(resumed, SubspaceConfig(), model_init=make_gpt2, seed=5)
-    resumed.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    subspace.set_centre()
-    assert torch.equal(resumed.eval()(input_ids=IDS).logits, model.eval()(input_ids=IDS).logits)
 
 
 @pytest.mark.parametrize("position", [0.0, 0.3, 1.0])
