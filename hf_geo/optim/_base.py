@@ -34,14 +34,14 @@ def check_number(
         below: What it has to stay below.
         positive: Whether zero is refused as well.
         optional: Whether None will do.
-        tensor: Whether a 0-dim tensor will do, which is then kept as it is.
+        tensor: Whether a tensor of one element will do, which is then kept as it is.
     """
     value = group[name]
     if optional and value is None:
         return
     is_tensor = tensor and isinstance(value, Tensor)
-    if is_tensor and value.ndim:
-        raise ValueError(f"{name} has to be a number or a 0-dim tensor, but it has the shape {tuple(value.shape)}.")
+    if is_tensor and value.numel() != 1:
+        raise ValueError(f"{name} has to be a number or a tensor of one element, not of shape {tuple(value.shape)}.")
     if not is_tensor and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"{name} has to be a number{' or None' if optional else ''}, not {value!r}.")
     if not 0 <= value < below or (positive and value == 0):
@@ -159,13 +159,15 @@ class GeometricOptimizer(Optimizer):
         return loss
 
     def _with_gradient(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
-        """Every group with those of its parameters that have a gradient."""
+        """Every group, its `lr` without axes, with those of its parameters that have a gradient."""
         gathered = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             for p in params:
                 if p.grad.layout is not torch.strided or p.grad.is_complex() or p not in self.state:
                     self._refuse_unusable(p)
+            if isinstance(group["lr"], Tensor) and group["lr"].ndim:
+                group = {**group, "lr": group["lr"].reshape(())}
             gathered.append((group, params))
         return gathered
 
@@ -199,7 +201,10 @@ class GeometricOptimizer(Optimizer):
         return [[local(p) for p in params], [local_grad(p) for p in params], *columns]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As `torch.optim.Optimizer.load_state_dict`, but state stays float32 where a parameter is of half precision."""
+        """Loads as `torch.optim.Optimizer` does, but state stays float32 where a parameter is of half precision.
+
+        State that was saved as Python numbers, as older formats hold the step count, becomes tensors.
+        """
         loaded = []
         handle = self.register_load_state_dict_pre_hook(lambda _, final: loaded.append(final))
         try:
@@ -211,5 +216,7 @@ class GeometricOptimizer(Optimizer):
         for key, p in zip(keys, params, strict=True):
             for name, value in loaded[0]["state"].get(key, {}).items():
                 dtype = torch.float32 if name == "step" else wide_dtype(p)
-                if self.state[p][name].dtype != dtype or self.state[p][name].device != p.device:
+                if isinstance(value, Real):
+                    self.state[p][name] = torch.tensor(value, device=p.device, dtype=dtype)
+                elif self.state[p][name].dtype != dtype or self.state[p][name].device != p.device:
                     self.state[p][name] = value.to(device=p.device, dtype=dtype, copy=True)

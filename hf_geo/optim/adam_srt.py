@@ -98,7 +98,7 @@ class AdamSRT(_SphericalAdam):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate; a number or a 0-dim tensor.
+        lr: Learning rate; a number or a tensor of one.
         betas: The moments' decays, in [0, 1).
         eps: Added to the root of the second moment, and to |x'|^2 where the last line divides by it.
         weight_decay: Added to the gradient as `weight_decay * x`.

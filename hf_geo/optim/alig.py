@@ -4,19 +4,20 @@ Berrada, Zisserman, Kumar: Training Neural Networks for and by Interpolation. IC
 """
 
 from collections.abc import Callable, Iterator
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
 from ._fused import lend, sgd_step
+from ._losses import LossWatch, as_scalar
 from ._shards import local, local_grad, norms, zeros_like
 
 # The `lr` of an unbounded group: finite, so that a scheduler's change of it can be seen (a tenth of infinity cannot).
 UNBOUNDED = torch.finfo(torch.float32).max
+# What copies and pickles hold of an optimizer beside torch's part, where it was set.
+KEPT = ("projection_fn", "step_size", "step_size_unclipped", "_loss", "_skipped", "_watch")
 
 
 class AliG(GeometricOptimizer):
@@ -34,13 +35,15 @@ class AliG(GeometricOptimizer):
     `step` needs the loss: as what its closure returns, `step(lambda: loss)`, which does not have to evaluate the model
     again; or through `set_loss(loss)` before `step()`. It is the loss whose gradient is at hand: averaged over processes
     and micro-batches as the gradient is, and not scaled for mixed precision. Do not clip the gradient: the step grows.
+    A loss at or below zero asks for no step; where losses start like that, as in policy optimization, a warning says so
+    once (of losses that are numbers or on the CPU: reading others would wait for the device).
 
     A step whose loss or gradient norm is not finite changes nothing, and is counted in `skipped_steps`. After a step,
     `step_size` and `step_size_unclipped` are 0-dim tensors for logs (of the first group), with and without the bound.
 
     Args:
         params: Parameters, or groups of them.
-        lr: Largest step size (the paper's eta), a number or a 0-dim tensor; None for none. An unbounded step has nothing
+        lr: Largest step size (the paper's eta), a number or a tensor of one; None for none. An unbounded step has nothing
             to schedule: if a scheduler changes its `lr`, the next step raises; one that leaves it as it is does no harm.
         momentum: Nesterov momentum, in [0, 1).
         max_norm: Largest norm of all parameters together, from construction on, instead of weight decay; None for none.
@@ -83,12 +86,13 @@ class AliG(GeometricOptimizer):
         if projection_fn is not None and not callable(projection_fn):
             raise TypeError(f"projection_fn has to be a function without arguments or None, not {projection_fn!r}.")
         self.projection_fn = projection_fn
+        self._watch = LossWatch()
         defaults = {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps}
         super().__init__(params, {**defaults, "adjusted_momentum": adjusted_momentum})
         self._project()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "projection_fn": self.projection_fn}
+        return {**super().__getstate__(), **{name: vars(self)[name] for name in KEPT if name in vars(self)}}
 
     def _check_group(self, group: dict[str, Any]) -> None:
         if "projection_fn" in group:
@@ -116,11 +120,18 @@ class AliG(GeometricOptimizer):
     def set_loss(self, loss: float | Tensor) -> None:
         """Hands over the loss that belongs to the gradients at hand, for the next `step()` alone.
 
+        `zero_grad()` drops it with those gradients, so that none outlives a step that was left out on overflow.
+
         Raises:
             TypeError: Not a number.
             ValueError: More than one number.
         """
         self._loss = as_scalar(loss)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients, as in torch, and the loss that `set_loss` handed over for them."""
+        self._loss = None
+        super().zero_grad(set_to_none)
 
     @property
     def skipped_steps(self) -> int:
@@ -133,6 +144,7 @@ class AliG(GeometricOptimizer):
             loss = self._without_loss()
         else:
             self._refuse_schedules()
+            self._watch.see(loss)
         gathered = self._with_gradient()
         params = [p for _, members in gathered for p in members]
         if not params:
@@ -176,7 +188,7 @@ class AliG(GeometricOptimizer):
             return torch.tensor(0.0)
         raise RuntimeError(
             "AliG needs the loss of the gradients at hand, which makes the size of its step: pass a closure that returns it, "
-            "step(lambda: loss), or call set_loss(loss) before step()."
+            "step(lambda: loss), or call set_loss(loss) before step() (and after zero_grad(), which drops it)."
         )
 
     def _refuse_schedules(self) -> None:
@@ -205,19 +217,6 @@ class AliG(GeometricOptimizer):
         factor = torch.where(outside, max_norm / total, 1.0)
         for w in weights:
             w.mul_(factor.to(w.device))
-
-
-def as_scalar(loss: Any) -> Tensor:
-    """A loss as a 0-dim tensor; raises `TypeError` or `ValueError` for what is not one number."""
-    if isinstance(loss, DTensor):
-        loss = loss.full_tensor()
-    if isinstance(loss, Tensor):
-        if loss.numel() != 1:
-            raise ValueError(f"AliG needs one loss, but got a tensor of shape {tuple(loss.shape)}: reduce it first.")
-        return loss.detach().reshape(())
-    if isinstance(loss, bool) or not isinstance(loss, Real):
-        raise TypeError(f"AliG needs the loss as a number or a tensor of one, not {loss!r} ({type(loss).__name__}).")
-    return torch.tensor(float(loss), dtype=torch.float64)
 
 
 def alig(

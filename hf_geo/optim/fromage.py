@@ -4,13 +4,19 @@ Bernstein, Vahdat, Yue, Liu: On the distance between two neural networks and the
 arXiv 2002.03432.
 """
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_number
-from ._shards import norms
+from ._shards import local, norms
+
+logger = logging.getLogger(__name__)
+
+NEAR_ZERO = 1e-5  # root mean square of a tensor that starts so near to zero that it takes ages to get away
+SHOWN = 3  # names in a warning
 
 
 class Fromage(GeometricOptimizer):
@@ -26,11 +32,12 @@ class Fromage(GeometricOptimizer):
 
     A tensor of norm zero, or one whose gradient is zero, takes the plain step w - lr * g instead (also divided), so a
     bias that starts at zero gets off the ground. With `p_bound` it does not: its bound is zero, and zero it stays. Leave
-    `p_bound` away for biases and normalization shifts if they are to move.
+    `p_bound` away for biases and normalization shifts if they are to move. A matrix that starts at zero, such as LoRA's B,
+    goes on from its tiny norm by fractions of it, and barely moves. A warning at construction names both.
 
     Args:
         params: Parameters, or groups of them.
-        lr: The fraction; a number or a 0-dim tensor.
+        lr: The fraction; a number or a tensor of one.
         p_bound: Largest norm of a tensor, as a multiple of its norm before its first step, which is kept in the state
             ("initial_norm"); None for no bound.
 
@@ -48,6 +55,11 @@ class Fromage(GeometricOptimizer):
     def __init__(self, params: Any, lr: float | Tensor = 0.01, p_bound: float | None = None) -> None:
         super().__init__(params, {"lr": lr, "p_bound": p_bound})
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as in the base class; warns of tensors in it that will not move."""
+        super().add_param_group(param_group)
+        warn_of_stuck(self.param_groups[-1])
+
     def _check_group(self, group: dict[str, Any]) -> None:
         check_number(group, "lr", tensor=True)
         check_number(group, "p_bound", positive=True, optional=True)
@@ -64,6 +76,34 @@ class Fromage(GeometricOptimizer):
                 if group["p_bound"] is not None:
                     bounds = group["p_bound"] * torch.stack([self.state[p]["initial_norm"] for p in batch])
                     shrink(weights, norms(batch, weights), bounds)
+
+
+@torch.no_grad()
+def warn_of_stuck(group: dict[str, Any]) -> None:
+    """Names the tensors of a new group that start so near to zero that the method leaves them there."""
+    bound, params = group["p_bound"], group["params"]
+    names = group.get("param_names") or [f"a tensor of shape {tuple(p.shape)}" for p in params]
+    name_of = {p: name for p, name in zip(params, names, strict=True) if bound is not None or p.ndim > 1}
+    stuck = []
+    for batch in batches([p for p in name_of if p.numel() and not p.is_meta]):
+        sizes = norms(batch, [local(p) for p in batch]).tolist()
+        stuck += [name_of[p] for p, size in zip(batch, sizes, strict=True) if size < NEAR_ZERO * p.numel() ** 0.5]
+    if not stuck:
+        return
+    listed = ", ".join(stuck[:SHOWN]) + (f" and {len(stuck) - SHOWN} more" if len(stuck) > SHOWN else "")
+    if bound is None:
+        logger.warning(
+            "Fromage moves a tensor by a fraction of its own norm, so these weights, which start at or near zero, will barely "
+            'move: %s. Start them elsewhere (with LoRA in PEFT, init_lora_weights="pissa"), or choose another optimizer.',
+            listed,
+        )
+    else:
+        logger.warning(
+            "Fromage's p_bound=%s is a multiple of a tensor's first norm, so these tensors, which start at or near zero, will "
+            "stay there: %s. Leave p_bound away if they are to move.",
+            bound,
+            listed,
+        )
 
 
 def fromage(

@@ -11,14 +11,26 @@ from torch import Tensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
 from ._fused import count_step, lend, sgd_step
+from ._great_circles import TINY, adam_g, fast_adam_g, fast_sgd_g, sgd_g
 from ._shards import local, local_grad, split_over, wide_dtype, zeros_like
 from ._spheres import Rows
 
-# Added to norms before dividing by them, as in the authors' code: rows are unit vectors up to it.
-TINY = 1e-8
-
 
 class _Grassmann(GeometricOptimizer):
+    @torch.no_grad()
+    def normalize_rows(self) -> None:
+        """Scales the rows that live on spheres to norm 1, as `create_optimizer` does once.
+
+        Each step does it anyway; so do what is evaluated and logged before the first. Rows that have norm 1 up to
+        rounding, as in a resumed run, stay bit for bit.
+        """
+        for p in (p for group in self.param_groups if group["grassmann"] for p in group["params"]):
+            rows, weight = Rows.of(p, (0,)), local(p)
+            x = weight.to(wide_dtype(weight))
+            norm = rows.norm(x)
+            off = (norm - 1).abs() > max(1e-3, torch.finfo(weight.dtype).eps)
+            weight.copy_(torch.where(off, x / norm.clamp(min=TINY), x))
+
     def _check_group(self, group: dict[str, Any]) -> None:
         check_number(group, "lr", tensor=True)
         check_number(group, "momentum", below=1.0)
@@ -92,72 +104,9 @@ def gradient(p: Tensor, omega: float) -> Tensor:
     return g + 2 * omega * (gram @ y).view_as(g)
 
 
-def clip_factor(norm: Tensor, clip: float | None) -> Tensor:
-    """What scales vectors of these norms to the length `clip` where they are longer."""
-    return torch.ones_like(norm) if clip is None else (clip / norm).clamp_max_(1.0)
-
-
-def blend(m: Tensor, h: Tensor, keep: float, take: Tensor) -> Tensor:
-    """Makes `m` a multiple of `keep * m + take * h`, in one pass, and returns the factor that is missing."""
-    factor = (take + keep).clamp_min_(torch.finfo(m.dtype).tiny)
-    m.lerp_(h, take / factor)
-    return factor
-
-
-def cosine(angle: Tensor) -> Tensor:
-    """The cosine, kept so far from zero that one may divide by it: a right angle is missed by the root of the precision."""
-    cos = angle.cos()
-    least = torch.finfo(cos.dtype).eps ** 0.5
-    return torch.where(cos.abs() > least, cos, least)
-
-
-def rotate(x: Tensor, m: Tensor, xx: Tensor, xm: Tensor, mx: Tensor, mm: Tensor) -> None:
-    """Sets `x` to `xx * x - xm * m` and `m` to `mx * x + mm * m`, row by row."""
-    x.mul_(xx).addcmul_(m, xm, value=-1)
-    # From the new x, so that nothing needs the old one: x = (x' + xm * m) / xx.
-    part = mx / xx
-    m.mul_(torch.addcmul(mm, part, xm)).addcmul_(x, part)
-
-
-def sgd_g(x: Tensor, g: Tensor, m: Tensor, rows: Rows, lr: float | Tensor, momentum: float, clip: float | None) -> None:
-    """One step of SGD-G for the rows of `x`, in place. The momentum `m` is minus the paper's tau."""
-    norm = rows.norm(x).add_(TINY)
-    h = rows.project(g, x, norm)
-    length = norm if clip is None else rows.norm(h)
-    factor = blend(m, h, momentum, clip_factor(length, clip) * lr)
-    angle = rows.norm(m).mul_(factor)
-    cos, sin, padded = cosine(angle), angle.sin(), angle + TINY
-    per_m = factor.div_(padded)
-    rotate(x, m, cos / norm, sin * per_m, (sin * angle).div_(norm), cos.mul_(angle).mul_(per_m))
-
-
-def adam_g(
-    x: Tensor,
-    g: Tensor,
-    m: Tensor,
-    v: Tensor,
-    rows: Rows,
-    scale: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    clip: float | None,
-) -> None:
-    """One step of Adam-G for the rows of `x`, in place; `scale` is lr with Adam's bias corrections."""
-    norm = rows.norm(x).add_(TINY)
-    h = rows.project(g, x, norm)
-    length = rows.norm(h)
-    clipped = clip_factor(length, clip)
-    v.lerp_(length.mul_(clipped).square_(), 1 - beta2)
-    factor = blend(m, h, beta1, clipped.mul_(1 - beta1))
-    a = scale / (v + eps).sqrt_()
-    size = rows.norm(m).mul_(factor)
-    angle = a * size
-    cos, sin, padded = cosine(angle), angle.sin(), angle + TINY
-    q = angle.div_(padded)
-    xm = a.mul_(sin).mul_(factor).div_(padded)
-    mm = factor.mul_(1 - q * q * (1 - cos))
-    rotate(x, m, cos.div_(norm), xm, sin.mul_(q).mul_(size).div_(norm), mm)
+def write(values: tuple[Tensor, ...], *targets: Tensor) -> None:
+    for value, target in zip(values, targets, strict=True):
+        target.copy_(value)
 
 
 class SGDG(_Grassmann):
@@ -174,7 +123,7 @@ class SGDG(_Grassmann):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate; a number or a 0-dim tensor. The paper has 0.2 on spheres and 0.01 elsewhere.
+        lr: Learning rate; a number or a tensor of one. The paper has 0.2 on spheres and 0.01 elsewhere.
         momentum: In [0, 1).
         dampening, weight_decay, nesterov: Of the groups without `grassmann`; they mean nothing on spheres.
         grassmann: Whether a group's rows lie on spheres.
@@ -217,8 +166,12 @@ class SGDG(_Grassmann):
         for p in params:
             rows = Rows.of(p, (0,))
             x, m = local(p), local(self.state[p]["momentum_buffer"])
+            settings = group["lr"], group["momentum"], group["grad_clip"]
             for block in blocks(rows.axis, x, gradient(p, group["omega"]), m):
-                sgd_g(*block, rows, group["lr"], group["momentum"], group["grad_clip"])
+                if torch.compiler.is_compiling():  # which makes one pass of the plain form by itself
+                    write(sgd_g(*block, rows, *settings), block[0], block[2])
+                else:
+                    fast_sgd_g(*block, rows, *settings)
 
 
 class AdamG(_Grassmann):
@@ -234,7 +187,7 @@ class AdamG(_Grassmann):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate; a number or a 0-dim tensor. The paper has 0.05 on spheres and 0.01 elsewhere.
+        lr: Learning rate; a number or a tensor of one. The paper has 0.05 on spheres and 0.01 elsewhere.
         momentum: In [0, 1); the first moment's decay on spheres.
         dampening, weight_decay, nesterov, grassmann, omega, grad_clip: As in `SGDG`.
         beta2: The second moment's decay, in [0, 1).
@@ -284,5 +237,9 @@ class AdamG(_Grassmann):
             rows, state = Rows.of(p, (0,)), self.state[p]
             scale = group["lr"] * c2.sqrt() / c1
             tensors = (local(p), gradient(p, group["omega"]), local(state["exp_avg"]), local(state["exp_avg_sq"]))
+            settings = scale, *betas, group["epsilon"], group["grad_clip"]
             for block in blocks(rows.axis, *tensors):
-                adam_g(*block, rows, scale, *betas, group["epsilon"], group["grad_clip"])
+                if torch.compiler.is_compiling():
+                    write(adam_g(*block, rows, *settings), block[0], *block[2:])
+                else:
+                    fast_adam_g(*block, rows, *settings)

@@ -3,14 +3,14 @@
 import itertools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from .invariance import scale_invariant_parameters
-from .registry import get_method
+from .registry import Method, get_method
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ def param_groups(
     lr: float | torch.Tensor | None = None,
     weight_decay: float = 0.0,
     group_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    caller_groups: Iterable[Mapping[str, Any]] | None = None,
     geometry: str = "auto",
     example_inputs: Any = None,
     invariant: Mapping[str, Sequence[int]] | None = None,
@@ -134,6 +135,8 @@ def param_groups(
             method's own default when not given.
         weight_decay: For the groups "geometry" and "rest".
         group_settings: Settings of single groups by their names, such as `{"geometry": {"lr": 0.2}}`.
+        caller_groups: Groups that a training library has made: only their parameters are taken, with the settings they
+            give (a learning rate is multiplied for the geometry as `lr` is).
         geometry, example_inputs, invariant, progress: How the scale-invariant weights are found, see `geometry_weights`.
             Nothing is measured for a method that has no geometry.
 
@@ -142,93 +145,101 @@ def param_groups(
         Exception: As `geometry_weights`.
     """
     method = get_method(name)
-    group_settings = dict(group_settings or {})
-    if weight_decay and "weight_decay" not in method.arguments:
-        instead = f"; bound the weights with {method.instead_of_decay} instead" if method.instead_of_decay else ""
-        raise ValueError(f"{name} has no weight decay, but weight_decay={weight_decay} was given{instead}.")
-
+    _refuse_decay(method, weight_decay)
     found: Mapping[str, tuple[int, ...]] = {}
     if method.geometry:
         found = geometry_weights(model, geometry, example_inputs=example_inputs, invariant=invariant, progress=progress)
-    undecayed = undecayed_parameters(model)
-    base_lr = method.lr if lr is None else lr
-    groups: dict[Any, dict[str, Any]] = {}
-    for key, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rule = method.geometry(parameter.shape, found[key]) if key in found else None
-        if rule is not None:
-            settings = {"lr": base_lr * method.geometry_lr, **method.geometry_settings, **rule}
-            label = "geometry"
-        else:
-            settings = {"lr": base_lr}
-            label = "no_decay" if key in undecayed and "weight_decay" in method.arguments else "rest"
-        if "weight_decay" in method.arguments:
-            settings["weight_decay"] = 0.0 if label == "no_decay" else weight_decay
-        group = groups.setdefault(
-            (label, repr(sorted((rule or {}).items()))), {"name": label, **settings, "params": []}
-        )
-        group["params"].append(parameter)
+    kinds = _kinds_of_groups(method, method.lr if lr is None else lr, weight_decay)
+    settings = _settings_of_parameters(model, method, found, kinds)
+    if caller_groups is not None:
+        settings = _settings_of_caller(settings, caller_groups, method, kinds["rest"])
+    groups = _gather(settings)
     if not groups:
         raise ValueError("The model has no parameter that requires a gradient, so there is nothing to optimize.")
+    _set_by_name(groups, method, group_settings or {})
 
-    known = {group["name"] for group in groups.values()}
+    if method.geometry and geometry != "none" and all(group["name"] != "geometry" for group in groups):
+        logger.warning("%s: no weight of this model is for its geometry, so all are treated alike.", name)
+    for group in groups:
+        count = sum(p.numel() for p in group["params"])
+        logger.info("%s: group %r has %d tensors, %d parameters", name, group["name"], len(group["params"]), count)
+    return groups
+
+
+def _refuse_decay(method: Method, weight_decay: float) -> None:
+    if weight_decay and "weight_decay" not in method.arguments:
+        instead = f"; bound the weights with {method.instead_of_decay} instead" if method.instead_of_decay else ""
+        raise ValueError(f"{method.name} has no weight decay, but weight_decay={weight_decay} was given{instead}.")
+
+
+def _kinds_of_groups(method: Method, lr: float | torch.Tensor, weight_decay: float) -> dict[str, dict[str, Any]]:
+    """The settings of each kind of group; only methods with weight decay have a kind without it."""
+    kinds = {
+        "geometry": {"name": "geometry", "lr": lr * method.geometry_lr, **method.geometry_settings},
+        "rest": {"name": "rest", "lr": lr},
+    }
+    if "weight_decay" not in method.arguments:
+        return kinds
+    kinds = {kind: {**settings, "weight_decay": weight_decay} for kind, settings in kinds.items()}
+    return {**kinds, "no_decay": {"name": "no_decay", "lr": lr, "weight_decay": 0.0}}
+
+
+def _settings_of_parameters(
+    model: nn.Module, method: Method, found: Mapping[str, tuple[int, ...]], kinds: Mapping[str, dict[str, Any]]
+) -> dict[nn.Parameter, dict[str, Any]]:
+    undecayed = undecayed_parameters(model)
+    settings = {}
+    for key, parameter in model.named_parameters():
+        rule = method.geometry(parameter.shape, found[key]) if key in found else None
+        if not parameter.requires_grad:
+            continue
+        if rule is not None:
+            settings[parameter] = {**kinds["geometry"], **rule}
+        else:
+            settings[parameter] = kinds["no_decay" if key in undecayed and "no_decay" in kinds else "rest"]
+    return settings
+
+
+def _settings_of_caller(
+    settings: Mapping[nn.Parameter, dict[str, Any]],
+    caller_groups: Iterable[Mapping[str, Any]],
+    method: Method,
+    rest: dict[str, Any],
+) -> dict[nn.Parameter, dict[str, Any]]:
+    """The settings of the parameters of a caller's groups: ours, and the caller's where they differ."""
+    combined = {}
+    for group in caller_groups:
+        theirs = {key: value for key, value in group.items() if key not in ("params", "name")}
+        if "weight_decay" not in method.arguments:
+            _refuse_decay(method, theirs.pop("weight_decay", 0.0))
+        for parameter in group["params"]:
+            ours = settings.get(parameter, rest)
+            combined[parameter] = {**ours, **theirs}
+            if "lr" in theirs and ours["name"] == "geometry":
+                combined[parameter]["lr"] = theirs["lr"] * method.geometry_lr
+    return combined
+
+
+def _gather(settings: Mapping[nn.Parameter, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One group for the parameters of the same settings, in the order of the first of them."""
+    gathered: list[tuple[dict[str, Any], list[nn.Parameter]]] = []
+    for parameter, wanted in settings.items():
+        members = next((params for known, params in gathered if known == wanted), None)
+        if members is None:
+            members = []
+            gathered.append((wanted, members))
+        members.append(parameter)
+    return [{**wanted, "params": members} for wanted, members in gathered]
+
+
+def _set_by_name(groups: list[dict[str, Any]], method: Method, group_settings: Mapping[str, Mapping[str, Any]]) -> None:
+    known = {group["name"] for group in groups}
     for label, settings in group_settings.items():
         if label not in known:
             raise ValueError(
-                f"{name} makes no parameter group {label!r} of this model: it makes {', '.join(sorted(known))}."
+                f"{method.name} makes no parameter group {label!r} of this model: it makes {', '.join(sorted(known))}."
             )
         method.check_settings(settings)
-        for group in groups.values():
+        for group in groups:
             if group["name"] == label:
                 group.update(settings)
-    if method.geometry and geometry != "none" and "geometry" not in known:
-        logger.warning("%s: no weight of this model is for its geometry, so all are treated alike.", name)
-    for group in groups.values():
-        count = sum(p.numel() for p in group["params"])
-        logger.info("%s: group %r has %d tensors, %d parameters", name, group["name"], len(group["params"]), count)
-    return list(groups.values())
-
-
-def create_optimizer(
-    name: str,
-    model: nn.Module,
-    *,
-    lr: float | torch.Tensor | None = None,
-    weight_decay: float = 0.0,
-    group_settings: Mapping[str, Mapping[str, Any]] | None = None,
-    geometry: str = "auto",
-    example_inputs: Any = None,
-    invariant: Mapping[str, Sequence[int]] | None = None,
-    progress: bool = False,
-    **settings: Any,
-) -> torch.optim.Optimizer:
-    """The method `name` for `model`, with its parameter groups made by `param_groups`.
-
-    Args:
-        name: A registered method, see `list_optimizers()`.
-        model: The network.
-        lr, weight_decay, group_settings, geometry, example_inputs, invariant, progress: As in `param_groups`.
-        **settings: Any other argument of the method's class.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        ValueError: As `param_groups`, and for a setting the class does not take.
-        Exception: As `geometry_weights`.
-    """
-    method = get_method(name)
-    method.check_settings(settings)
-    groups = param_groups(
-        model,
-        name,
-        lr=lr,
-        weight_decay=weight_decay,
-        group_settings=group_settings,
-        geometry=geometry,
-        example_inputs=example_inputs,
-        invariant=invariant,
-        progress=progress,
-    )
-    return method.cls(groups, lr=method.lr if lr is None else lr, **{**method.settings, **settings})

@@ -29,7 +29,7 @@ class SGDMRT(SphericalOptimizer):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate; a number or a 0-dim tensor.
+        lr: Learning rate; a number or a tensor of one.
         momentum: In [0, 1).
         dampening: As in torch, but of the first gradient too, as in the authors' code.
         weight_decay: Added to the gradient as `weight_decay * x`.

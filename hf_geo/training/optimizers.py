@@ -32,7 +32,7 @@ def make_optimizer(args: TrainingArguments, model: nn.Module, **grouping) -> tor
     refuse_engine(args)
     method = get_method(args.optim)
     settings, group_settings = parse_optim_args(method, args.optim_args)
-    optimizer = create_optimizer(
+    return create_optimizer(
         method.name,
         model,
         lr=args.learning_rate,
@@ -41,22 +41,6 @@ def make_optimizer(args: TrainingArguments, model: nn.Module, **grouping) -> tor
         **settings,
         **grouping,
     )
-    normalize_rows(optimizer)
-    return optimizer
-
-
-@torch.no_grad()
-def normalize_rows(optimizer: torch.optim.Optimizer) -> None:
-    """Starts the weights whose rows live on spheres there, with rows of norm 1, as Cho and Lee 2017 do.
-
-    Their steps scale rows to norm 1 anyway; so do what is evaluated and logged before the first. Rows that are on the
-    sphere already, up to rounding, stay bit for bit: those of a resumed run.
-    """
-    for group in optimizer.param_groups:
-        if group.get("grassmann"):
-            for weight in group["params"]:
-                norms = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
-                weight.copy_(torch.where((norms - 1).abs() < 1e-3, weight, weight / norms.clamp_min(1e-8)))
 
 
 def refuse_engine(args: TrainingArguments, name: str | None = None) -> None:

@@ -1,5 +1,8 @@
 """What ALI-G offers besides a step: the loss handed over, the step sizes shown, a projection of the caller's own."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -35,6 +38,31 @@ def test_the_closure_s_loss_outdoes_the_one_handed_over():
     doubled = float(optimizer.step_size)
     optimizer.step(lambda: 1.0)
     assert float(optimizer.step_size) == pytest.approx(doubled / 2)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_loss_goes_with_its_gradients(set_to_none: bool):
+    """A step that is left out, as on overflow, must not lend its loss to the next."""
+    optimizer = AliG(with_gradients())
+    optimizer.set_loss(1.0)
+    optimizer.zero_grad(set_to_none)
+    with pytest.raises(RuntimeError, match="set_loss"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_copies_show_what_the_original_shows(way):
+    optimizer = AliG(with_gradients(), lr=1e-3)
+    optimizer.step(lambda: torch.nan)
+    optimizer.step(lambda: 1.0)
+    optimizer.set_loss(2.0)
+    twin = way(optimizer)
+    assert {name for name in vars(optimizer) if name[0] != "_"} == {name for name in vars(twin) if name[0] != "_"}
+    assert twin.skipped_steps == 1
+    for name in ("step_size", "step_size_unclipped"):
+        assert torch.equal(getattr(twin, name), getattr(optimizer, name))
+        assert getattr(twin, name) is not getattr(optimizer, name)
+    assert twin.step() is None, "the loss that was set is there too"
 
 
 def test_step_sizes_are_plain_scalars():

@@ -176,14 +176,16 @@ def test_gradients_are_neither_modified_nor_kept(case: Case):
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.bounded], ids=str)
-def test_a_tensor_learning_rate_counts_as_its_number(case: Case):
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_tensor_learning_rate_counts_as_its_number(case: Case, shape: tuple[int, ...]):
     params, expected = make_params(), make_params()
     drive(case, case.make(expected), expected, 3)
     optimizer = case.make(params)
     for group in optimizer.param_groups:
-        group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+        group["lr"] = torch.full(shape, group["lr"], dtype=torch.float64)
     drive(case, optimizer, params, 3)
     assert_same(params, expected, rtol=1e-12, atol=1e-12)
+    assert all(group["lr"].shape == shape for group in optimizer.param_groups), "schedulers change it in place"
 
-    lr = torch.tensor(0.125)
+    lr = torch.full(shape, 0.125)
     assert case.method.cls(make_params(), lr=lr).param_groups[0]["lr"] is lr

@@ -45,6 +45,26 @@ def test_continues_exactly_from_a_state_dict(case: Case, dtype: torch.dtype, way
 
 
 @each_case
+def test_state_saved_as_numbers_becomes_tensors(case: Case):
+    """Older formats, and tools that convert checkpoints, hold steps and norms as Python numbers."""
+    params = make_params()
+    optimizer = case.make(params)
+    drive(case, optimizer, params, 2)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for state in saved["state"].values():
+        state.update({key: value.item() for key, value in state.items() if value.ndim == 0})
+    resumed_params = make_params()
+    resumed = case.make(resumed_params)
+    resumed.load_state_dict(saved)
+    copy_values(params, resumed_params)
+    drive(case, optimizer, params, 2, start=2)
+    drive(case, resumed, resumed_params, 2, start=2)
+    assert_same(resumed_params, params)
+    for state, other in zip(optimizer.state.values(), resumed.state.values(), strict=True):
+        assert {key: value.dtype for key, value in state.items()} == {k: v.dtype for k, v in other.items()}
+
+
+@each_case
 def test_settings_are_saved(case: Case):
     optimizer = case.make(make_params())
     for group in optimizer.param_groups:
