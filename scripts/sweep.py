@@ -30,8 +30,9 @@ from hf_geo.experiments.plan import SEED, VARIANT, Trial, as_number, grid, is_ra
 from hf_geo.experiments.recipes import origin
 from hf_geo.experiments.records import FINISHED, LOG, RUN, Records
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, describe_sweep
-from hf_geo.experiments.summary import Summary, choose_metric, failures, higher_is_better
+from hf_geo.experiments.summary import Summary, choose_metric, failures
 from hf_geo.experiments.workers import run_all
+from hf_geo.metrics import higher_is_better
 from hf_geo.models.config import ModelArguments
 from hf_geo.runs.folder import public_settings
 from hf_geo.tasks import guess_task
@@ -96,6 +97,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     for name, least in (("jobs", options.jobs), ("trials", options.trials)):
         if least is not None and least < 1:
             raise ValueError(f"--{name} must be at least 1, not {least}.")
+    if options.metric is not None:
+        higher_is_better(options.metric)  # raises where that is not known
     if options.trials and importlib.util.find_spec("optuna") is None:
         raise ValueError("--trials needs Optuna: pip install 'hf_geo[sweep]'.")
     return options, [f"--config={options.config}", *TRIALS, *rest]

@@ -24,7 +24,7 @@ ROOMS = {
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
     "tasks": {"data", "losses", "models", "metrics"},
     "trained": {"data", "models"},
-    "experiments": {"training", "runs", "evaluation"},
+    "experiments": {"training", "runs", "evaluation", "metrics"},
     "cli": {"training", "optim"},
     "integrations": {"optim", "training"},
     "launch": {"integrations"},

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_geo.metrics import is_share
+
 from .recipes import deviations
 
 PUBLISHED = "published.json"  # beside the recipes of a paper
@@ -134,7 +136,7 @@ def as_table(runs: Sequence[Run], published: Mapping[str, Any]) -> str:
         if metric not in run.metrics:
             raise ValueError(f"{str(run.folder)!r} did not measure {metric}, which was published.")
     digits = 3 if metric.endswith("loss") else 2
-    share, theirs_by = metric.endswith("accuracy"), published.get("values", {})
+    share, theirs_by = is_share(metric), published.get("values", {})
     unit = " (%)" if share else ""
     head = ["variant", f"ours, {metric}{unit}", "n", "published", "difference", "hardware", "time a run", "cards"]
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join(['---'] * len(head))}|"]

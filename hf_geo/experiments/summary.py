@@ -7,16 +7,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hf_geo.metrics import higher_is_better, is_share
+
 from .plan import LINES, SEED, as_number, as_text
 from .records import FINISHED
 
 NEAR = 0.1  # "within 10 % of the best"
 MARKERS = "osD^vPX*"
-
-
-def higher_is_better(metric: str) -> bool:
-    """Accuracies rise; losses, perplexities and calibration errors fall."""
-    return metric.endswith("accuracy")
 
 
 def choose_metric(columns: Sequence[str], asked: str | None) -> str:
@@ -73,7 +70,7 @@ class Summary:
 
     def shown(self, row: pd.Series) -> str:
         """A value of the metric with its spread over seeds."""
-        share = self.metric.endswith("accuracy")
+        share = is_share(self.metric)
         text = f"{100 * row[self.metric]:.2f}" if share else f"{row[self.metric]:.4g}"
         if self.seeds > 1:
             text += f" ± {100 * row['std']:.2f}" if share else f" ± {row['std']:.2g}"
@@ -151,7 +148,7 @@ class Summary:
         """
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
-        share, labels = self.metric.endswith("accuracy"), {}
+        share, labels = is_share(self.metric), {}
         ticks = sorted({as_number(value) for value in self.ended[self.x]} - {None})
         scale = 100 if share else 1
         for number, name in enumerate(self.names):

@@ -1,13 +1,20 @@
 """Metrics that need no network."""
 
 from .classification import Accuracy, CrossEntropy, image_classification_metrics, score_samples
+from .directions import METRICS, Metric, find_metric, higher_is_better, is_quality, is_share
 from .perplexity import Perplexity, language_metrics, nll_per_row
 
 __all__ = [
+    "METRICS",
     "Accuracy",
     "CrossEntropy",
+    "Metric",
     "Perplexity",
+    "find_metric",
+    "higher_is_better",
     "image_classification_metrics",
+    "is_quality",
+    "is_share",
     "language_metrics",
     "nll_per_row",
     "score_samples",

@@ -103,6 +103,7 @@ class GeoTrainingArguments(TrainingArguments):
         check_ranges(self)
         self._set_clipping(name if ours else None)
         self._check_averaging()
+        self._set_direction()
         self.optim = STAND_IN if ours else name
         super().__post_init__()
         if ours:
@@ -121,6 +122,15 @@ class GeoTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(known_methods())}. From transformers: {', '.join(theirs)}."
             )
+
+    def _set_direction(self) -> None:
+        """Sets `greater_is_better` where it is not given; transformers takes all but losses as better when greater."""
+        if self.metric_for_best_model is None or self.greater_is_better is not None:
+            return
+        from hf_geo.metrics import find_metric  # loads `evaluate`, which few runs' arguments need
+
+        if metric := find_metric(self.metric_for_best_model):
+            self.greater_is_better = metric.higher_is_better
 
     def _check_averaging(self) -> None:
         if self.swa_start is not None and not 0 <= self.swa_start < 1:

@@ -26,6 +26,8 @@ def summarize(rows: pd.DataFrame, *axes: str, metric: str = "eval_accuracy") -> 
         ({lr: 1 - value for lr, value in ACCURACIES.items()}, "eval_loss", "0 (0.01)"),  # at most 0.22
         ({1.0: 0.7, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "0 (0.1)"),
         ({1.0: 0.79, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "≥ 1 (0.1 to 1)"),  # who knows about 10
+        ({lr: 1 - value for lr, value in ACCURACIES.items()}, "eval_ece", "0 (0.01)"),
+        (ACCURACIES, "eval_f1", "1 (0.01 to 0.1)"),  # a sweep on F1 once chose the worst
         ({1.0: 90.0, 0.1: 91.0, 0.03: 92.0, 0.01: 120.0}, "eval_perplexity", "≥ 1.52 (0.03 to 1)"),
     ],
 )

@@ -163,6 +163,7 @@ WRONG = {
     "value": (("--lrs=1,fast"), "--x is learning_rate, whose values are no numbers (1, fast)"),
     "setting": (("--lrs=1", "--weight_decay=fast"), "invalid float value: 'fast'"),
     "variant": (("--variants=sgd", "--lrs=1"), "has no variant 'sgd': it has no variants"),
+    "metric": (("--lrs=1", "--metric=eval_glory"), "It is not known whether a high or a low 'eval_glory' is better"),
     "recipe": (("--config=gone.yaml", "--lrs=1"), "'gone.yaml' cannot be read"),
     "option": (("--lrs=1", "--max_step=3"), "unknown option --max_step=3: did you mean --max_steps?"),
     "x": (("--optims=sgd",), "--x is learning_rate, which is not swept over: choose one of optim"),
