@@ -33,11 +33,15 @@ class WeightAverage(TrainerCallback):
 
     Args:
         args: `ema_decay`, or `swa_start`, is given.
+
+    Attributes:
+        checkpoint: The folder that the next `train` resumes from; None for a new run.
     """
 
     def __init__(self, args: GeoTrainingArguments) -> None:
         self.kind = kind_of_average(args)
         self._update = get_swa_multi_avg_fn() if self.kind == "SWA" else get_ema_multi_avg_fn(args.ema_decay)
+        self.checkpoint: str | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -45,9 +49,11 @@ class WeightAverage(TrainerCallback):
         self.count = 0
         self.settled = False
 
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        if state.global_step == 0:
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        if self.checkpoint or state.global_step == 0:
             self._forget()  # what an earlier `train` left
+        if self.checkpoint:
+            self.load(self.checkpoint, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
         if self.kind == "SWA":

@@ -1,10 +1,14 @@
-"""What happens around a Trainer's epochs."""
+"""What happens around a Trainer's epochs and steps: the data's epoch, and what the optimizer does to each weight."""
 
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 
-class TellEpoch(TrainerCallback):
-    """Tells the training data which epoch begins, where it has `set_epoch`.
+class SetEpochCallback(TrainerCallback):
+    """Calls `set_epoch` of the training data, where it has one, as an epoch begins.
 
     transformers and accelerate do so themselves only for one process, and not in the epoch in which a run is resumed.
     """
@@ -12,3 +16,80 @@ class TellEpoch(TrainerCallback):
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
         if hasattr(train_dataloader.dataset, "set_epoch"):
             train_dataloader.dataset.set_epoch(int(state.epoch or 0))
+
+
+class GeometryTelemetry(TrainerCallback):
+    """Measures, for the Trainer's log, the learning rate of every named parameter group and, if asked, every layer.
+
+    Per weight of two or more axes: `geometry/weight_norm/NAME`, `geometry/grad_norm/NAME` (after clipping),
+    `geometry/relative_update/NAME` (norm of the step over the norm of the weight), `geometry/effective_lr/NAME`
+    (lr / |w|^2), and for weights in the group "geometry" `geometry/angle/NAME`: the mean angle, in radians, by which
+    the rows along the first axis turned. Methods with an adaptive step also give `geometry/step_size` and
+    `geometry/step_size_unclipped`.
+
+    Measuring keeps a copy of the weights during the logged step; all other steps cost nothing, and values leave the
+    device once, when they are logged.
+
+    Args:
+        layers: Whether to measure every layer, besides the learning rates.
+    """
+
+    def __init__(self, layers: bool) -> None:
+        self.layers = layers
+        self._before: dict[str, torch.Tensor] = {}
+        self._measured: dict[str, Any] = {}
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
+        step = state.global_step + 1
+        due = step % state.logging_steps == 0 or (step == 1 and args.logging_first_step)
+        if self.layers and due:
+            weights = {name: p for name, p in model.named_parameters() if p.grad is not None and p.ndim > 1}
+            self._before = {name: p.detach().clone() for name, p in weights.items()}
+
+    def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # what accelerate wraps
+        rates = {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups if "name" in group}
+        self._measured = rates if len(rates) > 1 else {}  # a single one is the Trainer's own learning_rate
+        if not self._before:
+            return
+        for size in ("step_size", "step_size_unclipped"):
+            if getattr(optimizer, size, None) is not None:
+                self._measured[f"geometry/{size}"] = getattr(optimizer, size)
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self._before and id(parameter) in groups:
+                    values = measure(self._before[name], parameter, parameter.grad, groups[id(parameter)])
+                    self._measured.update({f"geometry/{kind}/{name}": value for kind, value in values.items()})
+        self._before = {}
+
+    def collect(self) -> dict[str, float]:
+        """The values of the last measured step as plain numbers, read from the device in one transfer."""
+        measured, self._measured = self._measured, {}
+        tensors = {k: v.detach() for k, v in measured.items() if isinstance(v, torch.Tensor)}
+        if tensors:
+            device = next((t.device for t in tensors.values() if t.device.type != "cpu"), torch.device("cpu"))
+            numbers = torch.stack([t.to(device, torch.float32).reshape(()) for t in tensors.values()])
+            measured.update(zip(tensors, numbers.tolist(), strict=True))
+        return measured
+
+
+def measure(
+    before: torch.Tensor, after: torch.Tensor, grad: torch.Tensor, group: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """The measures of one weight's step, as 0-dim tensors; sharded weights are gathered first."""
+    before, after, grad = (t.full_tensor() if isinstance(t, DTensor) else t for t in (before, after.detach(), grad))
+    dtype = torch.promote_types(before.dtype, torch.float32)
+    before, after, grad = before.to(dtype), after.to(dtype), grad.to(dtype)
+    norm = before.norm()
+    values = {
+        "weight_norm": norm,
+        "grad_norm": grad.norm(),
+        "relative_update": (after - before).norm() / norm,
+        "effective_lr": group["lr"] / norm.square(),
+    }
+    if group.get("name") == "geometry":
+        # The angle between unit vectors a and b is 2 atan2(|a - b|, |a + b|), exact for small angles unlike acos.
+        a, b = (torch.nn.functional.normalize(t.flatten(1), dim=1) for t in (before, after))
+        values["angle"] = (2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))).mean()
+    return values

@@ -1,7 +1,15 @@
-"""The loss that belongs to an update's gradient, for optimizers whose step depends on it."""
+"""The loss that belongs to an update's gradient: the mean over its samples, for optimizers whose step depends on it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
+from transformers import Trainer
+from transformers.trainer_pt_utils import find_batch_size
+
+IGNORED = -100  # a label that no loss counts
 
 
 class LossOfUpdate:
@@ -25,10 +33,10 @@ class LossOfUpdate:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self._total: torch.Tensor | None = None
+        self._total: Tensor | None = None
         self._complete = True
 
-    def add(self, loss: torch.Tensor) -> None:
+    def add(self, loss: Tensor) -> None:
         """Adds one micro-batch's loss, scaled for accumulation as for the backward pass, but not for float16.
 
         The first loss after an update has ended begins a new sum, also when the update was skipped on overflow.
@@ -37,7 +45,7 @@ class LossOfUpdate:
         self._total = loss if self._complete or self._total is None else self._total + loss
         self._complete = self.accelerator.sync_gradients
 
-    def __call__(self) -> torch.Tensor:
+    def __call__(self) -> Tensor:
         """The loss of the update, a 0-dim tensor, the same on all processes.
 
         Raises:
@@ -48,7 +56,7 @@ class LossOfUpdate:
         return self.accelerator.reduce(self._total, reduction="mean")
 
 
-def hand_over_loss(trainer, loss: torch.Tensor) -> None:
+def hand_over_loss(trainer, loss: Tensor) -> None:
     """Gives a Trainer's optimizer, if it takes one, the loss of each update.
 
     Args:
@@ -65,3 +73,57 @@ def hand_over_loss(trainer, loss: torch.Tensor) -> None:
         optimizer.register_step_pre_hook(lambda opt, args, kwargs: opt.set_loss(loss_of_update()))
         trainer._loss_taker = optimizer
     trainer._loss_of_update.add(loss)
+
+
+def count_loss_terms(batch: Any, *, shifted: bool) -> Tensor | int | None:
+    """The number of terms that a model's loss is the mean of.
+
+    These are the labels that are not -100 (classes, tokens, pixels), or the samples where labels are no integers.
+
+    Args:
+        batch: What the model gets, usually a mapping with "labels".
+        shifted: Whether the model predicts each token from those before it, so that the first label of a row has no term.
+
+    Returns:
+        A 0-dim tensor on the batch's device or a number; None for a batch without any tensor.
+    """
+    if isinstance(batch, Mapping):
+        labels = batch.get("shift_labels")
+        if labels is None and isinstance(batch.get("labels"), Tensor):
+            labels = batch["labels"][..., 1:] if shifted else batch["labels"]
+        if isinstance(labels, Tensor) and not labels.is_floating_point():
+            return labels.ne(IGNORED).sum()
+    return find_batch_size(batch)
+
+
+class LossTerms:
+    """Counts the terms of an update's loss, so that its gradient is the mean over all of them however they are divided.
+
+    transformers counts for models alone that take the number, and trusts them to use it.
+
+    Args:
+        trainer: A `transformers.Trainer`.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def of(self, batch: Any) -> Tensor | int | None:
+        """Terms of one micro-batch."""
+        return count_loss_terms(batch, shifted=self.trainer._loss_shifts_labels)
+
+    def of_update(self, batches: Sequence[Any], device: torch.device) -> Tensor | None:
+        """Terms of an update's micro-batches on all processes; None where they cannot be counted."""
+        terms = [self.of(batch) for batch in batches]
+        if not terms or None in terms:
+            return None
+        total, args = torch.as_tensor(sum(terms), device=device), self.trainer.args
+        if args.world_size > 1 and args.average_tokens_across_devices:
+            return self.trainer.accelerator.reduce(total, reduction="sum")
+        return total * args.world_size
+
+    def share(self, batch: Any, total: Tensor) -> Tensor:
+        """What a micro-batch's mean loss is multiplied by; the shares of an update add up to the number of processes,
+        because the processes' gradients are averaged.
+        """
+        return self.of(batch) * self.trainer.args.world_size / total

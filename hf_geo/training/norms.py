@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from hf_geo.evaluation.norms import recalibrate_norms, running_statistics
@@ -32,6 +35,37 @@ def fresh_statistics(model: nn.Module, loader: Callable[[], Iterable]) -> Iterat
         with torch.no_grad():
             for name, buffer in statistics.items():
                 buffer.copy_(kept[name])
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Gives every process the buffers of the first one, whose norm statistics are saved and exported.
+
+    DDP does so before each forward pass of training, so that after the last one the statistics differ again.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if not isinstance(buffer, DTensor):
+            dist.broadcast(buffer, 0)
+
+
+def has_batch_norms(model: nn.Module) -> bool:
+    """Whether the model has batch norms, whose statistics of a single sample may be undefined."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+@contextmanager
+def keep_precision(model: nn.Module) -> Iterator[None]:
+    """Gives the model its parameters and buffers back that are cast inside, as for an evaluation in half precision."""
+    parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(module, name, b) for module in model.modules() for name, b in module._buffers.items() if b is not None]
+    try:
+        yield
+    finally:
+        for parameter, data in parameters:
+            parameter.data = data
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
 
 
 def some_samples(dataset: Dataset, count: int) -> Dataset:

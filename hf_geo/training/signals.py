@@ -23,13 +23,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from types import FrameType
-from typing import NoReturn
 
 import torch
 import torch.distributed as dist
-from transformers import Trainer
+from transformers import TrainerCallback
 
 from hf_geo.checkpoints.store import checkpoints
 
@@ -41,82 +39,79 @@ class Stopped(SystemExit):
     """Training was stopped by a signal; the exit status is 128 plus the signal's number, as a shell has it."""
 
 
-class GracefulStop(Trainer):
-    """A Trainer whose `train` ends with `Stopped` and a checkpoint when the process is told to stop.
+class StopOnSignal(TrainerCallback):
+    """Ends training with a checkpoint and `Stopped` when the process is told to stop.
 
-    Handlers are in place while `train` runs, and only in the main thread: in another one, signals are the program's own
-    business. A signal that the process was started to ignore stays ignored.
+    It is a context manager, entered while `train` runs, and the last of a Trainer's callbacks, so that the others have
+    seen the checkpoint when it leaves. With several processes all stop at the same update, whichever of them got the
+    signal.
 
-    With several processes all stop at the same update, whichever of them were told. They agree by a reduction of one
-    integer on the CPU that starts at the end of each update and is looked at when the next one ends, so that neither the
-    device nor the host waits for it: a run stops one update later than alone.
+    Args:
+        timeout: Seconds that processes wait for each other.
     """
 
-    def train(self, *args, **kwargs):
-        """Trains; see the class.
+    def __init__(self, timeout: int) -> None:
+        self._signal = StopSignal()
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self._consensus = StopConsensus(timeout) if several else None
+        self._stopping = 0
 
-        Raises:
-            Stopped: The process got a signal.
-        """
-        with Told() as self._told:
-            self._agreement = Agreement(self.args.ddp_timeout) if _several_processes() else None
-            result = super().train(*args, **kwargs)
-            if self._agreement:
-                self._agreement.close()
-            return result
+    def __enter__(self) -> "StopOnSignal":
+        self._signal.__enter__()
+        return self
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
-        # The end of every update, and of every epoch.
-        stop = self._agreement.reach(self._told.signal) if self._agreement else self._told.signal
-        if stop:
-            self.control.should_save, self.control.should_evaluate = True, False
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        if stop:
-            self._leave(signal.Signals(stop))
+    def __exit__(self, kind: type | None, *details: object) -> None:
+        self._signal.__exit__(kind, *details)
+        if self._consensus and kind is None:  # after an error the other processes may not come
+            self._consensus.close()
 
-    def _leave(self, stop: signal.Signals) -> NoReturn:
-        self.callback_handler.on_train_end(self.args, self.state, self.control)  # closes the logs
-        # Launchers kill all processes as soon as one has gone.
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            print(farewell(stop, self.args.output_dir, self.state.global_step), file=sys.stderr, flush=True)
-        raise Stopped(128 + stop)
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        number = self._signal.number
+        self._stopping = self._consensus.poll(number) if self._consensus else number
+        if self._stopping:
+            control.should_save, control.should_evaluate = True, False
 
-    def _get_dataloader(self, *args, **kwargs):
-        loader = super()._get_dataloader(*args, **kwargs)
-        inner = getattr(loader, "base_dataloader", loader)  # accelerate's stands around the one that starts workers
-        if inner.num_workers and hasattr(signal, "sigwaitinfo"):
-            inner.worker_init_fn = partial(leave_signals_to_parent, inner.worker_init_fn)
-        return loader
+    on_epoch_end = on_step_end
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        if self._stopping:
+            raise Stopped(128 + self._stopping)
 
 
-class Told:
-    """Remembers, while it is entered, the first signal that tells the process to stop: `signal`, 0 for none."""
+class StopSignal:
+    """Remembers, while it is entered, the first signal that tells the process to stop.
+
+    Handlers are installed in the main thread alone: in another one, signals are the program's own business. A signal that
+    the process was started to ignore stays ignored.
+
+    Attributes:
+        number: The signal's number; 0 for none.
+    """
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.number = 0
         self._since = 0.0
         self._process = os.getpid()
         self._before: dict[int, Callable | int] = {}
 
-    def __enter__(self) -> "Told":
+    def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in SIGNALS}
             # None is a handler that is not Python's, which could not be put back.
             self._before = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
             for number in self._before:
-                signal.signal(number, self._tell)
+                signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _tell(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a data-loader worker has this handler too
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked data-loader worker has this handler too
             return
-        if not self.signal:
-            self.signal, self._since = number, time.monotonic()
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
             if os.environ.get("RANK", "0") == "0":
                 # `print` is not allowed to be interrupted by itself.
                 name = signal.Signals(number).name
@@ -126,35 +121,39 @@ class Told:
             signal.raise_signal(number)
 
 
-class Agreement:
-    """What any process was told, known to all of them at the same call."""
+class StopConsensus:
+    """The signal that any process got, known to all processes at the same call of `poll`.
+
+    The reduction of one integer starts at the end of an update and is read when the next one ends, so that neither the
+    device nor the host waits for it: a run stops one update later than a single process.
+
+    Args:
+        timeout: Seconds to wait for the other processes.
+    """
 
     def __init__(self, timeout: int) -> None:
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
-        self._told = torch.zeros(1, dtype=torch.int32)
+        self._highest = torch.zeros(1, dtype=torch.int32)
         self._reduction: dist.Work | None = None
 
-    def reach(self, told: int) -> int:
-        """The highest value that any process gave at the call before; takes this process's for the next."""
+    def poll(self, number: int) -> int:
+        """Returns the highest number that a process gave at the call before, and takes this one for the next."""
         if self._reduction:
             self._reduction.wait()
-        agreed = int(self._told)
-        self._told = torch.tensor([told], dtype=torch.int32)
-        self._reduction = dist.all_reduce(self._told, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        agreed = int(self._highest)
+        self._highest = torch.tensor([number], dtype=torch.int32)
+        self._reduction = dist.all_reduce(self._highest, dist.ReduceOp.MAX, group=self._group, async_op=True)
         return agreed
 
     def close(self) -> None:
+        """Ends the last reduction and releases the process group."""
         if self._reduction:
             self._reduction.wait()
         dist.destroy_process_group(self._group)
 
 
-def _several_processes() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def farewell(stop: signal.Signals, run: str, step: int) -> str:
-    """What a stopped run says at last: where it is saved and how to go on."""
+def report_stop(stopped: Stopped, run: str, step: int) -> None:
+    """Prints, as a stopped run's last words, where it is saved and how to resume it."""
     saved = [path.name for path in checkpoints(run)]
     if f"checkpoint-{step}" in saved:
         where = f"it is saved in {os.path.join(run, f'checkpoint-{step}')}"
@@ -165,25 +164,20 @@ def farewell(stop: signal.Signals, run: str, step: int) -> str:
         if saved
         else "There is no checkpoint to go on from."
     )
-    return f"Stopped by {stop.name} after update {step}; {where}. {how}"
+    name = signal.Signals(stopped.code - 128).name
+    print(f"Stopped by {name} after update {step}; {where}. {how}", file=sys.stderr, flush=True)
 
 
-def leave_signals_to_parent(init: Callable[[int], None] | None, worker: int) -> None:
-    """Runs in a data-loader worker as it starts: what tells the whole job to stop does not end it under the Trainer's hands.
+def ignore_stop_signals(init: Callable[[int], None] | None, worker: int) -> None:
+    """Initializes a data-loader worker that the signals to a whole job do not end before the Trainer has saved.
 
-    Only the parent's own SIGTERM ends it; when the parent dies, torch ends it too.
+    torch ends its workers by itself when the loader or the parent process ends.
 
     Args:
-        init: What else to run.
+        init: A further initialization to run.
         worker: The worker's number.
     """
     if init is not None:
         init(worker)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    threading.Thread(target=_obey_parent, daemon=True).start()
-
-
-def _obey_parent() -> None:
-    while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
-        pass
-    os._exit(0)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

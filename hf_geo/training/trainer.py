@@ -1,16 +1,19 @@
 """`GeoTrainer`: transformers' Trainer that builds the geometry-aware optimizers."""
 
-import functools
+import itertools
+import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
+import transformers
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import nn
-from torch.optim.lr_scheduler import SequentialLR
-from torch.optim.swa_utils import SWALR
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
@@ -22,24 +25,33 @@ from hf_geo.subspaces import Subspace, SubspaceConfig
 from .arguments import GeoTrainingArguments
 from .averaging import WeightAverage, check_same_average, kind_of_average
 from .baselines import BASELINES, baseline_cls_and_kwargs
-from .callbacks import TellEpoch
-from .loss import hand_over_loss
-from .nonfinite import FiniteTraining
-from .norms import RECALIBRATION_SAMPLES, some_samples
-from .optimizers import make_optimizer, measure_geometry, refuse_engine
-from .saving import WholeCheckpoints
-from .signals import GracefulStop
+from .callbacks import GeometryTelemetry, SetEpochCallback
+from .checks import check_combination, check_shared_folder
+from .loaders import SingleSamples, make_loader
+from .loss import LossTerms, hand_over_loss
+from .nonfinite import NonFiniteTraining, NonFiniteUpdates, all_finite, remedy
+from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, some_samples
+from .optimizers import make_optimizer, measure_geometry
+from .saving import CheckpointSaver
+from .schedules import milestone_schedule, swa_schedule
+from .signals import StopOnSignal, Stopped, report_stop
 from .subspaces import SubspaceTraining
-from .telemetry import GeometryTelemetry
+
+logger = logging.getLogger(__name__)
 
 
-class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
+class GeoTrainer(transformers.Trainer):
     """A `transformers.Trainer` for which `args.optim` may name any of `hf_geo.optim.list_optimizers()`.
 
-    The rest is transformers' own, with corrections for all optimizers: norm layers and biases get no weight decay whatever
-    they are called, each parameter group's learning rate is logged, a checkpoint is complete or not there, and it is loaded
-    whole, or refused where it is of another model or optimizer. A run that is told to stop does so with a checkpoint
-    (`GracefulStop`), and one that is lost in infinities stops too (`FiniteTraining`).
+    The rest is transformers' own, with corrections for all optimizers:
+
+    - An update's gradient is the mean over its samples (or tokens), however they are divided over micro-batches and
+      processes; so is the logged loss.
+    - Every process evaluates the network that the first one saves, and evaluations read every sample.
+    - Norm layers and biases get no weight decay whatever they are called; each parameter group's learning rate is logged.
+    - A checkpoint is complete or absent, and loaded whole, or refused where it is of another model or optimizer.
+    - A signal to stop ends the run with a checkpoint (`StopOnSignal`), and so does a row of updates that are not finite,
+      without one (`NonFiniteUpdates`).
 
     Args:
         *args, **kwargs: As for `transformers.Trainer`; `args` are `GeoTrainingArguments`.
@@ -48,63 +60,34 @@ class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
 
     Raises:
         TypeError: `args` are no `GeoTrainingArguments`.
-        ValueError: A subspace with `model_init`, or milestones on a stream.
+        ValueError: Settings that contradict each other, such as a subspace with `model_init`, or milestones on a stream.
     """
 
     args: GeoTrainingArguments
 
     def __init__(self, *args, subspace: Subspace | SubspaceConfig | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._check_arguments(subspace)
+        check_combination(self, subspace)
         self.telemetry = GeometryTelemetry(layers=self.args.log_geometry)
-        self.add_callback(self.telemetry)
-        self.add_callback(TellEpoch())
+        self.nonfinite = NonFiniteUpdates(self.accelerator.gather)
+        self._average = WeightAverage(self.args) if kind_of_average(self.args) else None
+        for callback in (self.telemetry, self.nonfinite, SetEpochCallback(), self._average):
+            if callback:
+                self.add_callback(callback)
         if isinstance(subspace, SubspaceConfig):
             subspace = Subspace.attach(self.model, subspace, seed=self.args.seed)
         self.subspace = subspace
         self._on_subspace = subspace and SubspaceTraining(subspace, self.args.seed, self.args.process_index)
-        self._average = WeightAverage(self.args) if kind_of_average(self.args) else None
-        if self._average:
-            self.add_callback(self._average)
         self._stand_in = self._on_subspace or self._average  # what is evaluated in place of the weights in training
+        self._saver = CheckpointSaver(self)
+        self._loss_terms = LossTerms(self)
+        self._single_samples = SingleSamples(self)
         self._micro_batch = 0
         if subspace and subspace.config.num_samples > 1 and self.args.ddp_broadcast_buffers is None:
             # DDP would overwrite buffers between the forwards of one backward.
             self.accelerator.ddp_handler.broadcast_buffers = False
 
-    def _check_arguments(self, subspace: Subspace | SubspaceConfig | None) -> None:
-        if not isinstance(self.args, GeoTrainingArguments):
-            raise TypeError(f"GeoTrainer takes GeoTrainingArguments, not {type(self.args).__name__}.")
-        if self.args.optim in list_optimizers():
-            refuse_engine(self.args)  # also where the engine would bring its own optimizer
-        average = kind_of_average(self.args)
-        if average:
-            refuse_engine(self.args, average)
-        if average and subspace is not None:
-            raise ValueError(
-                f"{average} and a subspace are two ways to one better network: leave out --subspace, or --swa_start and --ema_decay."
-            )
-        if self.args.log_geometry and self.is_deepspeed_enabled:
-            raise ValueError(
-                "--log_geometry reads whole gradients, which DeepSpeed hides: use DDP or FSDP2, or leave it out."
-            )
-        if subspace is not None and self.model_init is not None:
-            raise ValueError(
-                "A subspace belongs to one model, which model_init would replace: give GeoTrainer the model."
-            )
-        samples = getattr(subspace, "config", subspace).num_samples if subspace is not None else 1
-        if samples > 1 and self.args.gradient_checkpointing:
-            raise ValueError(
-                f"Gradient checkpointing runs the network again at the last of a batch's {samples} positions, which is wrong "
-                "for the others: use one position a batch (--subspace_samples 1), or no checkpointing."
-            )
-        if self.train_dataset is not None and not has_length(self.train_dataset):
-            if self.args.milestones:
-                raise ValueError(
-                    "--milestones are epochs, and a stream has no known length: choose an --lr_scheduler_type."
-                )
-            if average == "SWA":
-                raise ValueError("--swa_start averages epochs, and a stream has no known length: choose --ema_decay.")
+    # Optimizer and schedule
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
@@ -121,26 +104,21 @@ class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
         """As in transformers, and for the baselines it has no name for."""
         if args.optim in BASELINES:
             return baseline_cls_and_kwargs(args)
-        return WholeCheckpoints.get_optimizer_cls_and_kwargs(args, model)
+        return transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         geometry = {"geometry": self.args.geometry_groups}
-        if (
-            get_method(self.args.optim).geometry
-            and self.args.geometry_groups == "auto"
-            and self.train_dataset is not None
-        ):
+        measured = get_method(self.args.optim).geometry and self.args.geometry_groups == "auto"
+        if measured and self.train_dataset is not None:
             geometry["invariant"] = measure_geometry(model, self.get_train_dataloader())
         return make_optimizer(self.args, model, **geometry)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Builds the schedule once: a step schedule where `args.milestones` are given, else transformers' own."""
         if self.lr_scheduler is None and self.args.milestones:
-            epoch = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
-            warmup = self.args.get_warmup_steps(num_training_steps)
-            steps = [milestone * epoch for milestone in self.args.milestones]
-            factor = functools.partial(step_factor, steps=steps, gamma=self.args.gamma, warmup=warmup)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            updates = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
+            optimizer = optimizer or self.optimizer
+            self.lr_scheduler = milestone_schedule(optimizer, self.args, updates, num_training_steps)
             self._created_lr_scheduler = True  # so that the next `train` makes another
         made = self.lr_scheduler is None
         scheduler = super().create_scheduler(num_training_steps, optimizer)
@@ -148,59 +126,142 @@ class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
             scheduler = self.lr_scheduler = swa_schedule(scheduler, self.args, num_training_steps)
         return scheduler
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that weight decay applies to: all but norm gains, norm shifts and biases."""
+        undecayed = undecayed_parameters(model)
+        return [name for name, _ in model.named_parameters() if name not in undecayed]
+
+    # Data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in transformers, without a last batch of one sample where batch norms need two."""
+        drop_last = self.args.dataloader_drop_last or self._single_samples.end_an_epoch()
+        return make_loader(super().get_train_dataloader, self.args, drop_last=drop_last)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """As in transformers, with every sample also where `dataloader_drop_last` is set, which is for training."""
+        return make_loader(super().get_eval_dataloader, self.args, eval_dataset, drop_last=False)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """As `get_eval_dataloader`."""
+        return make_loader(super().get_test_dataloader, self.args, test_dataset, drop_last=False)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The micro-batches of the next update, and the number of terms of its loss on all processes (see `LossTerms`)."""
+        if self.compute_loss_func is not None:
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = self._single_samples.without(list(itertools.islice(epoch_iterator, num_batches)))
+        return batches, self._loss_terms.of_update(batches, device)
+
+    # Training
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be whole, and of this model.
 
         Raises:
             UnfitCheckpoint: There is no such checkpoint.
+            NonFiniteTraining: Too many updates in a row were not finite, or the run has ended with such weights.
+            Stopped: The process got a signal to stop.
         """
-        checkpoint = self.find_checkpoint(resume_from_checkpoint)
+        check_shared_folder(self.args)
+        checkpoint = self._saver.find(resume_from_checkpoint)
         if checkpoint:
             check_same_model(self.model, checkpoint)
             check_same_average(checkpoint, self.args)
-        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves as transformers does, but checkpoints under the names by which the model loads them again.
-
-        transformers writes them under a model's older names on the Hub, where it has such (a ViT's), and then takes from
-        a checkpoint only what happens to be called the same: it resumes, or goes back to the best, with the rest left.
-        """
-        if _internal_call and self._average:
-            folder = output_dir or self.args.output_dir
-            os.makedirs(folder, exist_ok=True)
-            self._average.save(folder, write=self.args.should_save)
-        if not _internal_call or not isinstance(self.model, PreTrainedModel):
-            return super().save_model(output_dir, _internal_call)
-        self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_original_format=False)
+        if self._average:
+            self._average.checkpoint = checkpoint
+        stop = StopOnSignal(self.args.ddp_timeout)
+        self.add_callback(stop)
         try:
-            super().save_model(output_dir, _internal_call)
+            with stop:
+                result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        except Stopped as stopped:
+            self.callback_handler.on_train_end(self.args, self.state, self.control)  # closes the logs
+            self.accelerator.wait_for_everyone()  # launchers kill all processes as soon as one has gone
+            if self.is_world_process_zero():
+                report_stop(stopped, self.args.output_dir, self.state.global_step)
+            raise
         finally:
-            del self.model.save_pretrained
+            self.remove_callback(stop)
+        if not self._weights_are_finite():
+            raise NonFiniteTraining(f"Training has ended with weights that are not finite; {remedy(self.args)}")
+        best, last = (
+            self.state.best_model_checkpoint,
+            os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"),
+        )
+        self._saver.rotate(self.args.output_dir, [best, last])  # what a kill has kept from being removed
+        return result
 
-    def training_step(self, *args, **kwargs) -> torch.Tensor:
+    def training_step(self, *args, **kwargs) -> Tensor:
         """One forward and backward pass, whose loss the optimizer is told where its step depends on it."""
         loss = super().training_step(*args, **kwargs)
+        self.nonfinite.add_loss(loss)
         hand_over_loss(self, loss)
         self._micro_batch = 0 if self.accelerator.sync_gradients else self._micro_batch + 1
         return loss
 
     def compute_loss(self, model: nn.Module, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """The model's loss; while training on a subspace, at positions drawn for the batch and with the regularizer."""
-        if self._on_subspace is None or not model.training:
+        """The model's loss; in training times the micro-batch's share of the update, and on a subspace at drawn positions.
+
+        A model's own loss is taken to be the mean over the micro-batch, whatever the model does with
+        `num_items_in_batch`; `compute_loss_func` gets that number, as in transformers.
+        """
+        if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        key = (self.state.global_step, self._micro_batch)
-        # Where the loss is over all of the update's items, transformers does not divide it by the micro-batches.
-        scaled = self.compute_loss_func is not None or (
-            num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        compute = partial(super().compute_loss, model, return_outputs=return_outputs)
+        known = num_items_in_batch is not None
+        parts = (
+            1
+            if self.compute_loss_func or (known and self.model_accepts_loss_kwargs)
+            else self.current_gradient_accumulation_steps
         )
-        compute = functools.partial(super().compute_loss, model, num_items_in_batch=num_items_in_batch)
-        penalty = self._on_subspace.penalty(key) / (self.current_gradient_accumulation_steps if scaled else 1)
-        return self._on_subspace.loss(compute, inputs, key, sums=scaled) + penalty
+        if self.compute_loss_func is not None:
+            compute = partial(compute, num_items_in_batch=num_items_in_batch)
+        elif known:
+            # training_step divides by the micro-batches where it does not expect the loss to be of the whole update.
+            whole = compute
+
+            def compute(batch):
+                share = self._loss_terms.share(batch, num_items_in_batch) * parts  # before labels are taken out
+                found = whole(batch)
+                return (found[0] * share, found[1]) if return_outputs else found * share
+
+        if self._on_subspace is None:
+            return compute(inputs)
+        key = (self.state.global_step, self._micro_batch)
+        penalty = self._on_subspace.penalty(key) * parts / self.current_gradient_accumulation_steps
+        return self._on_subspace.loss(compute, inputs, key, sums=known) + penalty
+
+    def _get_grad_norm(self, *args, **kwargs) -> Tensor | float:
+        # The only place that knows the norm of an update's gradient.
+        norm = super()._get_grad_norm(*args, **kwargs)
+        self.nonfinite.end_update(norm if self.accelerator.scaler is None else None)
+        return norm
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        # A run that is resumed where it had ended: transformers would train one update more before it notices.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Logs as transformers does, with what the optimizer did since the last log and how many updates were not finite."""
+        if "learning_rate" in logs:
+            nonfinite = {"nonfinite_steps": self.nonfinite.total} if self.nonfinite.total else {}
+            logs = {**logs, **self.telemetry.collect(), **nonfinite}
+        super().log(logs, *args, **kwargs)
+
+    # Evaluation
 
     def evaluation_loop(self, *args, **kwargs):
-        """As in transformers; a subspace is evaluated at its centre, and averaged weights in place of the present ones."""
-        with self.as_evaluated():
+        """As in transformers; a subspace is evaluated at its centre, and averaged weights in place of the present ones.
+
+        All processes evaluate the network that the first one would save. With `bf16_full_eval` or `fp16_full_eval` the
+        model has its own precision again afterwards.
+        """
+        broadcast_buffers(self.model)
+        with self.as_evaluated(), keep_precision(self.model):
             return super().evaluation_loop(*args, **kwargs)
 
     def as_evaluated(self) -> AbstractContextManager[None]:
@@ -220,42 +281,62 @@ class GeoTrainer(GracefulStop, FiniteTraining, WholeCheckpoints):
             samples = len(self.train_dataset) if known else RECALIBRATION_SAMPLES
             self._stand_in.settle(self.model, self._norm_loader(samples))
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint and self._average:
-            self._average.load(checkpoint, self.model)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        if self._average:
-            self._average.load(self.state.best_model_checkpoint, self.model)
-
     def _norm_loader(self, samples: int) -> Iterable:
         loader = self.get_test_dataloader(some_samples(self.train_dataset, samples))
         return loader if has_length(loader) else iter(loader)
 
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Logs as transformers does, with what the optimizer did since the last log."""
-        if "learning_rate" in logs:
-            logs = {**logs, **self.telemetry.collect()}
-        super().log(logs, *args, **kwargs)
+    # Saving
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the parameters that weight decay applies to: all but norm gains, norm shifts and biases."""
-        undecayed = undecayed_parameters(model)
-        return [name for name, _ in model.named_parameters() if name not in undecayed]
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves as transformers does; a checkpoint holds the averages too, where the weights are averaged."""
+        if _internal_call and self._average:
+            folder = output_dir or self.args.output_dir
+            self._saver.attempt(os.makedirs, folder, exist_ok=True)
+            self._saver.attempt(self._average.save, folder, write=self.args.should_save)
+        self._saver.attempt(super().save_model, output_dir, _internal_call)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Under a model's older names on the Hub, where it has such (a ViT's), transformers takes from a checkpoint only
+        # what happens to be called the same: it resumes, or goes back to the best, with the rest left.
+        if not (self._saver.staging and isinstance(self.model, PreTrainedModel)):
+            return super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(output_dir)
 
-def step_factor(step: int, steps: list[float], gamma: float, warmup: int) -> float:
-    """What a step schedule multiplies the learning rate by: a linear warm-up, then `gamma` for each of `steps` passed."""
-    return min(1.0, (step + 1) / (warmup + 1)) * gamma ** sum(step >= passed for passed in steps)
+    def _get_output_dir(self, trial) -> str:
+        return self._saver.directory(super()._get_output_dir(trial))
 
+    def _save_checkpoint(self, model: nn.Module, trial) -> None:
+        if not self._weights_are_finite():
+            logger.warning(
+                "No checkpoint of update %d: its weights are not finite. Those there are stay.", self.state.global_step
+            )
+            return
+        self._saver.save(partial(super()._save_checkpoint, model, trial), run=self._get_output_dir(trial))
 
-def swa_schedule(
-    scheduler: torch.optim.lr_scheduler.LRScheduler, args: GeoTrainingArguments, num_training_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The schedule, and from `args.swa_start` on the constant `args.swa_lr`; groups keep the ratios of their rates."""
-    optimizer = scheduler.optimizer
-    rates = [args.swa_lr * group["initial_lr"] / args.learning_rate for group in optimizer.param_groups]
-    constant = SWALR(optimizer, rates, anneal_epochs=0)
-    return SequentialLR(optimizer, [scheduler, constant], [math.ceil(args.swa_start * num_training_steps)])
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        self._saver.attempt(super()._save_optimizer_and_scheduler, output_dir)
+
+    def _save_scaler(self, output_dir: str) -> None:
+        self._saver.attempt(super()._save_scaler, output_dir)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        self._saver.attempt(super()._save_rng_state, output_dir)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._saver.staging:  # it is pushed from its place
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _load_best_model(self) -> None:
+        if not self._saver.best_is_whole():
+            self.state.best_model_checkpoint = None
+            return
+        super()._load_best_model()
+        if self._average:
+            self._average.load(self.state.best_model_checkpoint, self.model)
+
+    def _weights_are_finite(self) -> bool:
+        found = all_finite(self.model_wrapped).to(self.args.device)
+        return bool(self.accelerator.gather(found[None]).all())

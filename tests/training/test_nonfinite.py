@@ -129,11 +129,11 @@ def test_counting_reads_nothing_on_the_host(tmp_path, monkeypatch) -> None:
 
 
 def test_counts_of_all_processes_are_read_together() -> None:
-    updates = NonFiniteUpdates()
+    updates = NonFiniteUpdates(lambda mine: torch.cat([mine, torch.tensor([[1, 0, 5]])]))
     for value in (1.0, math.nan, math.inf, 1.0):
         updates.add_loss(torch.tensor(value))
         updates.end_update(torch.tensor(1.0))
-    updates.read(lambda mine: torch.cat([mine, torch.tensor([[1, 0, 5]])]))
+    updates.read()
     assert (updates.total, updates.longest) == (2, 5)
 
 

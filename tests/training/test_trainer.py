@@ -15,6 +15,7 @@ from transformers.trainer_utils import BestRun
 
 from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.optim import get_method, list_optimizers
+from hf_geo.training.checks import check_combination
 from hf_geo.training.loss import LossOfUpdate
 from hf_geo.training.optimizers import refuse_engine
 from tests.training.problems import flat, make_problem
@@ -350,11 +351,11 @@ def test_a_step_schedule_with_warm_up(tmp_path) -> None:
 
 def test_telemetry_is_refused_where_gradients_are_hidden(tmp_path) -> None:
     with pytest.raises(ValueError, match="--log_geometry reads whole gradients, which DeepSpeed hides"):
-        GeoTrainer._check_arguments(make_hidden(tmp_path), None)
+        check_combination(make_hidden(tmp_path), None)
 
 
 def make_hidden(folder):
-    """What `_check_arguments` looks at, of a Trainer under an engine that is not installed."""
+    """What `check_combination` reads, of a Trainer under an engine that is not installed."""
     return SimpleNamespace(
-        args=GeoTrainingArguments(output_dir=str(folder), log_geometry=True), is_deepspeed_enabled=True, model_init=None
+        args=GeoTrainingArguments(output_dir=str(folder), log_geometry=True), is_deepspeed_enabled=True
     )

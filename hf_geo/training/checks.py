@@ -1,0 +1,103 @@
+"""Refuses combinations of settings, models and machines under which a run would be wrong, or would be lost."""
+
+import os
+import secrets
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import has_length
+
+from hf_geo.checkpoints.disk import first_of_all, refusal
+from hf_geo.optim import list_optimizers
+from hf_geo.subspaces import Subspace, SubspaceConfig
+
+from .arguments import GeoTrainingArguments
+from .averaging import kind_of_average
+from .optimizers import refuse_engine
+
+
+def check_combination(trainer: Trainer, subspace: Subspace | SubspaceConfig | None) -> None:
+    """Checks what a Trainer was made with, besides the ranges of its arguments.
+
+    Raises:
+        TypeError: Its arguments are no `GeoTrainingArguments`.
+        ValueError: Two settings contradict each other, or one cannot be kept with this engine or data set.
+    """
+    args = trainer.args
+    if not isinstance(args, GeoTrainingArguments):
+        raise TypeError(f"GeoTrainer takes GeoTrainingArguments, not {type(args).__name__}.")
+    check_processes(args)
+    if args.optim in list_optimizers():
+        refuse_engine(args)  # also where the engine would bring its own optimizer
+    average = kind_of_average(args)
+    if average:
+        refuse_engine(args, average)
+    if args.log_geometry and trainer.is_deepspeed_enabled:
+        raise ValueError(
+            "--log_geometry reads whole gradients, which DeepSpeed hides: use DDP or FSDP2, or leave it out."
+        )
+    if subspace is not None:
+        _check_subspace(trainer, getattr(subspace, "config", subspace), average)
+    if trainer.train_dataset is not None and not has_length(trainer.train_dataset):
+        if args.milestones:
+            raise ValueError(
+                "--milestones are epochs, and a stream has no known length: choose an --lr_scheduler_type."
+            )
+        if average == "SWA":
+            raise ValueError("--swa_start averages epochs, and a stream has no known length: choose --ema_decay.")
+
+
+def _check_subspace(trainer: Trainer, config: SubspaceConfig, average: str | None) -> None:
+    if average:
+        raise ValueError(
+            f"{average} and a subspace are two ways to one better network: leave out --subspace, or --swa_start and --ema_decay."
+        )
+    if trainer.model_init is not None:
+        raise ValueError("A subspace belongs to one model, which model_init would replace: give GeoTrainer the model.")
+    if config.num_samples > 1 and trainer.args.gradient_checkpointing:
+        raise ValueError(
+            f"Gradient checkpointing runs the network again at the last of a batch's {config.num_samples} positions, which is "
+            "wrong for the others: use one position a batch (--subspace_samples 1), or no checkpointing."
+        )
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """Raises `ValueError` where a launcher started several processes that do not know of each other."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and args.world_size == 1:
+        raise ValueError(
+            f"{started} processes were started, but each would train alone into the same folder, because accelerate joins "
+            "processes without an accelerator only where it is told to: set ACCELERATE_USE_CPU=true, or use "
+            "accelerate launch --config_file configs/accelerate/cpu_2_processes.yaml."
+        )
+
+
+def check_shared_folder(args: TrainingArguments) -> None:
+    """Checks, with several machines, that all of them see the output folder, or that each saves for itself.
+
+    Every process calls this; it writes and removes one small file.
+
+    Raises:
+        ValueError: The machines have different disks, and `save_on_each_node` is off.
+    """
+    if args.save_on_each_node or args.world_size <= int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size)):
+        return
+    name = [f"_shared-{secrets.token_hex(8)}" if args.process_index == 0 else None]
+    broadcast_object_list(name)
+    token = Path(args.output_dir, name[0])
+
+    def leave_token() -> None:
+        token.parent.mkdir(parents=True, exist_ok=True)
+        token.touch()
+
+    refused = first_of_all(refusal(leave_token) if args.process_index == 0 else None)  # then saving says so itself
+    missing = None if refused or token.exists() else f"process {args.process_index}"
+    missing = first_of_all(missing)
+    if args.process_index == 0:
+        token.unlink(missing_ok=True)
+    if missing:
+        raise ValueError(
+            f"The machines do not share the disk of {args.output_dir!r} ({missing} does not see it), so a checkpoint would be "
+            "whole on none of them: add --save_on_each_node true, or choose an --output_dir on a shared disk."
+        )
