@@ -1,16 +1,20 @@
 """Several networks that answer the same batches: positions of a subspace, or models of their own."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from hf_geo.subspaces import Subspace
 
 from .batches import inputs_of, logits_of
+from .moments import MomentCollector, Moments
 from .norms import Statistics, collect, running_statistics
 
+logger = logging.getLogger(__name__)
 _SMALL = 3_000_000  # parameters up to which a GPU is kept busier by several positions in one call
 
 
@@ -37,8 +41,8 @@ class Positions:
     Args:
         subspace: Whose model runs.
         coefficients: (networks, num_points), or (networks, num_layers, num_points).
-        batched: Whether all run in one batched call (`torch.func.vmap`); default: small networks on a GPU, which single
-            calls are too short to fill.
+        batched: Whether to try all in one batched call (`torch.func.vmap`); default: for small networks on a GPU, which
+            single calls are too short to fill. False from the first call on that vmap cannot make.
     """
 
     def __init__(self, subspace: Subspace, coefficients: Tensor, batched: bool | None = None) -> None:
@@ -54,17 +58,47 @@ class Positions:
 
     def recalibrate(self, loader: Iterable, max_batches: int | None) -> int:
         """Takes every network's norm statistics in one pass over the loader; returns the number of samples."""
-        return collect(self.model, self.statistics, self.logits, loader, max_batches)
+
+        def add(batch: Any, moments: Moments, collector: MomentCollector) -> Moments:
+            def run(coefficients: Tensor, statistics: Statistics, moments: Moments) -> Moments:
+                return collector.add(moments, lambda: self._output(batch, coefficients, statistics))
+
+            together = self._batched(run, moments)
+            if together is not None:
+                return together
+            singly = zip(self.coefficients, self._rows(self.statistics), self._rows(moments), strict=True)
+            rows = [run(*network) for network in singly]
+            return {name: torch.stack([row[name] for row in rows]) for name in moments}
+
+        return collect(self.model, self.statistics, (len(self.coefficients),), add, loader, max_batches)
 
     def logits(self, batch: Any) -> list[Tensor]:
         """Each network's logits for a batch."""
-        args, kwargs = inputs_of(self.model, batch)
 
         def run(coefficients: Tensor, statistics: Statistics) -> Tensor:
-            self.subspace.move_to(coefficients)
-            return logits_of(functional_call(self.model, statistics, args, kwargs))
+            return logits_of(self._output(batch, coefficients, statistics))
 
-        if self.batched:
-            return list(vmap(run)(self.coefficients, self.statistics).unbind())
-        rows = [{name: t[i] for name, t in self.statistics.items()} for i in range(len(self.coefficients))]
-        return [run(c, row) for c, row in zip(self.coefficients, rows, strict=True)]
+        together = self._batched(run)
+        if together is not None:
+            return list(together.unbind())
+        return [run(c, s) for c, s in zip(self.coefficients, self._rows(self.statistics), strict=True)]
+
+    def _output(self, batch: Any, coefficients: Tensor, statistics: Statistics) -> Any:
+        args, kwargs = inputs_of(self.model, batch)
+        self.subspace.move_to(coefficients)
+        return functional_call(self.model, statistics, args, kwargs)
+
+    def _batched(self, run: Callable, *more: dict[str, Tensor]) -> Any | None:
+        """The result for all networks in one call, or None where they are to be called one by one."""
+        if not self.batched:
+            return None
+        try:
+            return vmap(run)(self.coefficients, self.statistics, *more)
+        except Exception as error:  # depends on what vmap has no rule for; a fault of the model's comes up again
+            self.batched = False
+            reason = next(iter(str(error).splitlines()), "")
+            logger.warning("Positions are evaluated one by one: vmap raised %s: %s", type(error).__name__, reason)
+            return None
+
+    def _rows(self, stacked: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        return [{name: t[i] for name, t in stacked.items()} for i in range(len(self.coefficients))]

@@ -84,6 +84,7 @@ def walk(
             chosen = [i for i, members in enumerate(ensembles) if set(members) <= set(group)]
             local = [[group.index(m) for m in ensembles[i]] for i in chosen]
             single, joint, samples = _evaluate(networks, len(group), local, loader, causal)
+            batched = networks.batched  # what has failed once is not tried again
             for i, values in zip(group, single, strict=True):
                 points[i] = values
             for i, values in zip(chosen, joint, strict=True):

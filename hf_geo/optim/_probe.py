@@ -96,8 +96,9 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     if isinstance(value, Mapping):
         return {key: map_tensors(item, change) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map_tensors(item, change) for item in value)
+    if isinstance(value, list | tuple):
+        make = getattr(value, "_make", type(value))  # of a named tuple, whose class takes its fields one by one
+        return make([map_tensors(item, change) for item in value])
     return value
 
 

@@ -40,7 +40,8 @@ def _split(value: Any, num_chunks: int) -> list[Any]:
         parts = [_split(v, num_chunks) for v in value.values()]
         return [dict(zip(value, chunk, strict=True)) for chunk in zip(*parts, strict=True)]
     if isinstance(value, tuple | list):
-        return [type(value)(chunk) for chunk in zip(*(_split(v, num_chunks) for v in value), strict=True)]
+        make = getattr(value, "_make", type(value))  # of a named tuple, whose class takes its fields one by one
+        return [make(chunk) for chunk in zip(*(_split(v, num_chunks) for v in value), strict=True)]
     return [value] * num_chunks
 
 

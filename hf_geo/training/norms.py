@@ -69,14 +69,12 @@ def keep_precision(model: nn.Module) -> Iterator[None]:
 
 
 def some_samples(dataset: Dataset, count: int) -> Dataset:
-    """A fixed random choice of a data set's samples, or all where there are no more; of a stream, the first.
+    """A data set's samples in a fixed random order, at most `count`; of a stream, the first.
 
     It hides `set_epoch`: reading it in the middle of an epoch must not tell the training data that another one began.
     """
     if not hasattr(dataset, "__len__"):
         return _Beginning(dataset, count)
-    if len(dataset) <= count:
-        return Subset(dataset, range(len(dataset)))
     chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     return Subset(dataset, chosen.tolist())
 

@@ -1,11 +1,13 @@
 """A network with norm layers, and what each of two processes does with it for test_norms.py."""
 
+import datetime
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hf_geo.evaluation import recalibrate_norms
 
@@ -30,13 +32,17 @@ def make_data(sizes: tuple[int, ...] = (8, 8, 5)) -> list[Tensor]:
 
 def setting() -> tuple[Network, list[Tensor]]:
     torch.manual_seed(0)
-    return Network(), make_data((8, 8, 5, 4))
+    return Network(), [torch.randn(n, 4) * 2 + 1 for n in (256, 256, 64, 1)]
 
 
 def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
-    model, data = setting()
-    samples = recalibrate_norms(model, data[:1] if rank else data[1:])
-    torch.save((samples, model.state_dict()), folder / f"{rank}.pt")
+    patience = datetime.timedelta(seconds=60)
+    store = f"file://{folder / 'rendezvous'}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=patience)
+    outcomes = []
+    for wrap in (lambda model: model, DistributedDataParallel):
+        model, data = setting()
+        outcomes.append((recalibrate_norms(wrap(model), data[:1] if rank else data[1:]), model.state_dict()))
+    torch.save(outcomes, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm.layers
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -165,6 +166,85 @@ def test_independent_models_and_their_ensemble() -> None:
     expected = calibration_metrics(torch.stack(probabilities).mean(0), labels)
     assert found.ensembles[0].pop("members") == [0, 1, 2]
     assert found.ensembles[0] == pytest.approx(expected, abs=1e-5)
+
+
+class Evolved(nn.Module):
+    """An instance norm, and a norm that is not torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3)
+        self.instance = nn.InstanceNorm2d(8, affine=True, track_running_stats=True)
+        self.norm = timm.layers.EvoNorm2dB0(8)
+        self.out = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.instance(self.convolution(x))).mean((2, 3)))
+
+
+class Lstm(nn.Module):
+    """vmap has no rule for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.lstm, self.out = nn.BatchNorm2d(3), nn.LSTM(24, 6, batch_first=True), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.lstm(self.norm(x).transpose(1, 2).flatten(2))[0][:, -1])
+
+
+class Guarded(GoldenNetwork):
+    """Looks at values, from its second batch on, after it has run its first norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.bn1(self.conv1(x))
+        if len(x) > 6 and hidden.abs().max() > 1e4:
+            return hidden.mean((2, 3))[:, :1].expand(-1, 5)
+        return super().forward(x)
+
+
+class Strict(GoldenNetwork):
+    """Asserts what no batched tensor is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv1.weight
+        assert not torch._C._functorch.is_batchedtensor(weight)
+        return super().forward(x)
+
+
+class Noisy(GoldenNetwork):
+    """Draws random numbers in evaluation too, as Monte Carlo dropout does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0 * torch.rand_like(self.conv1.weight).sum())
+
+
+@pytest.mark.parametrize(
+    ("network", "by_one"),
+    [(Evolved, False), (Lstm, True), (Guarded, True), (Strict, True), (Noisy, True)],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_networks_that_vmap_cannot_run_are_evaluated_one_by_one_which_is_said_once(
+    network: type[nn.Module], by_one: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    subspace = Subspace.attach(network(), SubspaceConfig(), model_init=network)
+    rows = [torch.tensor([1 - t, t], dtype=torch.float64) for t in (0.0, 0.3, 0.6, 1.0)]
+    settings = {"loader": data(), "recalibration": data(4), "ensembles": [(0, 1)], "positions_at_once": 2}
+    singly = walk(subspace, rows, batched=False, **settings)
+    assert not caplog.messages
+    together = walk(subspace, rows, batched=True, **settings)
+    assert len(caplog.messages) == by_one
+    assert all(message.startswith("Positions are evaluated one by one: vmap raised") for message in caplog.messages)
+    assert (together.samples, together.recalibration_samples) == (singly.samples, singly.recalibration_samples)
+    for found, expected in zip(together.points + together.ensembles, singly.points + singly.ensembles, strict=True):
+        assert {**found, "members": 0} == pytest.approx({**expected, "members": 0}, abs=1e-5)
+    assert len({round(row["nll"], 5) for row in singly.points}) == 4
+
+
+def test_a_fault_of_the_network_itself_is_not_hidden_by_the_fall_back() -> None:
+    subspace = trained(CASES[0])
+    with pytest.raises(RuntimeError, match="expected input"):
+        walk(subspace, [torch.tensor([0.5, 0.5])], [(torch.randn(2, 4, 8, 8), torch.zeros(2))], None, batched=True)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Draws depend on their key alone; batches are split between positions."""
 
+from collections import namedtuple
+
 import pytest
 import torch
 from torch import Tensor
 
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, split_batch
 from tests.subspaces.cases import GoldenNetwork
+
+Pair = namedtuple("Pair", ["inputs", "targets"])
 
 
 def _positions(seed: int, rank: int, steps: range) -> list[list[float]]:
@@ -51,8 +55,9 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
             "temperature": torch.tensor(3),
         },
         {"nested": {"ids": [torch.arange(5), torch.arange(5)]}},
+        Pair(torch.arange(5), [torch.arange(5)]),
     ],
-    ids=["tensor", "tuple", "dict", "nested"],
+    ids=["tensor", "tuple", "dict", "nested", "named"],
 )
 def test_chunks_are_the_batch_in_order(batch: object) -> None:
     chunks = split_batch(batch, 2)
@@ -68,7 +73,8 @@ def _merge(chunks: list) -> object:
     if isinstance(first, dict):
         return {key: _merge([chunk[key] for chunk in chunks]) for key in first}
     if isinstance(first, tuple | list):
-        return type(first)(_merge(list(part)) for part in zip(*chunks, strict=True))
+        merged = [_merge(list(part)) for part in zip(*chunks, strict=True)]
+        return type(first)(*merged) if isinstance(first, Pair) else type(first)(merged)
     return first
 
 
