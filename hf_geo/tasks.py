@@ -9,7 +9,6 @@ from typing import Any
 import timm
 import torch
 from transformers import (
-    AutoImageProcessor,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -30,6 +29,7 @@ from hf_geo.models import (
     WordTransformerConfig,
     build_image_classifier,
     build_language_model,
+    check_images,
     generate_text,
     input_config,
 )
@@ -133,12 +133,14 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
         trust_remote_code=trust,
     )
     model = build()
-    config = input_config(model, trust_remote_code=trust)
+    config = input_config(model, native_size=data.native_size, image_size=data_args.image_size, trust_remote_code=trust)
     by_timm = isinstance(model, TimmWrapperForImageClassification)
+    size = config["input_size"] if by_timm else config.size
+    check_images(model, model_args.model, size)
     trainer = {"compute_metrics": image_classification_metrics, "preprocess_logits_for_metrics": score_samples}
     trainer |= _loss(model_args, data.num_classes, args)
     if not by_timm:  # timm keeps how images are prepared in the model's configuration
-        trainer["processing_class"] = AutoImageProcessor.from_pretrained(model.name_or_path, trust_remote_code=trust)
+        trainer["processing_class"] = config.processor
     architecture = getattr(model.config, "architecture", model.config.model_type)
     ours = timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__.startswith("hf_geo.")
     pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
@@ -165,7 +167,7 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
             "architecture": architecture,
             "pretrained": pretrained,
             "classes": data.num_classes,
-            "image_size": list(config["input_size"]),
+            "image_size": list(size),
             "needs_hf_geo": ours,
             "data_description": data.description,
         },

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, TimmWrapperForImageClassification
+from transformers import AutoTokenizer, PreTrainedModel, TimmWrapperForImageClassification
 
 from .data.config import DataArguments
 from .data.language import LanguageData
@@ -72,17 +71,9 @@ def is_language_model(source: ModelSource) -> bool:
     return any("CausalLM" in kind or "LMHead" in kind for kind in source.config.get("architectures") or ())
 
 
-def has_file(source: ModelSource, filename: str) -> bool:
-    """Whether a model's folder or repository has a file."""
-    try:
-        return _path_of(source, filename).is_file()
-    except EntryNotFoundError:
-        return False
-
-
 def settings_of(source: ModelSource) -> dict[str, Any]:
     """The settings of a model's run, as far as they are known; raises `ValueError` where they cannot be read."""
-    if not has_file(source, SETTINGS):
+    if not source.has_file(SETTINGS):
         return {}
     path = _path_of(source, SETTINGS)
     try:
@@ -159,9 +150,18 @@ def _image_classifiers(
                 trust_remote_code=trust_remote_code,
             )
         )
-    config, *others = (input_config(model, trust_remote_code=trust_remote_code) for model in models)
+    config, *others = (
+        input_config(model, native_size=data.native_size, trust_remote_code=trust_remote_code) for model in models
+    )
     if any(other != config for other in others):
         raise ValueError("The models take images that are prepared differently, so one pass cannot serve them all.")
+    by_timm = isinstance(models[0], TimmWrapperForImageClassification)
+    height, width = (config["input_size"] if by_timm else config.size)[1:]
+    if args.image_size not in (None, height) or args.image_size not in (None, width):
+        raise ValueError(
+            f"--image_size {args.image_size} is not how {sources[0].name!r} prepares images, which is at {height} x {width} "
+            "pixels: leave it out."
+        )
     split = _last(data.splits)
     train = data.dataset("train", config, augment=False)
     shuffled = not isinstance(train, IterableDataset)
@@ -171,7 +171,6 @@ def _image_classifiers(
         order = torch.Generator().manual_seed(seed) if shuffled else None
         return DataLoader(train, shuffle=shuffled, generator=order, **settings)
 
-    by_timm = isinstance(models[0], TimmWrapperForImageClassification)
     return Trained(
         models,
         data.name,
@@ -179,9 +178,7 @@ def _image_classifiers(
         DataLoader(data.dataset(split, config), **settings),
         Repeatable(recalibration),
         causal=False,
-        processor=None
-        if by_timm
-        else AutoImageProcessor.from_pretrained(sources[0].name, trust_remote_code=trust_remote_code),
+        processor=None if by_timm else config.processor,
     )
 
 

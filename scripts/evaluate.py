@@ -33,7 +33,7 @@ from hf_geo.hub.export import export_model
 from hf_geo.models.sources import ModelSource
 from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
-from hf_geo.trained import Trained, find_trained, has_file, open_trained, settings_of
+from hf_geo.trained import Trained, find_trained, open_trained, settings_of
 
 SUBSPACE = "subspace_config.json"
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in options.model:
             place_result(name)
         sources = [find_trained(name) for name in options.model]
-        is_subspace = len(sources) == 1 and has_file(sources[0], SUBSPACE)
+        is_subspace = len(sources) == 1 and sources[0].has_file(SUBSPACE)
         if options.export_position is not None:
             check_export(options, is_subspace)
         data = open_trained(
@@ -137,7 +137,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
     first, _ = parser.parse_known_args(argv)
     fields = [field.name for field in dataclasses.fields(DataArguments)]
     known = settings_of(find_trained(first.model[0]))
-    parser.set_defaults(**{name: known[name] for name in fields if name in known and name != "label_noise"})
+    trained_with = {name: known[name] for name in fields if name in known}
+    # Noise is not for evaluation, and an export has its images' size.
+    parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None})
     options = parser.parse_args(argv)
     return options, DataArguments(**{name: getattr(options, name) for name in fields})
 

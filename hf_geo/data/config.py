@@ -87,8 +87,8 @@ class DataArguments:
     image_size: int | None = field(
         default=None,
         metadata={
-            "help": "Height and width the network sees, in pixels. Default: that of pretrained weights; from scratch that "
-            "of small images (at least 32), or else the architecture's."
+            "help": "Height and width the network sees, in pixels; a model's image processor is set to it. Default: that of "
+            "pretrained weights; from scratch that of small images (at least 32), or else the architecture's."
         },
     )
     augmentation: Literal["auto", "none", "crop", "crop-flip", "timm"] = field(

@@ -1,7 +1,7 @@
-"""From an image to what the network sees: timm's geometry, light augmentation for small images, timm's for others."""
+"""From an image to what the network sees: as its export prepares images, with light augmentation or timm's."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
@@ -48,34 +48,90 @@ def crop_and_flip(images: torch.Tensor, seeds: np.ndarray, padding: int, flip: b
     return padded.flatten(2).gather(2, places.view(n, 1, h * w).expand(n, c, h * w)).view(n, c, h, w)
 
 
+class Preparation(Protocol):
+    """How images are prepared without augmentation, in two steps; of a network that is not timm's, its processor's work.
+
+    Attributes:
+        size: (C, H, W) of a prepared image.
+        keeps_size: Whether images of that size come out of `pixels` as they are.
+        uniform: Whether images of every size come out at that one.
+        divisible: Whether the two steps make of an image what `whole` makes of it; otherwise there are none.
+        interpolation: How images are resized, in timm's words.
+    """
+
+    size: tuple[int, int, int]
+    keeps_size: bool
+    uniform: bool
+    divisible: bool
+    interpolation: str
+
+    def pixels(self, image: PIL.Image.Image) -> torch.Tensor:
+        """The image at the network's size: (C, H, W) uint8."""
+
+    def values(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The network's input for such pixels: (N, C, H, W) uint8 to float32."""
+
+    def whole(self, image: PIL.Image.Image) -> torch.Tensor:
+        """The network's input (C, H, W) for an image, as float32."""
+
+
+class TimmImages:
+    """The `Preparation` of a timm network.
+
+    Args:
+        config: `input_size` (C, H, W), `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`, as timm resolves them.
+    """
+
+    uniform = divisible = True
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.size, self.interpolation = tuple(config["input_size"]), config["interpolation"]
+        self.keeps_size = config["crop_pct"] == 1.0
+        self.mean, self.std = (torch.tensor(config[k]).view(-1, 1, 1) for k in ("mean", "std"))
+        self.pixels = create_transform(**config, is_training=False, normalize=False)
+
+    def values(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.float().div_(255).sub_(self.mean).div_(self.std)
+
+    def whole(self, image: PIL.Image.Image) -> torch.Tensor:
+        return self.values(self.pixels(image)[None])[0]
+
+
+class WholeTransform:
+    """Prepares images in one step, without augmentation."""
+
+    def __init__(self, images: Preparation) -> None:
+        self.images = images
+
+    def __call__(self, image: PIL.Image.Image, seed: np.uint64) -> torch.Tensor:
+        return self.images.whole(to_channels(image, self.images.size[0]))
+
+
 class PixelTransform:
-    """Resizes and centre-crops as timm does for evaluation, optionally shifts and mirrors, normalizes.
+    """Prepares images as for evaluation, optionally shifted and mirrored.
 
     Works in two steps, so that the first, which is the same in every epoch, can be done once for all: `pixels` and
     `finish`.
 
     Args:
-        config: `input_size` (C, H, W), `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`, as timm resolves them.
+        images: How they are prepared.
         padding: Largest shift in pixels.
         flip: Mirror half of the images.
     """
 
-    def __init__(self, config: Mapping[str, Any], padding: int = 0, flip: bool = False) -> None:
-        self.size = tuple(config["input_size"])
-        self.padding, self.flip = padding, flip
-        self.keeps_size = config["crop_pct"] == 1.0
-        self.mean, self.std = (torch.tensor(config[k]).view(-1, 1, 1) for k in ("mean", "std"))
-        self._geometry = create_transform(**config, is_training=False, normalize=False)
+    def __init__(self, images: Preparation, padding: int = 0, flip: bool = False) -> None:
+        self.images, self.padding, self.flip = images, padding, flip
+        self.size, self.keeps_size = images.size, images.keeps_size
 
     def pixels(self, image: PIL.Image.Image) -> torch.Tensor:
         """The image at the network's size: (C, H, W) uint8."""
-        return self._geometry(to_channels(image, self.size[0]))
+        return self.images.pixels(to_channels(image, self.size[0]))
 
     def finish(self, pixels: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
         """Augments and normalizes: (N, C, H, W) uint8 and (N,) uint64 to (N, C, H, W) float32."""
         if self.padding or self.flip:
             pixels = crop_and_flip(pixels, seeds, self.padding, self.flip)
-        return pixels.float().div_(255).sub_(self.mean).div_(self.std)
+        return self.images.values(pixels)
 
     def __call__(self, image: PIL.Image.Image, seed: np.uint64) -> torch.Tensor:
         return self.finish(self.pixels(image)[None], np.array([seed]))[0]
@@ -84,27 +140,48 @@ class PixelTransform:
 class TimmTransform:
     """timm's training transform (random resized crop, flip, colours), seeded for each sample."""
 
-    def __init__(self, config: Mapping[str, Any], flip: bool = True) -> None:
-        self.channels = config["input_size"][0]
-        self._transform = create_transform(**config, is_training=True, hflip=0.5 if flip else 0.0)
+    def __init__(self, images: Preparation, flip: bool = True) -> None:
+        self.images = images
+        self._transform = create_transform(
+            images.size,
+            is_training=True,
+            interpolation=images.interpolation,
+            hflip=0.5 if flip else 0.0,
+            normalize=False,
+        )
 
     def __call__(self, image: PIL.Image.Image, seed: np.uint64) -> torch.Tensor:
         with seeded(int(seed)):
-            return self._transform(to_channels(image, self.channels))
+            pixels = self._transform(to_channels(image, self.images.size[0]))
+        return self.images.values(pixels[None])[0]
 
 
-def make_transform(config: Mapping[str, Any], augmentation: str, mirror: bool) -> PixelTransform | TimmTransform:
+Transform = PixelTransform | TimmTransform | WholeTransform
+
+
+def make_transform(config: Mapping[str, Any] | Preparation, augmentation: str, mirror: bool) -> Transform:
     """The transform of a kind that `DataArguments.augmentation` names.
 
     Args:
-        config: As `PixelTransform` takes it.
+        config: How images are prepared for evaluation; of a timm network as `TimmImages` takes it.
         augmentation: "none", "crop", "crop-flip", "timm" or "auto".
         mirror: Whether "auto" and "timm" may mirror: not where a mirrored image is another class, or none.
+
+    Raises:
+        ValueError: There is no place for the augmentation between the steps of the preparation.
     """
-    size = min(config["input_size"][1:])
+    images = TimmImages(config) if isinstance(config, Mapping) else config
+    if not images.divisible:
+        if augmentation != "none":
+            raise ValueError(
+                f"The image processor of this model prepares images in one step, which leaves no place for --augmentation "
+                f"{augmentation}: choose --augmentation none."
+            )
+        return WholeTransform(images)
+    size = min(images.size[1:])
     if augmentation == "auto":
         augmentation = "timm" if size > 64 else "crop-flip" if mirror else "crop"
     if augmentation == "timm":
-        return TimmTransform(config, flip=mirror)
+        return TimmTransform(images, flip=mirror)
     padding = size // 8 if augmentation.startswith("crop") else 0
-    return PixelTransform(config, padding, flip=augmentation == "crop-flip")
+    return PixelTransform(images, padding, flip=augmentation == "crop-flip")

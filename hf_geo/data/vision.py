@@ -15,7 +15,7 @@ from .sources import Source, open_source
 from .splits import SplitNames, add_label_noise, check_split, choose_splits, hold_out, subset
 from .statistics import colour_statistics, known_statistics
 from .streams import StreamedSplit
-from .transforms import make_transform
+from .transforms import Preparation, make_transform
 
 _SMALL = 64  # pixels: up to this size a network is trained on images at their own
 _MIRRORLESS = ("digits", "mnist", "svhn")  # a mirrored digit is another sign, or none
@@ -82,7 +82,7 @@ class ImageData:
         return config if size is None else {**config, "input_size": (3, size, size)}
 
     def dataset(
-        self, split: str, config: Mapping[str, Any], *, augment: bool | None = None
+        self, split: str, config: Mapping[str, Any] | Preparation, *, augment: bool | None = None
     ) -> torch.utils.data.Dataset:
         """Samples `{"pixel_values": float32 (C, H, W), "labels": int}` of a split.
 
@@ -90,18 +90,21 @@ class ImageData:
 
         Args:
             split: "train", "eval" or "test".
-            config: The model's `input_size`, `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`: see
-                `hf_geo.models.input_config`.
+            config: How images are prepared for the model: see `hf_geo.models.input_config`.
             augment: Change images at random; default: those of "train".
 
         Raises:
-            ValueError: There is no such split.
+            ValueError: There is no such split, or its images would come out in several sizes.
         """
         if split not in self.splits:
             raise ValueError(f"{self.name} has no {split!r} split to use, only {', '.join(self.splits)}.")
         augment = split == "train" if augment is None else augment
         mirror = not any(word in self.name.lower() for word in _MIRRORLESS)
         transform = make_transform(config, self.augmentation if augment else "none", mirror)
+        if not transform.images.uniform and self.splits[split].pixels is None:
+            raise ValueError(
+                "The model's image processor makes images of several sizes, which make no batch: name one with --image_size."
+            )
         return self.splits[split].dataset(transform, self.seed)
 
 

@@ -45,7 +45,9 @@ def _export_timm(
     # timm wants the keys without the wrapper's prefix, `pretrained_cfg`, and `model_args` as a mapping; transformers
     # reads such keys too, but fails on a `num_classes` inside `model_args`.
     weights = {
-        name.removeprefix(_TIMM_PREFIX): tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()
+        # A copy each: safetensors stores no tensor under two names, as the modules of a CoaT share some.
+        name.removeprefix(_TIMM_PREFIX): tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in state_dict.items()
     }
     config = model.config.to_dict()
     config.pop("_name_or_path", None)  # where the model came from may be a folder of this machine

@@ -4,6 +4,7 @@ from . import cifar as cifar
 from . import mlp_depth as mlp_depth
 from .build import build_image_classifier, input_config
 from .config import ModelArguments, parse_model_args
+from .image_sizes import check_images
 from .language import build_language_model, check_vocabulary, generate_text
 from .word_transformer import WordTransformerForCausalLM
 from .word_transformer_config import WordTransformerConfig
@@ -14,6 +15,7 @@ __all__ = [
     "WordTransformerForCausalLM",
     "build_image_classifier",
     "build_language_model",
+    "check_images",
     "check_vocabulary",
     "generate_text",
     "input_config",

@@ -9,17 +9,20 @@ import torch
 from timm.data import resolve_data_config
 from torch import nn
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageClassification,
     PreTrainedModel,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
 )
 
+from .image_processors import ProcessorImages, image_channels, open_image_processor
+from .image_sizes import size_timm_takes
 from .sources import ModelSource, find_model, opening
 
 # What an export has to say about preprocessing and adaptation; the rest of timm's record is about the weights' past.
 _KEPT = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "first_conv", "classifier")
+# What timm has to know besides to read stored weights.
+_SOURCE = (*_KEPT, "input_size", "label_offset")
 
 # Arguments of `timm.create_model` and its helpers, not of architectures: a file that names them could have any file loaded.
 _RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn",
@@ -75,73 +78,92 @@ def build_image_classifier(
     from_scratch = source.kind == "timm" and not pretrained
     wanted = dict(data_config or {}) if from_scratch else {}
     size = wanted.pop("input_size", (None, None, None))
-    args = {
-        **(source.config.get("model_args") or {}),
-        "in_chans": in_chans or size[0],
-        "img_size": img_size or size[-1],
-        **args,
-    }
-    args.pop("num_classes", None)
+    asked = {"in_chans": in_chans or size[0], "img_size": img_size or size[-1], **args}
+    asked = {k: v for k, v in asked.items() if v is not None}
+    args = {**source.model_args, **asked}
     reserved = sorted(_RESERVED & set(args))
     if reserved:
         raise ValueError(
             f"{reserved[0]}={args[reserved[0]]!r} among the arguments of {source.name!r} says from where to load what: "
             "leave it out, the model's name says that."
         )
+    if not _takes_size(source):
+        args.pop("img_size", None)
     network = _build_timm(source, pretrained, num_classes, args)
 
     known = network.pretrained_cfg
     known.pop("state_dict", None)  # a second copy of the weights
-    channels = args.get("in_chans") or known["input_size"][0]
-    height, width = _pair(args["img_size"]) if args.get("img_size") else known["input_size"][1:]
+    channels, *default_size = _stored_config(source).get("input_size") or known["input_size"]
+    channels = args.get("in_chans", channels)
+    made_for = asked.get("img_size") or (known.get("fixed_input_size") and args.get("img_size")) or default_size
+    height, width = _pair(made_for)
     record = {k: known[k] for k in _KEPT if k in known} | wanted | {"input_size": (channels, height, width)}
     record |= {k: _per_channel(record[k], channels) for k in ("mean", "std")}
-    # `img_size` is an argument of architectures built for one size; for others it is about the data alone.
-    kept_args = {k: v for k, v in args.items() if v is not None and (k != "img_size" or known.get("fixed_input_size"))}
     config = TimmWrapperConfig(
-        architecture=source.architecture.split(".")[0], model_args=kept_args, pretrained_cfg=record, **label_config
+        architecture=source.architecture.split(".")[0], model_args=args, pretrained_cfg=record, **label_config
     )
     # The wrapper initialises weights its own way: it is made without any, and then given timm's network.
     with torch.device("meta"):
         model = TimmWrapperForImageClassification(config)
     model.timm_model = network
+    if len(list(network.parameters())) < len(list(network.named_parameters(remove_duplicate=False))):
+        model.register_state_dict_post_hook(_copy_shared_tensors)
     return model
 
 
-def input_config(model: PreTrainedModel, *, trust_remote_code: bool = False) -> dict[str, Any]:
-    """How images are prepared for a model of `build_image_classifier`, in timm's terms.
+def input_config(
+    model: PreTrainedModel,
+    *,
+    native_size: tuple[int, int] = (224, 224),
+    image_size: int | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, Any] | ProcessorImages:
+    """How images are prepared for a model of `build_image_classifier`: as for its export, in training and evaluation.
 
     Args:
         model: The model; of transformers' own, its image processor is opened from where it came from.
+        native_size: Height and width of an image of the data in pixels.
+        image_size: Height and width that an image processor shall be set to; timm's networks are built with theirs.
         trust_remote_code: Run Python code that the image processor brings along.
 
     Returns:
-        `input_size` (C, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`.
+        Of timm's networks `input_size` (C, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`; of others the
+        image processor's work.
+
+    Raises:
+        ValueError: The image processor cannot be opened, set to that size, or does not fit the model.
     """
     if isinstance(model, TimmWrapperForImageClassification):
         return resolve_data_config(pretrained_cfg=model.config.pretrained_cfg)
-    with opening("image processor", model.name_or_path):
-        processor = AutoImageProcessor.from_pretrained(model.name_or_path, trust_remote_code=trust_remote_code)
-    size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
-    resized = size.get("height") or size["shortest_edge"]
-    target = crop.get("height", resized) if getattr(processor, "do_center_crop", False) else resized
-    return resolve_data_config(
-        {"input_size": (len(processor.image_mean), target, target), "crop_pct": target / resized,
-         "mean": processor.image_mean, "std": processor.image_std}
-    )  # fmt: skip
+    processor = open_image_processor(
+        model, native_size=native_size, image_size=image_size, trust_remote_code=trust_remote_code
+    )
+    return ProcessorImages(processor, image_channels(model), native_size)
+
+
+def _copy_shared_tensors(model: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: object) -> None:
+    """Gives each name of a tensor that modules share (CoaT's) a copy: safetensors stores no tensor under two names."""
+    seen = set()
+    for name, tensor in model.named_parameters(prefix.removesuffix("."), remove_duplicate=False):
+        if id(tensor) in seen and not isinstance(state_dict[name], nn.Parameter):  # as with keep_vars
+            state_dict[name] = state_dict[name].clone()
+        seen.add(id(tensor))
 
 
 def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: Mapping[str, Any]) -> nn.Module:
-    name, known = source.architecture, None
+    known = None
     if source.kind != "timm":
-        stored = source.config.get("pretrained_cfg") or source.config  # flat in configurations of old
-        known = {k: stored[k] for k in (*_KEPT, "input_size") if k in stored}
-        known |= {"architecture": name, "num_classes": _classes(source), "state_dict": source.weights()}
-        pretrained = True
+        known = {k: v for k, v in _stored_config(source).items() if k in _SOURCE}
+        known |= {"architecture": source.architecture, "num_classes": _classes(source)}
+        known |= {"input_size": _weights_size(source), "state_dict": source.weights()}
     try:
-        accepts_size = (known or timm.get_pretrained_cfg(name).to_dict()).get("fixed_input_size", False)
-        args = {k: v for k, v in args.items() if v is not None and (k != "img_size" or accepts_size)}
-        return timm.create_model(name, pretrained=pretrained, pretrained_cfg=known, num_classes=num_classes, **args)
+        return timm.create_model(
+            source.architecture,
+            pretrained=pretrained or source.kind != "timm",
+            pretrained_cfg=known,
+            num_classes=num_classes,
+            **args,
+        )
     except OSError as error:
         raise ValueError(
             f"The pretrained weights of {source.name!r} are not on this machine and the Hub cannot be reached: check the "
@@ -150,9 +172,34 @@ def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: M
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in args.items())
         said = textwrap.shorten(str(error), 300).rstrip(".")  # weights that do not fit are listed one by one
+        if "img_size" in args:
+            channels, height, width = args.get("in_chans", 3), *_pair(args["img_size"])
+            other = size_timm_takes(source.architecture, num_classes, args, channels, max(height, width), fixed=True)
+            if other:
+                raise ValueError(
+                    f"{source.name!r} is not made for images of {height} x {width} ({said}): give --image_size {other}."
+                ) from error
         raise ValueError(
             f"timm cannot build {source.name!r} with {given or 'its defaults'}: {said}; change --model_args or --model."
         ) from error
+
+
+def _stored_config(source: ModelSource) -> Mapping[str, Any]:
+    """timm's record of stored weights; empty for an architecture alone."""
+    return source.config.get("pretrained_cfg") or source.config  # flat in configurations of old
+
+
+def _takes_size(source: ModelSource) -> bool:
+    """Whether the architecture has an argument `img_size`; elsewhere the size is about the images alone."""
+    configs = (timm.get_pretrained_cfg(source.architecture).to_dict(), _stored_config(source))
+    return "img_size" in source.model_args or any(config.get("fixed_input_size") for config in configs)
+
+
+def _weights_size(source: ModelSource) -> tuple[int, int, int]:
+    """(C, H, W) of the network that stored weights are of: its arguments count more than the record of its images."""
+    recorded = _stored_config(source).get("input_size") or timm.get_pretrained_cfg(source.architecture).input_size
+    channels = source.model_args.get("in_chans", recorded[0])
+    return channels, *_pair(source.model_args.get("img_size", recorded[1:]))
 
 
 def _classes(source: ModelSource) -> int:

@@ -46,6 +46,17 @@ class ModelSource:
         """The timm architecture; None for a model of transformers' own."""
         return self.name if self.kind == "timm" else self.config.get("architecture")
 
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """The arguments that a timm architecture was made with, as stored; `num_classes` is not among them."""
+        stored = self.config.get("model_args") or {}
+        return {k: v for k, v in stored.items() if v is not None and k != "num_classes"}
+
+    def has_file(self, name: str) -> bool:
+        """Whether the folder or repository holds a file."""
+        path = self._download(name) if self.kind == "hub" else Path(self.name, name)
+        return path is not None and path.is_file()
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The stored weights under timm's names, however they were saved. Nothing but tensors is unpickled.
 
@@ -110,6 +121,10 @@ def find_model(name: str | None) -> ModelSource:
             raise ValueError(f"The Hub's {repository!r} holds no model: there is no config.json in it.") from error
         return ModelSource("hub", repository, config)
     if timm.is_model(name):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:
+            raise ValueError(f"Unknown model {name!r}: {str(error).rstrip('.')}; leave the tag out.") from error
         return ModelSource("timm", name, {})
     if "/" in name:
         raise ValueError(f"There is no folder {name!r} to load a model from: look whether its path is right.")

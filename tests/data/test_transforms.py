@@ -10,7 +10,7 @@ from timm.data import create_transform
 from torchvision.transforms import functional as tv
 
 from hf_geo.data.randomness import sample_seeds, seeded
-from hf_geo.data.transforms import PixelTransform, TimmTransform, crop_and_flip, make_transform, to_channels
+from hf_geo.data.transforms import PixelTransform, TimmImages, TimmTransform, crop_and_flip, make_transform, to_channels
 
 CONFIG = {
     "input_size": (3, 32, 32),
@@ -42,8 +42,8 @@ def test_evaluation_is_timms(size, crop_pct, width, height):
 def test_modes_become_the_networks_channels(mode, channels):
     config = {**CONFIG, "input_size": (channels, 32, 32), "mean": (0.5,) * channels, "std": (0.5,) * channels}
     image = photo(32, 32, mode)
-    assert PixelTransform(config)(image, np.uint64(0)).shape == (channels, 32, 32)
-    assert TimmTransform(config)(image, np.uint64(0)).shape == (channels, 32, 32)
+    assert PixelTransform(TimmImages(config))(image, np.uint64(0)).shape == (channels, 32, 32)
+    assert TimmTransform(TimmImages(config))(image, np.uint64(0)).shape == (channels, 32, 32)
     if mode == "L" and channels == 3:
         assert np.array_equal(np.asarray(to_channels(image, 3)), np.stack([np.asarray(image)] * 3, -1))
 

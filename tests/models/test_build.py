@@ -129,6 +129,53 @@ SAVERS = {
 }
 
 
+def show(network: torch.nn.Module) -> dict:
+    """How timm prepares images for a network."""
+    config = resolve_model_data_config(network)
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("test_vit", {"img_size": 96, "dynamic_img_size": True}),
+        ("test_vit", {"img_size": (96, 48)}),
+        ("test_vit", {"img_size": (64, 96), "dynamic_img_size": True}),
+        ("test_vit", {"class_token": False, "global_pool": "avg", "fc_norm": True, "depth": 2}),
+        ("test_vit", {"in_chans": 1, "reg_tokens": 2, "pos_embed": "learn"}),
+        ("test_vit3", {"img_size": 96}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 4, "depths": (1, 1), "embed_dim": 12,
+                                          "num_heads": (1, 2), "strict_img_size": False}),
+        ("test_mambaout", {"in_chans": 1, "global_pool": "max"}),
+        ("test_resnet", {"in_chans": 2, "global_pool": "max", "act_layer": "silu"}),
+        ("test_efficientnet", {"in_chans": 4, "drop_rate": 0.3}),
+        ("test_convnext", {"kernel_sizes": 3}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("recorded", [True, False], ids=["timm records the arguments", "given when saving"])
+def test_a_network_saved_by_timm_is_the_one_that_timm_opens(name, args, recorded, tmp_path):
+    network = timm.create_model(name, num_classes=3, **args)
+    for p in network.parameters():
+        p.data = torch.randn_like(p)
+    if not recorded:  # as releases of timm do that take no note of them
+        network._model_args = {}
+    save_for_hf(network, str(tmp_path), model_args=None if recorded else args, safe_serialization=True)
+    by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    model = build_image_classifier(str(tmp_path), num_classes=3).eval()
+    x = torch.randn(2, *show(by_timm)["input_size"])
+    torch.testing.assert_close(model(x).logits, network.eval()(x), rtol=0, atol=0)
+    torch.testing.assert_close(by_timm(x), network(x), rtol=0, atol=0)
+    assert {k: tuple(v) if isinstance(v, list) else v for k, v in input_config(model).items()} == show(by_timm)
+    # Exported again it is still the same, to timm and to transformers.
+    export_model(model, tmp_path / "again")
+    for reopened in (
+        timm.create_model(f"local-dir:{tmp_path / 'again'}", pretrained=True).eval(),
+        AutoModelForImageClassification.from_pretrained(tmp_path / "again").timm_model.eval(),
+    ):
+        torch.testing.assert_close(reopened(x), network(x), rtol=0, atol=0)
+        assert reopened.state_dict().keys() == network.state_dict().keys()
+
+
 @pytest.mark.parametrize("how", SAVERS)
 @pytest.mark.parametrize("prefix", ["", "local-dir:"])
 def test_a_folder_brings_its_weights(how, prefix, tmp_path):
@@ -139,6 +186,24 @@ def test_a_folder_brings_its_weights(how, prefix, tmp_path):
     assert reopened.config.architecture == "cifar_resnet20"
     assert input_config(reopened)["mean"] == pytest.approx(CIFAR["mean"])
     assert str(tmp_path) not in json.dumps(reopened.config.to_dict()), "a local path would be pushed along"
+
+
+@pytest.mark.parametrize("how", ["our export", "a Trainer checkpoint"])
+def test_tensors_that_modules_share_are_saved_under_all_their_names(how, tmp_path):
+    dims = {"embed_dims": (16,) * 4, "serial_depths": (1, 2, 1, 1), "parallel_depth": 2, "num_heads": 8}
+    model, x = (
+        build_image_classifier("coat_tiny", num_classes=3, img_size=64, model_args=dims),
+        torch.randn(2, 3, 64, 64),
+    )
+    model.timm_model.cpe1.proj.weight.data.normal_()
+    assert len(model.state_dict()) > len(list(model.parameters())) + len(list(model.buffers()))
+    SAVERS[how](model.eval(), tmp_path)
+    for reopened in (
+        build_image_classifier(str(tmp_path), num_classes=3),
+        AutoModelForImageClassification.from_pretrained(tmp_path),
+    ):
+        torch.testing.assert_close(reopened.eval()(x).logits, model(x).logits, rtol=0, atol=0)
+        assert reopened.timm_model.cpe1.proj.weight is reopened.timm_model.serial_blocks1[0].cpe.proj.weight
 
 
 def test_a_folder_keeps_its_own_preprocessing_and_structure(tmp_path):
@@ -203,8 +268,8 @@ def test_a_model_of_transformers_own(tmp_path):
     model = build_image_classifier(str(tmp_path), num_classes=3, id2label=NAMES)
     assert isinstance(model, ViTForImageClassification)
     assert model.config.id2label == NAMES
-    shown = input_config(model)
-    assert (shown["input_size"], shown["mean"], shown["crop_pct"]) == ((3, 32, 32), (0.1,) * 3, 1.0)
+    assert input_config(model).size == (3, 32, 32)
+    assert input_config(model).processor.image_mean == (0.1,) * 3
     assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
     with pytest.raises(ValueError, match="--model_args are arguments of timm architectures"):
         build_image_classifier(str(tmp_path), num_classes=3, model_args={"drop_rate": 0.1})

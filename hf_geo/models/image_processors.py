@@ -1,0 +1,199 @@
+"""Image processors of transformers: opened or made for a model, set to a size, and taken apart for augmentation."""
+
+import json
+import logging
+import tempfile
+import textwrap
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel, ViTImageProcessor
+
+from .sources import find_model, opening
+
+logger = logging.getLogger(__name__)
+
+# What an image processor's switches do to the values of pixels; all others are about where pixels are.
+_VALUES = ("do_rescale", "do_normalize", "do_flip_channel_order", "include_top")
+_SIZES = ("size", "crop_size", "pad_size", "resize_short")
+_PROBES = ((64, 96), (96, 64))  # height and width of images that show whether all come out at one size
+
+
+class ProcessorImages:
+    """How an image processor prepares images, whole or in two steps with room for augmentation between them.
+
+    Args:
+        processor: The image processor, which is exported with the model.
+        channels: Of the network's images.
+        native_size: Height and width of an image of the data in pixels.
+
+    Attributes:
+        size: (C, H, W) of a prepared image of the data.
+        uniform: Whether images of every size come out at that one.
+
+    Raises:
+        ValueError: It does not turn an image into pixels of that many channels.
+    """
+
+    keeps_size = False  # its resizing has to be asked
+
+    def __init__(self, processor: BaseImageProcessor, channels: int, native_size: tuple[int, int]) -> None:
+        self.processor, self._native = processor, noise(channels, native_size)
+        try:
+            shape = tuple(self.whole(self._native).shape)
+            found = f"a tensor of shape {shape}"
+        except (TypeError, ValueError, RuntimeError) as error:
+            shape, found = (), textwrap.shorten(str(error), 200).rstrip(".")
+        if len(shape) != 3 or shape[0] != channels:
+            raise ValueError(
+                f"The network takes images of {channels} channel{'s' * (channels > 1)}, but of such an image its "
+                f"{type(processor).__name__} makes no pixels of as many channels ({found}): correct its "
+                "preprocessor_config.json, or choose another --model."
+            )
+        self.size = shape
+        self.uniform = {tuple(self.whole(noise(channels, probe)).shape) for probe in _PROBES} == {shape}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProcessorImages) and self.processor.to_dict() == other.processor.to_dict()
+
+    __hash__ = None
+
+    @cached_property
+    def divisible(self) -> bool:
+        """Whether the two steps make of an image what the processor makes of it at once."""
+        try:
+            pixels = self.pixels(self._native)
+            return pixels.dtype == torch.uint8 and torch.equal(self.values(pixels[None])[0], self.whole(self._native))
+        except (TypeError, ValueError):  # a processor of somebody's own that takes no switches
+            return False
+
+    @property
+    def interpolation(self) -> str:
+        """timm's name for how the processor resizes."""
+        names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+        return names.get(getattr(self.processor, "resample", None), "bilinear")
+
+    def whole(self, image: PIL.Image.Image) -> torch.Tensor:
+        """The network's input (C, H, W) for an image, as float32."""
+        return self._call(image)[0].float()
+
+    def pixels(self, image: PIL.Image.Image) -> torch.Tensor:
+        """The image at the network's size: (C, H, W) uint8."""
+        return self._call(image, without=_VALUES)[0]
+
+    def values(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The network's input for such pixels: (N, C, H, W) uint8 to float32."""
+        return self._call(pixels, without=set(self._switches) - set(_VALUES)).float()
+
+    @cached_property
+    def _switches(self) -> list[str]:
+        return [name for name in self.processor.to_dict() if name.startswith("do_") or name in _VALUES]
+
+    def _call(self, images: PIL.Image.Image | torch.Tensor, without: Iterable[str] = ()) -> torch.Tensor:
+        off = {name: False for name in self._switches if name in without}
+        return self.processor(images, return_tensors="pt", **off)["pixel_values"]
+
+
+def open_image_processor(
+    model: PreTrainedModel,
+    *,
+    native_size: tuple[int, int],
+    image_size: int | None = None,
+    trust_remote_code: bool = False,
+) -> BaseImageProcessor:
+    """The image processor of a model, or one made for a model that brings none.
+
+    Args:
+        model: A model of transformers' own; the image processor is looked for where the model came from.
+        native_size: Height and width of an image of the data in pixels. A network without image processor that does not
+            say what it was made for takes small images, of up to 64 pixels, at their size, but at least at 32.
+        image_size: Height and width that images shall come out at; default: the processor's own.
+        trust_remote_code: Run Python code that the image processor brings along.
+
+    Raises:
+        ValueError: It cannot be opened, or cannot be set to the size.
+    """
+    source = find_model(model.name_or_path)
+    if any(source.has_file(name) for name in ("preprocessor_config.json", "processor_config.json")):
+        with opening("image processor", source.name):
+            processor = AutoImageProcessor.from_pretrained(source.name, trust_remote_code=trust_remote_code)
+    else:
+        processor = _usual_processor(model)
+        logger.info("%r has no image processor: a %s is exported with it.", source.name, type(processor).__name__)
+        image_size = image_size or getattr(model.config, "image_size", None)
+        if image_size is None and max(native_size) <= 64:
+            image_size = max(32, *native_size)
+    if image_size is None:
+        return processor
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return resized(processor, height, width, image_channels(model))
+
+
+def image_channels(model: PreTrainedModel) -> int:
+    """Channels of the images that a model of transformers takes."""
+    config = model.config
+    return getattr(config, "num_channels", None) or getattr(getattr(config, "vision_config", None), "num_channels", 3)
+
+
+def resized(processor: BaseImageProcessor, height: int, width: int, channels: int) -> BaseImageProcessor:
+    """The same image processor for images of another size; the proportions of its resizing and cropping stay.
+
+    Raises:
+        ValueError: Images come out at another size for all that.
+    """
+    settings, found = processor.to_dict(), _sizes(processor, channels)
+    if found == {(height, width)}:
+        return processor
+    if len(found) == 1:
+        ((h, w),) = found
+        scale = {"height": height / h, "width": width / w}
+        edge = max(scale.values())
+        changed = {
+            name: {side: round(length * scale.get(side, edge)) for side, length in settings[name].items()}
+            if isinstance(settings[name], dict)
+            else round(settings[name] * edge)
+            for name in _SIZES
+            if name in settings
+        }
+    elif "do_center_crop" in settings:
+        changed = {"do_resize": True, "size": {"shortest_edge": max(height, width)}}
+        changed |= {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
+    else:
+        changed = {"do_resize": True, "size": {"height": height, "width": width}}
+    other = type(processor).from_dict({**settings, **changed})
+    if _sizes(other, channels) != {(height, width)}:
+        raise ValueError(
+            f"The {type(processor).__name__} of this model cannot be set to images of {height} x {width} pixels: leave out "
+            "--image_size, or set its preprocessor_config.json."
+        )
+    return other
+
+
+def noise(channels: int, size: tuple[int, int]) -> PIL.Image.Image:
+    """A grey or coloured image of random pixels, the same each time."""
+    pixels = np.random.default_rng(0).integers(256, size=(*size, channels), dtype=np.uint8)
+    return PIL.Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels)
+
+
+def _sizes(processor: BaseImageProcessor, channels: int) -> set[tuple[int, ...]]:
+    images = (noise(channels, probe) for probe in _PROBES)
+    return {tuple(processor(image, return_tensors="pt")["pixel_values"].shape[2:]) for image in images}
+
+
+def _usual_processor(model: PreTrainedModel) -> BaseImageProcessor:
+    """The image processor that transformers makes for a kind of model, or a ViT's for a kind that has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        Path(folder, "preprocessor_config.json").write_text(json.dumps({}), encoding="utf-8")
+        try:
+            processor = AutoImageProcessor.from_pretrained(folder)
+        except ValueError:
+            processor = ViTImageProcessor()
+    channels = image_channels(model)
+    means = {name: getattr(processor, name, None) or () for name in ("image_mean", "image_std")}
+    changed = {k: [sum(v) / len(v)] * channels for k, v in means.items() if len(v) not in (0, channels)}
+    return type(processor).from_dict({**processor.to_dict(), **changed})

@@ -1,0 +1,112 @@
+"""Whether a network takes images of a size and gives logits for them, tried before it is trained; which size it takes."""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import timm
+import torch
+from transformers import PreTrainedModel, TimmWrapperForImageClassification
+
+_STRIDES = (8, 14, 16, 28, 32, 64)  # of patches and windows, and what feature maps are divided by
+_USUAL = (96, 128, 160, 192, 224, 256, 288, 320, 384)
+
+
+def check_images(model: PreTrainedModel, name: str, size: tuple[int, int, int]) -> None:
+    """Gives a model two images as in training and one as in evaluation; neither it nor the random state changes.
+
+    Args:
+        model: Of `build_image_classifier`.
+        name: What the user calls it.
+        size: (C, H, W) of the images.
+
+    Raises:
+        ValueError: It takes no such images (the message names a size that it takes), or what it gives are not logits.
+    """
+    try:
+        outputs = {count: _logits(model, count, size) for count in (2, 1)}
+    except Exception as error:  # a network refuses images in whatever way it comes upon their size
+        said = textwrap.shorten(str(error), 200).rstrip(".") or type(error).__name__
+        raise ValueError(
+            f"{name!r} does not take images of {' x '.join(map(str, size))} ({said}): {_remedy(model, size)}."
+        ) from error
+    for count, logits in outputs.items():
+        shape = (count, model.config.num_labels)
+        if not (isinstance(logits, torch.Tensor) and logits.shape == shape):
+            found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+            raise ValueError(
+                f"{name!r} gives {found} for {count} image{'s' * (count > 1)} instead of logits of shape {shape}, so it is no "
+                "classifier as it is built: leave out what --model_args change of its outputs, or choose another --model."
+            )
+
+
+def size_timm_takes(
+    architecture: str, num_classes: int, args: Mapping[str, Any], channels: int, size: int, *, fixed: bool
+) -> int | None:
+    """A size near `size` of square images that a timm network takes, tried without weights or computing.
+
+    None where there is none, or where it takes `size` too, which then is not what is wrong.
+
+    Args:
+        architecture: timm's name of it.
+        num_classes: Its outputs.
+        args: Further arguments that it is made with.
+        channels: Of the images.
+        size: Height and width that it does not take.
+        fixed: Whether it is made for one size, by the argument `img_size`.
+    """
+
+    def takes(side: int) -> bool:
+        try:
+            with torch.device("meta"):
+                resized = {**args, "img_size": side} if fixed else args
+                network = timm.create_model(architecture, num_classes=num_classes, **resized)
+                images = torch.zeros(2, channels, side, side)
+                return all(network.train(mode)(images).shape == (2, num_classes) for mode in (True, False))
+        except Exception:  # as above; whatever it is, this is no size to recommend
+            return False
+
+    sizes = _near(size, timm.get_pretrained_cfg(architecture).input_size[-1])
+    return None if takes(size) else next(filter(takes, sizes), None)
+
+
+def _logits(model: PreTrainedModel, count: int, size: tuple[int, int, int]) -> Any:
+    images = torch.randn(count, *size, generator=torch.Generator().manual_seed(0))
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    modes = {module: module.training for module in model.modules()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        model.train(count > 1)  # with batches of one, norms of 1 x 1 feature maps have nothing to go by
+        try:
+            outputs = torch.func.functional_call(model, buffers, kwargs={"pixel_values": images})
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+    return outputs.get("logits") if isinstance(outputs, Mapping) else outputs[0]
+
+
+def _remedy(model: PreTrainedModel, size: tuple[int, int, int]) -> str:
+    channels, height, width = size
+    config, side = model.config, max(height, width)
+    if isinstance(model, TimmWrapperForImageClassification):
+        fixed = config.pretrained_cfg.get("fixed_input_size", False) or "img_size" in config.model_args
+        found = size_timm_takes(config.architecture, config.num_labels, config.model_args, channels, side, fixed=fixed)
+    else:
+
+        def takes(other: int) -> bool:
+            try:
+                _logits(model, 1, (channels, other, other))
+            except Exception:  # as above
+                return False
+            return True
+
+        made_for = getattr(config, "image_size", None)
+        sizes = [made_for] if isinstance(made_for, int) else _near(side, None)
+        found = next(filter(takes, sizes), None)
+    return f"give --image_size {found}" if found else "choose another --model"
+
+
+def _near(size: int, default: int | None) -> Iterator[int]:
+    multiples = {side for stride in _STRIDES for side in (size // stride * stride, -(-size // stride) * stride)}
+    sides = {*multiples, *_USUAL, *([default] if default else [])} - {0, size}
+    yield from sorted(side for side in sides if side > size)
+    yield from sorted((side for side in sides if side < size), reverse=True)

@@ -1,0 +1,77 @@
+"""Every timm architecture that trains also saves and reopens: all names by their shapes, each family's smallest for real."""
+
+import json
+import re
+from collections import defaultdict
+
+import pytest
+import timm
+import torch
+from transformers import AutoModelForImageClassification
+
+from hf_geo.hub.export import export_model
+from hf_geo.models import build_image_classifier, check_images, input_config
+
+pytestmark = pytest.mark.slow
+
+TOO_LARGE = 100e6  # parameters of a family's smallest; these few are tried by their shapes alone
+SMALL_IMAGES = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 1.0}
+
+
+def test_all_of_timm_is_here():
+    names = [name for module in timm.list_modules() for name in timm.list_models(module=module)]
+    assert sorted(names) == sorted(timm.list_models()) and len(names) > 1000
+
+
+@pytest.mark.parametrize("module", timm.list_modules())
+def test_an_architecture_that_trains_also_saves_and_reopens(module, tmp_path):
+    families = defaultdict(list)
+    for name in timm.list_models(module=module):
+        with torch.device("meta"):
+            model = build_image_classifier(name, num_classes=3)
+        json.dumps(model.config.to_dict())
+        storages = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
+        assert len(storages) == len(model.state_dict()), f"{name}: tensors share their memory, which cannot be saved"
+        families[type(model.timm_model)].append((model.num_parameters(), name))
+    for family, members in families.items():
+        parameters, name = min(members)
+        if family.__name__.endswith("Encoder"):  # of a language model's images, no classifier
+            with pytest.raises(ValueError, match=r"instead of logits of shape \(2, 3\)"):
+                usable(name)
+        elif parameters < TOO_LARGE:
+            trains_saves_and_reopens(name, tmp_path / name)
+
+
+def usable(name: str) -> torch.nn.Module:
+    """The network for small images, or for the size that the refusal names."""
+    build = {"num_classes": 3, "data_config": SMALL_IMAGES}
+    try:
+        model = build_image_classifier(name, **build)
+        check_images(model, name, input_config(model)["input_size"])
+    except ValueError as refusal:
+        (size,) = re.findall(r"give --image_size (\d+)\.$", str(refusal))
+        model = build_image_classifier(name, **build, img_size=int(size))
+        check_images(model, name, input_config(model)["input_size"])
+    return model
+
+
+def trains_saves_and_reopens(name, folder):
+    torch.manual_seed(0)
+    model = usable(name)
+    x = torch.randn(2, *input_config(model)["input_size"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model.train()(x, labels=torch.tensor([0, 2])).loss.backward()
+    optimizer.step()
+    expected = model.eval()(x).logits
+    model.save_pretrained(folder / "checkpoint")
+    export_model(model, folder / "export")
+    reopened = {
+        "our checkpoint": build_image_classifier(str(folder / "checkpoint"), num_classes=3),
+        "our export": build_image_classifier(str(folder / "export"), num_classes=3),
+        "timm": timm.create_model(f"local-dir:{folder / 'export'}", pretrained=True),
+        "transformers": AutoModelForImageClassification.from_pretrained(folder / "export"),
+    }
+    for opener, network in reopened.items():
+        with torch.no_grad():
+            found = network.eval()(x)
+        torch.testing.assert_close(getattr(found, "logits", found), expected, rtol=1e-5, atol=1e-6, msg=opener)
