@@ -4,7 +4,9 @@ import functools
 import logging
 from typing import Any
 
+import torch
 import transformers
+from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
@@ -38,8 +40,8 @@ def register_transformers() -> None:
         if args.optim not in list_optimizers():
             return theirs(args, model)
         _use_own_defaults(args)
-        # transformers calls what is not an optimizer class as factory()(model, **kwargs)
-        return (lambda: functools.partial(make_optimizer, args, geometry="structure")), {}
+        # transformers calls what is not an optimizer class as factory()(model, **kwargs), whatever a subclass adds to these.
+        return (lambda: functools.partial(_make_optimizer, args, model)), {}
 
     @functools.wraps(step)
     def training_step(self, *args, **kwargs):
@@ -53,6 +55,36 @@ def register_transformers() -> None:
     Trainer.training_step = training_step
 
 
+def _make_optimizer(
+    args: TrainingArguments,
+    named_model: nn.Module | None,
+    trained_model: nn.Module,
+    /,
+    *,
+    params: Any = None,
+    model: Any = None,
+    optimizer_dict: Any = None,
+) -> torch.optim.Optimizer:
+    """The optimizer of a Trainer whose subclass may have chosen what is trained.
+
+    Args:
+        args: The Trainer's arguments.
+        named_model: What `get_optimizer_cls_and_kwargs` was called with: sentence-transformers gives its loss, which holds
+            the model and may have weights of its own.
+        trained_model: The Trainer's model, for a caller that gave none.
+        params, model, optimizer_dict: The keys under which transformers lets subclasses put parameters, parameter groups
+            or another model.
+    """
+    network = trained_model if named_model is None else named_model
+    given = next((value for value in (params, model, optimizer_dict) if value is not None), None)
+    if isinstance(given, nn.Module):
+        network, given = given, None
+    if given is not None:
+        given = list(given)
+        given = given if given and isinstance(given[0], dict) else [{"params": given}]
+    return make_optimizer(args, network, geometry="structure", caller_groups=given)
+
+
 def _add_names() -> None:
     """Adds the registered names to `OptimizerNames`, which transformers checks `optim` against and offers no door to."""
     for name in list_optimizers():
@@ -60,6 +92,8 @@ def _add_names() -> None:
             continue
         member = str.__new__(OptimizerNames, name)
         member._name_, member._value_ = name.upper(), name
+        # As plain text, so that saved arguments (training_args.bin) open where these names are unknown.
+        member.__reduce_ex__ = lambda protocol, name=name: (str, (name,))
         OptimizerNames._member_map_[member._name_] = member
         OptimizerNames._value2member_map_[name] = member
         OptimizerNames._member_names_.append(member._name_)

@@ -10,6 +10,7 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import find_batch_size
 
 IGNORED = -100  # a label that no loss counts
+EARLY = 10  # updates whose loss a Trainer's optimizer is handed on the host
 
 
 class LossOfUpdate:
@@ -56,6 +57,12 @@ class LossOfUpdate:
         return self.accelerator.reduce(self._total, reduction="mean")
 
 
+def _loss_to_hand_over(trainer: Trainer) -> Tensor:
+    """The loss of the update; of the first few on the host, where the optimizer looks whether it can use such losses."""
+    loss = trainer._loss_of_update()
+    return loss.cpu() if trainer.state.global_step < EARLY else loss
+
+
 def hand_over_loss(trainer, loss: Tensor) -> None:
     """Gives a Trainer's optimizer, if it takes one, the loss of each update.
 
@@ -69,8 +76,7 @@ def hand_over_loss(trainer, loss: Tensor) -> None:
     if getattr(trainer, "_loss_of_update", None) is None:
         trainer._loss_of_update = LossOfUpdate(trainer.accelerator)
     if getattr(trainer, "_loss_taker", None) is not optimizer:  # a new trial of a search makes a new optimizer
-        loss_of_update = trainer._loss_of_update
-        optimizer.register_step_pre_hook(lambda opt, args, kwargs: opt.set_loss(loss_of_update()))
+        optimizer.register_step_pre_hook(lambda opt, args, kwargs: opt.set_loss(_loss_to_hand_over(trainer)))
         trainer._loss_taker = optimizer
     trainer._loss_of_update.add(loss)
 

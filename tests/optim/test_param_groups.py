@@ -147,6 +147,31 @@ def test_settings_reach_the_groups(name: str):
             assert group[key] == value
 
 
+@pytest.mark.parametrize("name", list_optimizers())
+def test_a_caller_s_groups_say_what_is_trained_and_how(name: str):
+    """Groups by a library's own rule keep their settings, and the method's geometry within them."""
+    model = network()
+    first, last = model[0], model[12]
+    stranger = nn.Parameter(torch.ones(3))  # such as the weights of a loss
+    theirs = [{"params": [first.weight, last.weight], "name": "theirs"}, {"params": [last.bias, stranger], "lr": 0.5}]
+    if name in DECAYING:
+        theirs[1]["weight_decay"] = 0.25
+    groups = param_groups(model, name, lr=0.1, caller_groups=theirs, group_settings={"rest": {"lr": 0.125}})
+    found = {p: (group["name"], group["lr"], group.get("weight_decay")) for group in groups for p in group["params"]}
+    plain, decay = (None, None) if name in BOUNDED else (0.0, 0.25)
+    expected = {first.weight: ("rest", 0.125, plain), last.weight: ("rest", 0.125, plain)}
+    if name in GEOMETRIC:
+        expected[first.weight] = ("geometry", 0.1 * get_method(name).geometry_lr, plain)
+    bias = ("no_decay", 0.5, decay) if name in DECAYING else ("rest", 0.125, decay)
+    assert found == {**expected, last.bias: bias, stranger: ("rest", 0.125, decay)}
+
+
+def test_a_caller_s_rate_is_multiplied_for_the_geometry():
+    model = network()
+    (group,) = param_groups(model, "sgdg", caller_groups=[{"params": [model[0].weight], "lr": 0.5}])
+    assert (group["name"], group["lr"]) == ("geometry", 0.5 * get_method("sgdg").geometry_lr)
+
+
 def test_settings_of_the_call_win_over_the_method_s():
     optimizer = create_optimizer(
         "sgdg", network(), momentum=0.5, group_settings={"geometry": {"omega": 0.0, "lr": 0.3}}
@@ -216,3 +241,6 @@ def test_errors():
 def test_decay_is_refused_where_there_is_none(name: str):
     with pytest.raises(ValueError, match=rf"{name}.*weight_decay=0.1.*{get_method(name).instead_of_decay}"):
         param_groups(network(), name, weight_decay=0.1)
+    with pytest.raises(ValueError, match=rf"{name}.*weight_decay=0.1"):
+        model = network()
+        param_groups(model, name, caller_groups=[{"params": model.parameters(), "weight_decay": 0.1}])

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hf_geo.optim import AliG, Fromage, create_optimizer
@@ -48,6 +49,16 @@ def test_fromage_names_what_starts_at_zero(way: str, p_bound: float | None, stuc
     for name, p in model.named_parameters():
         words = f"a tensor of shape {tuple(p.shape)}" if way == "unnamed" else name
         assert (words in message) == (name in stuck)
+
+
+@pytest.mark.parametrize(("init", "warned"), [(True, True), ("pissa", False)])
+def test_fromage_names_lora_s_b_unless_it_starts_elsewhere(init, warned: bool, caplog) -> None:
+    """The remedy that the warning names is one."""
+    model = get_peft_model(
+        nn.Sequential(nn.Linear(6, 4)), LoraConfig(r=2, target_modules=["0"], init_lora_weights=init)
+    )
+    create_optimizer("fromage", model)
+    assert ("base_model.model.0.lora_B.default.weight" in caplog.text) == bool(caplog.messages) == warned
 
 
 def test_fromage_says_nothing_of_weights_that_move(caplog) -> None:

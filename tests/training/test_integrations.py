@@ -1,4 +1,4 @@
-"""The names work where hf_geo is never mentioned: in published scripts, in TRL and PEFT, in timm."""
+"""The names work where hf_geo is never mentioned: in published scripts, in TRL, PEFT and sentence-transformers, in timm."""
 
 import json
 from pathlib import Path
@@ -6,23 +6,28 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from torch import nn
 
+from hf_geo import GeoTrainingArguments
 from hf_geo.integrations import register_timm
+from hf_geo.integrations.transformers import _make_optimizer
 from hf_geo.optim import get_method, list_optimizers, param_groups
 from tests.training.launching import launch, launch_or_fail
 
 SCRIPTS = Path(__file__).with_name("third_party")
-# ALI-G, which needs the loss, meets every script; every other method meets one.
-MORE = {"fromage": "causal_lm", "adamsrt": "image_classification", "adams": "causal_lm", "sgdmrt": "sequence_classification",
-        "sgdg": "image_classification", "adamg": "sft_lora"}  # fmt: skip
+# ALI-G, which needs the loss, meets every script; every other method meets one or more.
+MORE = [("causal_lm", "fromage"), ("sentence_embedding", "fromage"), ("image_classification", "adamsrt"), ("causal_lm", "adams"),
+        ("sequence_classification", "sgdmrt"), ("image_classification", "sgdg"), ("sft_lora", "adamg")]  # fmt: skip
 RUNS = [(path.stem, "alig") for path in sorted(SCRIPTS.glob("*.py"))]
-RUNS += [pytest.param(script, name, marks=pytest.mark.slow) for name, script in MORE.items()]
+RUNS += [pytest.param(*run, marks=pytest.mark.slow) for run in MORE]
+SAVING = ("image_classification", "sentence_embedding")  # scripts that call save_model
 
 
-def words(script: str, name: str, folder: Path) -> list[str | Path]:
+def words(script: str, name: str, folder: Path, **more) -> list[str | Path]:
     options = {
         "output_dir": folder, "optim": name, "num_train_epochs": 4, "per_device_train_batch_size": 8,
         "gradient_accumulation_steps": 2, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "use_cpu": True, "bf16": False,
+        **more,
     }  # fmt: skip
     return [SCRIPTS / f"{script}.py", *(f"--{key}={value}" for key, value in options.items())]
 
@@ -36,6 +41,62 @@ def test_an_unmodified_script_trains(tmp_path, script: str, name: str) -> None:
     assert len(losses) == 12 and "eval_loss" in done.stdout
     assert sum(losses[-3:]) < sum(losses[:3])
     assert f"with {name} it becomes {get_method(name).lr}" in done.stderr
+    if script in SAVING:
+        saved = tmp_path / "training_args.bin"
+        assert b"OptimizerNames" not in saved.read_bytes(), "opens where transformers does not know the name"
+        assert torch.load(saved, weights_only=False).optim == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["alig", "fromage"])
+def test_sentence_transformers_resumes_and_writes_its_card(tmp_path, name: str) -> None:
+    """The second half, from a checkpoint, ends with the weights of the unbroken run."""
+    options = {"loss": "cosine", "save_strategy": "epoch"}
+    launch_or_fail("-m", "hf_geo.launch", *words("sentence_embedding", name, tmp_path / "whole", **options))
+    options["resume_from_checkpoint"] = tmp_path / "whole" / "checkpoint-6"
+    launch_or_fail("-m", "hf_geo.launch", *words("sentence_embedding", name, tmp_path / "resumed", **options))
+    whole, resumed = (tmp_path / folder / "model.safetensors" for folder in ("whole", "resumed"))
+    assert whole.read_bytes() == resumed.read_bytes()
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert f"- `optim`: {name}" in card and f"- `learning_rate`: {get_method(name).lr}" in card
+
+
+class TrainedTogether(nn.Module):
+    """A loss that holds the network, as sentence-transformers hands it to the Trainer's choice of optimizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+        self.classifier = nn.Linear(2, 2)
+
+
+def groups_of(loss: TrainedTogether) -> list[dict]:
+    return [{"params": [loss.network[0].weight, loss.classifier.weight], "weight_decay": 0.0},
+            {"params": [loss.classifier.bias], "lr": 0.5, "weight_decay": 0.0}, {"params": []}]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["params", "model", "optimizer_dict"])
+@pytest.mark.parametrize("name", ["fromage", "sgdg"])
+def test_what_a_trainer_s_subclass_wants_trained_is_trained(tmp_path, key: str, name: str) -> None:
+    args = GeoTrainingArguments(tmp_path, optim=name, learning_rate=0.25, use_cpu=True)
+    loss = TrainedTogether()
+    optimizer = _make_optimizer(args, loss, loss.network, **{key: groups_of(loss)})
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    first = 0.25 * get_method(name).geometry_lr
+    assert rates == {loss.network[0].weight: first, loss.classifier.weight: 0.25, loss.classifier.bias: 0.5}
+    flat = _make_optimizer(args, loss, loss.network, **{key: loss.classifier.parameters()})
+    assert [len(group["params"]) for group in flat.param_groups] in ([2], [1, 1])
+
+
+def test_without_a_choice_all_that_was_named_is_trained(tmp_path) -> None:
+    args, loss = GeoTrainingArguments(tmp_path, optim="alig", use_cpu=True), TrainedTogether()
+
+    def trained(*models, **choice) -> set:
+        return {p for group in _make_optimizer(args, *models, **choice).param_groups for p in group["params"]}
+
+    assert trained(loss, loss.network) == set(loss.parameters())
+    assert trained(None, loss.network) == set(loss.network.parameters())
+    assert trained(None, loss.network, model=loss.classifier) == set(loss.classifier.parameters())
 
 
 def test_without_the_launcher_the_name_is_unknown(tmp_path) -> None:
