@@ -1,6 +1,7 @@
 """The names work where hf_geo is never mentioned: in published scripts, in TRL, PEFT and sentence-transformers, in timm."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_the_launcher_names_a_missing_script(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", list_optimizers())
+def test_timm_s_registry_gives_a_class(name: str) -> None:
+    register_timm()
+    method = get_method(name)
+    cls = timm.optim.get_optimizer_class(name, bind_defaults=False)
+    assert isinstance(cls, type) and issubclass(cls, method.cls)
+    optimizer = timm.optim.get_optimizer_class(name)([nn.Parameter(torch.ones(2, 3))], lr=0.5)
+    assert type(optimizer) is type(pickle.loads(pickle.dumps(optimizer))) is method.cls
+    assert {"lr": 0.5, **method.settings}.items() <= optimizer.param_groups[0].items()
+
+
+@pytest.mark.parametrize("name", list_optimizers())
 def test_timm_creates_every_method(name: str, caplog) -> None:
     register_timm()
     model = timm.create_model("test_resnet", num_classes=4)
@@ -119,7 +131,8 @@ def test_timm_creates_every_method(name: str, caplog) -> None:
     optimizer = timm.optim.create_optimizer_v2(model, name, lr=0.02, weight_decay=1e-4, **groups)
     assert type(optimizer) is get_method(name).cls
     decayed = "weight_decay" in get_method(name).arguments
-    assert any("has no weight decay" in message for message in caplog.messages) is not decayed
+    remedy = f"{get_method(name).instead_of_decay}=NUMBER to create_optimizer_v2, or --opt-kwargs"
+    assert any("has no weight decay" in message and remedy in message for message in caplog.messages) is not decayed
     before = [p.detach().clone() for p in model.parameters()]
     loss = model(torch.randn(4, 3, 32, 32)).square().mean()
     loss.backward()
@@ -141,3 +154,20 @@ def test_timm_says_when_it_leaves_the_geometry_out(caplog) -> None:
     register_timm()
     timm.optim.create_optimizer_v2(timm.create_model("test_resnet"), "adamsrt", lr=1e-3)
     assert any("param_group_fn" in message for message in caplog.messages)
+
+
+TIMM_SCRIPT = SCRIPTS / "timm_script" / "train.py"
+
+
+@pytest.mark.slow
+def test_timm_s_script_trains_and_has_the_remedy_that_is_named() -> None:
+    done = launch_or_fail("-m", "hf_geo.launch", TIMM_SCRIPT, "--opt", "fromage", "--opt-kwargs", "p_bound=2.0")
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+    assert "2e-05 is ignored" in done.stderr and "--opt-kwargs p_bound=NUMBER" in done.stderr
+
+
+def test_timm_s_script_is_refused_what_needs_the_loss_before_it_trains() -> None:
+    done = launch("-m", "hf_geo.launch", TIMM_SCRIPT, "--opt", "alig")
+    assert done.returncode == 2 and not done.stdout
+    assert "alig needs the value of the loss" in done.stderr and "Traceback" not in done.stderr
