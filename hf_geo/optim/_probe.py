@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_EPSILONS = frozenset({"eps", "epsilon"})
+_LARGEST_EPSILON = 1e-3  # TensorFlow's default, and that of networks ported from it
+
 
 class Probe:
     """Runs a model in training mode, in `dtype` or else in its own dtypes, at any values of its parameters.
 
     The model computes with copies: its parameters and their gradients, its buffers and its other tensors are never
-    written to. Attributes named like an epsilon are lowered to `eps` where they are larger.
+    written to. Attributes that are an epsilon by name and size are lowered to `eps` where they are larger.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Any, dtype: torch.dtype | None, eps: float) -> None:
@@ -60,7 +64,7 @@ class Probe:
                 return stand_in[id(value)]
             if isinstance(value, torch.Generator):
                 return value.clone_state()
-            return min(value, self.eps) if isinstance(value, float) and "eps" in str(key) else value
+            return min(value, self.eps) if is_epsilon(str(key), value) else value
 
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
@@ -88,6 +92,16 @@ class Probe:
     def _generator_states(self) -> list[Tensor]:
         accelerators = [device for device in self.devices if device.type != "cpu"]
         return [torch.get_rng_state(), *(torch.get_device_module(d).get_rng_state(d) for d in accelerators)]
+
+
+def is_epsilon(name: str, value: Any) -> bool:
+    """Whether an attribute is what a norm adds to a variance.
+
+    "eps" or "epsilon" is a word of its name (`layer_norm_eps`, `varianceEpsilon`, not `stepsize`), and its value no
+    larger than such a number is (that of a step size or a smoothing is).
+    """
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+    return isinstance(value, float) and value <= _LARGEST_EPSILON and not _EPSILONS.isdisjoint(words)
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -36,17 +36,35 @@ class Effect(NamedTuple):
     shares: dict[tuple[int, ...], float]
 
 
-def start_search(model: nn.Module, example_inputs: Any, candidates: list[str], seed: int) -> tuple["Search", tuple]:
-    """A search and its first effects, in float64 or the next narrower dtype in which the model runs."""
+class Observation(NamedTuple):
+    """The outputs of a run, the effects of the candidates on them, and whether the model drew random numbers."""
+
+    outputs: list[Tensor]
+    effects: dict[str, Effect]
+    drew: bool
+
+
+class Finding(NamedTuple):
+    """The finest grouping of a parameter that holds, or None, and the relative change of the outputs."""
+
+    name: str
+    channel_dims: tuple[int, ...] | None
+    change: float
+
+
+def start_search(
+    model: nn.Module, example_inputs: Any, candidates: list[str], seed: int
+) -> tuple["Search", Observation]:
+    """A search and its first observation, in float64 or the next narrower dtype in which the model runs."""
     for dtype in (torch.float64, torch.float32, None):
         try:
             search = Search(model, example_inputs, candidates, seed, dtype)
-            first = search.effects(search.point, draw=0)
+            first = search.observe(search.point, draw=0)
         except (RuntimeError, TypeError):  # no such kernel, a dtype in the model's code, not enough memory
             if dtype is None:
                 raise
             continue
-        search.check_repeatable(first[0])
+        search.check_repeatable(first.outputs)
         return search, first
 
 
@@ -79,11 +97,11 @@ class Search:
             noise = max(scale, value[0].numel() ** -0.5) * torch.randn(value.shape, generator=self.generator)
         return value + noise.to(value)
 
-    def effects(self, point: Mapping[str, Tensor], draw: int) -> tuple[list[Tensor], dict[str, Effect], bool]:
-        """The outputs at `point`, the effects of the candidates on them, and whether the model drew random numbers."""
+    def observe(self, point: Mapping[str, Tensor], draw: int) -> Observation:
+        """Runs the model at `point`, with the random numbers of a draw."""
         outputs, gradients, drew = self.probe.run(point, self.seed + draw, self._combination)
         effects = {name: self._effect(name, gradients.pop(name, None), point[name]) for name in self.candidates}
-        return outputs, effects, drew
+        return Observation(outputs, effects, drew)
 
     def _effect(self, name: str, gradient: Tensor | None, weight: Tensor) -> Effect:
         if gradient is None:
@@ -122,30 +140,43 @@ class Search:
         instead = 'Select weights with geometry="structure" or a regular expression instead.'
         return f"{self.kind} {what}, so its scale invariance cannot be measured. {instead}"
 
-    def settle(
-        self, effects: Mapping[str, Effect], outputs: list[Tensor], draw: int
-    ) -> Iterator[tuple[str, tuple[int, ...] | None, float]]:
-        """Yields each parameter with its finest grouping that holds, or None, and the change of the outputs."""
-        untried = {n: [d for d, share in e.shares.items() if share <= self.small_share] for n, e in effects.items()}
+    def find_groupings(self, effects: Mapping[str, Effect], outputs: list[Tensor], draw: int) -> Iterator[Finding]:
+        """Yields what holds for each parameter, in any order.
+
+        Args:
+            effects: Of the parameters to look at.
+            outputs, draw: Of the run that the effects are of.
+        """
+        candidates = {n: [d for d, share in e.shares.items() if share <= self.small_share] for n, e in effects.items()}
         for name, effect in effects.items():
-            if not untried[name]:
-                yield name, None, effect.reach * effect.shares[()]
-        # Those that a norm's lowered epsilon explains, and those that chance or an epsilon in the code has to explain.
-        trials = [name for name in untried if untried[name]]
-        doubtful = [name for name in trials if effects[name].shares[untried[name][0]] > self.tolerance]
-        sets = [names for names in (doubtful, [name for name in trials if name not in doubtful]) if names]
-        while sets:
-            names = sets.pop()
-            change, unchanged = self._rescale({name: untried[name][0] for name in names}, outputs, draw)
-            if unchanged:
-                yield from ((name, untried[name][0], change) for name in names)
-            elif len(names) > 1:
-                sets += [names[: len(names) // 2], names[len(names) // 2 :]]
-            elif len(untried[names[0]]) > 1:
-                untried[names[0]].pop(0)
-                sets.append(names)
-            else:
-                yield names[0], None, change
+            if not candidates[name]:
+                yield Finding(name, None, effect.reach * effect.shares[()])
+        # A share within the tolerance is explained by a norm's lowered epsilon, any other by chance or by an epsilon in
+        # the code. Those fail more often, so they are not to make the others' set fail.
+        tried = [name for name in candidates if candidates[name]]
+        doubtful = [name for name in tried if effects[name].shares[candidates[name][0]] > self.tolerance]
+        for names in ([name for name in tried if name not in doubtful], doubtful):
+            if names:
+                yield from self._try_groupings(names, candidates, outputs, draw)
+
+    def _try_groupings(
+        self, names: list[str], candidates: Mapping[str, list[tuple[int, ...]]], outputs: list[Tensor], draw: int
+    ) -> Iterator[Finding]:
+        """Rescales a set of parameters at once by the first grouping of each.
+
+        If the outputs change, the set is halved; a single parameter is tried with its next coarser grouping.
+        """
+        first, half = names[0], len(names) // 2
+        change, unchanged = self._rescale({name: candidates[name][0] for name in names}, outputs, draw)
+        if unchanged:
+            yield from (Finding(name, candidates[name][0], change) for name in names)
+        elif half:
+            yield from self._try_groupings(names[:half], candidates, outputs, draw)
+            yield from self._try_groupings(names[half:], candidates, outputs, draw)
+        elif len(candidates[first]) > 1:
+            yield from self._try_groupings(names, {first: candidates[first][1:]}, outputs, draw)
+        else:
+            yield Finding(first, None, change)
 
     def _rescale(
         self, channel_dims: Mapping[str, tuple[int, ...]], outputs: list[Tensor], draw: int
@@ -168,7 +199,7 @@ class Search:
     def shifted(self, names: list[str]) -> list[str]:
         """Which of them would be scale-invariant if all biases were zero."""
         bare = {n: v.zero_() if n.endswith("bias") and v.ndim < 2 else v for n, v in self.point.items()}
-        effects = self.effects(bare, draw=0)[1]
+        effects = self.observe(bare, draw=0).effects
         return [
             n for n in names if effects[n].reach > self.faint and min(effects[n].shares.values()) < self.small_share**2
         ]

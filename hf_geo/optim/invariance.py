@@ -1,5 +1,6 @@
 """Which weights are scale-invariant: measured by rescaling them, not guessed from their names."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.hub import tqdm
 
 from ._probe import map_tensors
-from ._rescaling import start_search
+from ._rescaling import Finding, Observation, Search, start_search
 
 DRAWS = 4  # a branch that dropout or stochastic depth hid is looked at again under other random numbers
 NO_DIRECTION = "gain, shift or bias: one weight a filter"
@@ -80,9 +81,9 @@ def measure_invariance(
 
     Tolerances. The model runs in float64 if it can, else in float32, else in its own dtypes; u is the machine epsilon.
     Powers of two cancel in a normalization without any rounding, so what keeps an invariant output from being bitwise
-    the same is the norm's epsilon, whose relative effect is eps / variance. Attributes named like it are lowered to
-    u**(2/3): small enough not to matter, too large to turn the rounding noise of a constant channel into a signal. An
-    epsilon that is written into the code stays: its effect may be 1e-2 in (2) and (3), but has to shrink at least like
+    the same is the norm's epsilon, whose relative effect is eps / variance. Attributes of at most 1e-3 that have "eps" or
+    "epsilon" as a word of their name are lowered to u**(2/3): small enough not to matter, too large to turn the rounding
+    noise of a constant channel into a signal. A larger one, or one that is written into the code, stays: its effect may be 1e-2 in (2) and (3), but has to shrink at least like
     1 / scale, so that the outputs at two random scales above 2**12 agree within sqrt(u) + 1e-2 / 2**12, which is 2.5e-6
     in float64. An ordinary weight changes them by far more.
 
@@ -108,8 +109,29 @@ def measure_invariance(
         RuntimeError: Outputs that differ although weights, inputs and random numbers are the same, or are not finite.
         Exception: Whatever the model raises.
     """
-    kind = type(model).__name__
     parameters = dict(model.named_parameters())
+    _check_measurable(model, parameters, example_inputs)
+    rows = {name: _row_without_measuring(name, parameter) for name, parameter in parameters.items()}
+    candidates = [name for name, row in rows.items() if row is None]
+    if candidates:
+        with tqdm(total=len(candidates), desc="Scale invariance", unit="weight", disable=not progress) as bar:
+            search, first = start_search(model, example_inputs, candidates, seed)
+            for finding in _search_in_draws(search, first, candidates):
+                shape, dims = tuple(parameters[finding.name].shape), finding.channel_dims
+                reason = FOLLOWED if dims is None else ""
+                rows[finding.name] = Invariance(finding.name, shape, dims, reason, finding.change)
+                bar.update()
+            unreached = [name for name in candidates if rows[name] is None]
+            rows |= {name: Invariance(name, tuple(parameters[name].shape), None, UNREACHED) for name in unreached}
+            bar.update(len(unreached))
+        followed = [name for name in candidates if rows[name].reason == FOLLOWED]
+        if explain and followed:
+            rows |= {name: replace(rows[name], reason=SHIFTED) for name in search.shifted(followed)}
+    return list(rows.values())
+
+
+def _check_measurable(model: nn.Module, parameters: Mapping[str, nn.Parameter], example_inputs: Any) -> None:
+    kind = type(model).__name__
     if example_inputs is None:
         raise ValueError("Measuring scale invariance needs example_inputs (a batch as in training), but they are None.")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -119,35 +141,29 @@ def measure_invariance(
     if not any(p.is_floating_point() for p in parameters.values()):
         raise ValueError(f"{kind} has no floating-point parameter, so there is no scale to measure.")
 
-    rows = {}
-    for name, p in parameters.items():
-        if not p.is_floating_point():
-            rows[name] = Invariance(name, tuple(p.shape), None, f"is {str(p.dtype).removeprefix('torch.')}")
-        elif p.ndim < 2 or p.shape[0] == p.numel():
-            rows[name] = Invariance(name, tuple(p.shape), None, NO_DIRECTION)
-    hidden = [name for name in parameters if name not in rows]
-    with tqdm(total=len(hidden), desc="Scale invariance", unit="weight", disable=not progress) as bar:
-        if hidden:
-            search, (outputs, effects, drew) = start_search(model, example_inputs, hidden, seed)
-        for draw in range(DRAWS):
-            if not hidden or (draw and not drew):
-                break
-            if draw:
-                outputs, effects, drew = search.effects(search.point, draw)
-            reached = {name: effects[name] for name in hidden if effects[name].reach > search.faint}
-            for name, dims, change in search.settle(reached, outputs, draw):
-                reason = FOLLOWED if dims is None else ""
-                rows[name] = Invariance(name, tuple(parameters[name].shape), dims, reason, change)
-                bar.update()
-            hidden = [name for name in hidden if name not in reached]
-        bar.update(len(hidden))
-    for name in hidden:
-        rows[name] = Invariance(name, tuple(parameters[name].shape), None, UNREACHED)
-    if explain:
-        followed = [name for name, row in rows.items() if row.reason == FOLLOWED]
-        for name in search.shifted(followed) if followed else ():
-            rows[name] = replace(rows[name], reason=SHIFTED)
-    return [rows[name] for name in parameters]
+
+def _row_without_measuring(name: str, parameter: nn.Parameter) -> Invariance | None:
+    """The row of a parameter that no scale is looked for in; None for one to measure."""
+    if not parameter.is_floating_point():
+        reason = f"is {str(parameter.dtype).removeprefix('torch.')}"
+    elif parameter.ndim < 2 or parameter.shape[0] == parameter.numel():
+        reason = NO_DIRECTION
+    else:
+        return None
+    return Invariance(name, tuple(parameter.shape), None, reason)
+
+
+def _search_in_draws(search: Search, first: Observation, candidates: Sequence[str]) -> Iterator[Finding]:
+    """Findings for all parameters that act on the outputs under some random numbers, starting with those of `first`."""
+    hidden, observation = list(candidates), first
+    for draw in range(DRAWS):
+        if draw:
+            observation = search.observe(search.point, draw)
+        reached = {n: observation.effects[n] for n in hidden if observation.effects[n].reach > search.faint}
+        yield from search.find_groupings(reached, observation.outputs, draw)
+        hidden = [name for name in hidden if name not in reached]
+        if not hidden or not observation.drew:
+            return
 
 
 def first_samples(batch: Any, count: int) -> Any:

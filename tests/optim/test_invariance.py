@@ -4,6 +4,7 @@ import copy
 import os
 import random
 import time
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from hf_geo.optim import first_samples, measure_invariance, scale_invariant_parameters
+from hf_geo.optim._probe import is_epsilon
 from hf_geo.optim._rescaling import group_sums
 
 from .invariance_laws import Built, check_laws
@@ -244,6 +246,8 @@ NO_LAWS = {
 NO_LAWS |= {"complex outputs", "outputs that are infinite where masked"}
 EPSILON_IN_CODE = {"standardised weights", "RMS norm with its epsilon in the code"}
 
+Pair = namedtuple("Pair", ["x", "scale"])
+
 
 def tied(model: nn.Sequential) -> nn.Module:
     model[2].weight = model[0].weight
@@ -281,6 +285,57 @@ def test_inputs_by_position_and_by_name():
     x, scale = images(), torch.tensor(2.0)
     assert scale_invariant_parameters(model, (x, scale)) == {"conv.weight": FILTERS}
     assert scale_invariant_parameters(model, {"scale": scale, "x": x}) == {"conv.weight": FILTERS}
+    assert scale_invariant_parameters(model, Pair(x, scale)) == {"conv.weight": FILTERS}
+
+
+class Unrolled(nn.Module):
+    """Feeds its input in again at every step, with a factor: the mixing weight's scale shows through that."""
+
+    def __init__(self, name: str, factor: float) -> None:
+        super().__init__()
+        self.mix, self.norm, self.out = nn.Linear(10, 10, bias=False), nn.BatchNorm1d(10), nn.Linear(10, 3)
+        self.name = name
+        setattr(self, name, factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        for _ in range(3):
+            h = torch.tanh(self.norm(self.mix(h) + getattr(self, self.name) * x))
+        return self.out(h)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        *((name, 0.5) for name in ("rate", "stepsize", "timesteps", "deepscale", "_n_steps", "eps", "step_eps")),
+        *((name, 0.001) for name in ("stepsize", "deepscale", "keepshift")),
+        ("epsilon", 0.1),
+    ],
+)
+def test_a_factor_is_no_epsilon(name: str, factor: float):
+    model = Unrolled(name, factor)
+    assert not is_epsilon(name, factor)
+    if factor == 0.5:
+        assert scale_invariant_parameters(model, torch.randn(16, 10)) == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["eps", "_eps", "eps1", "EPS", "norm_eps", "layer_norm_epsilon", "variance_epsilon", "layerNormEps", "hc_eps_bn"],
+)
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-5, 1e-12])
+def test_an_epsilon_is_lowered_under_any_usual_name(name: str, epsilon: float):
+    """Its effect is large, as the features are small."""
+
+    def forward(m: Built, x: Tensor) -> Tensor:
+        h = 1e-3 * m.a(x)
+        return m.head(h * torch.rsqrt(h.square().mean(-1, keepdim=True) + getattr(m, name)))
+
+    model = Built(forward, a=nn.Linear(10, 6, bias=False), head=nn.Linear(6, 3))
+    setattr(model, name, epsilon)
+    assert is_epsilon(name, epsilon)
+    assert scale_invariant_parameters(model, torch.randn(16, 10)) == {"a.weight": WHOLE}
+    assert getattr(model, name) == epsilon
 
 
 def test_branches_that_stochastic_depth_drops_are_found():
@@ -330,6 +385,8 @@ def test_first_samples():
     assert torch.equal(cut["x"], batch["x"][:3]) and torch.equal(cut["labels"], batch["labels"][:3])
     assert cut["table"] is batch["table"] and cut["flag"] is True
     assert [t.shape for t in first_samples((torch.ones(2, 5), torch.ones(2)), 3)] == [(2, 5), (2,)]
+    named = first_samples(Pair(torch.ones(5, 2), [torch.ones(5)]), 3)
+    assert (named.x.shape, named.scale[0].shape) == ((3, 2), (3,))
 
 
 # What a probe leaves behind: nothing.
