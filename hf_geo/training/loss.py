@@ -1,6 +1,6 @@
 """The loss that belongs to an update's gradient: the mean over its samples, for optimizers whose step depends on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,8 +128,21 @@ class LossTerms:
             return self.trainer.accelerator.reduce(total, reduction="sum")
         return total * args.world_size
 
-    def share(self, batch: Any, total: Tensor) -> Tensor:
-        """What a micro-batch's mean loss is multiplied by; the shares of an update add up to the number of processes,
-        because the processes' gradients are averaged.
+    def weighted(self, compute: Callable[[Any], Any], total: Tensor, *, factor: int) -> Callable[[Any], Any]:
+        """From a function that returns a micro-batch's mean loss to one that returns its share of the update's loss.
+
+        The shares of an update add up to `factor` times the number of processes, because the processes' gradients are
+        averaged.
+
+        Args:
+            compute: Returns the loss of a batch, or a pair of the loss and the model's outputs.
+            total: Terms of the whole update.
+            factor: What the Trainer divides the loss by afterwards.
         """
-        return self.of(batch) * self.trainer.args.world_size / total
+
+        def compute_share(batch: Any) -> Any:
+            share = self.of(batch) * self.trainer.args.world_size * factor / total  # before labels are taken out
+            found = compute(batch)
+            return (found[0] * share, found[1]) if isinstance(found, tuple) else found * share
+
+        return compute_share

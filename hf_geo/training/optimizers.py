@@ -18,12 +18,15 @@ from .optim_args import parse_optim_args
 SAMPLES = 8  # of a batch, to measure with: more would cost time and show nothing new
 
 
-def make_optimizer(args: TrainingArguments, model: nn.Module, **grouping) -> torch.optim.Optimizer:
+def make_optimizer(
+    args: TrainingArguments, model: nn.Module, *, batches: DataLoader | None = None, **grouping
+) -> torch.optim.Optimizer:
     """The optimizer that `args.optim` names, with its parameter groups.
 
     Args:
         args: `optim` is a registered name; `learning_rate`, `weight_decay` and `optim_args` are used.
         model: The network, before any engine wraps it.
+        batches: Training data to measure on which weights are scale-invariant; without it they are not measured.
         **grouping: What else `create_optimizer` takes to find the weights with a geometry.
 
     Raises:
@@ -32,6 +35,8 @@ def make_optimizer(args: TrainingArguments, model: nn.Module, **grouping) -> tor
     refuse_engine(args)
     method = get_method(args.optim)
     settings, group_settings = parse_optim_args(method, args.optim_args)
+    if batches is not None:
+        grouping["invariant"] = measure_geometry(model, batches)
     return create_optimizer(
         method.name,
         model,

@@ -27,7 +27,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_geo.checkpoints.store import checkpoints
 
@@ -40,30 +40,37 @@ class Stopped(SystemExit):
 
 
 class StopOnSignal(TrainerCallback):
-    """Ends training with a checkpoint and `Stopped` when the process is told to stop.
+    """Ends a Trainer's training with a checkpoint and `Stopped` when the process is told to stop.
 
-    It is a context manager, entered while `train` runs, and the last of a Trainer's callbacks, so that the others have
-    seen the checkpoint when it leaves. With several processes all stop at the same update, whichever of them got the
-    signal.
+    It is entered while `train` runs, and is then the last of the Trainer's callbacks, so that the others have seen the
+    checkpoint when it leaves. With several processes all stop at the same update, whichever of them got the signal.
 
     Args:
-        timeout: Seconds that processes wait for each other.
+        trainer: The Trainer.
     """
 
-    def __init__(self, timeout: int) -> None:
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
         self._signal = StopSignal()
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self._consensus = StopConsensus(timeout) if several else None
+        self._consensus = StopConsensus(trainer.args.ddp_timeout) if trainer.args.world_size > 1 else None
         self._stopping = 0
 
     def __enter__(self) -> "StopOnSignal":
+        self._trainer.add_callback(self)
         self._signal.__enter__()
         return self
 
-    def __exit__(self, kind: type | None, *details: object) -> None:
-        self._signal.__exit__(kind, *details)
-        if self._consensus and kind is None:  # after an error the other processes may not come
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self._signal.__exit__()
+        self._trainer.remove_callback(self)
+        if self._consensus and error is None:  # after an error the other processes may not come
             self._consensus.close()
+        if isinstance(error, Stopped):
+            trainer = self._trainer
+            trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)  # closes the logs
+            trainer.accelerator.wait_for_everyone()  # launchers kill all processes as soon as one has gone
+            if trainer.is_world_process_zero():
+                report_stop(error, trainer.args.output_dir, trainer.state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         number = self._signal.number

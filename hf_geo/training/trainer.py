@@ -31,10 +31,10 @@ from .loaders import SingleSamples, make_loader
 from .loss import LossTerms, hand_over_loss
 from .nonfinite import NonFiniteTraining, NonFiniteUpdates, all_finite, remedy
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, some_samples
-from .optimizers import make_optimizer, measure_geometry
+from .optimizers import make_optimizer
 from .saving import CheckpointSaver
 from .schedules import milestone_schedule, swa_schedule
-from .signals import StopOnSignal, Stopped, report_stop
+from .signals import StopOnSignal
 from .subspaces import SubspaceTraining
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,10 @@ class GeoTrainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
         if self.optimizer is None and self.args.optim in list_optimizers():
-            self.optimizer = self._make_optimizer(self.model if model is None else model)
+            model = self.model if model is None else model
+            measure = self.args.geometry_groups == "auto" and self.train_dataset is not None
+            batches = self.get_train_dataloader() if measure and get_method(self.args.optim).geometry else None
+            self.optimizer = make_optimizer(self.args, model, geometry=self.args.geometry_groups, batches=batches)
         optimizer = super().create_optimizer(model)
         # What an earlier `train` had accelerate wrap is checked already; the stand-in of DeepSpeed is no optimizer.
         if isinstance(optimizer, torch.optim.Optimizer) and not isinstance(optimizer, AcceleratedOptimizer):
@@ -105,13 +108,6 @@ class GeoTrainer(transformers.Trainer):
         if args.optim in BASELINES:
             return baseline_cls_and_kwargs(args)
         return transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
-
-    def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        geometry = {"geometry": self.args.geometry_groups}
-        measured = get_method(self.args.optim).geometry and self.args.geometry_groups == "auto"
-        if measured and self.train_dataset is not None:
-            geometry["invariant"] = measure_geometry(model, self.get_train_dataloader())
-        return make_optimizer(self.args, model, **geometry)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Builds the schedule once: a step schedule where `args.milestones` are given, else transformers' own."""
@@ -148,9 +144,9 @@ class GeoTrainer(transformers.Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of the next update, and the number of terms of its loss on all processes (see `LossTerms`)."""
-        if self.compute_loss_func is not None:
-            return super().get_batch_samples(epoch_iterator, num_batches, device)
         batches = self._single_samples.without(list(itertools.islice(epoch_iterator, num_batches)))
+        if self.compute_loss_func is not None:
+            return super().get_batch_samples(iter(batches), len(batches), device)
         return batches, self._loss_terms.of_update(batches, device)
 
     # Training
@@ -170,26 +166,13 @@ class GeoTrainer(transformers.Trainer):
             check_same_average(checkpoint, self.args)
         if self._average:
             self._average.checkpoint = checkpoint
-        stop = StopOnSignal(self.args.ddp_timeout)
-        self.add_callback(stop)
-        try:
-            with stop:
-                result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
-        except Stopped as stopped:
-            self.callback_handler.on_train_end(self.args, self.state, self.control)  # closes the logs
-            self.accelerator.wait_for_everyone()  # launchers kill all processes as soon as one has gone
-            if self.is_world_process_zero():
-                report_stop(stopped, self.args.output_dir, self.state.global_step)
-            raise
-        finally:
-            self.remove_callback(stop)
+        with StopOnSignal(self):
+            result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         if not self._weights_are_finite():
             raise NonFiniteTraining(f"Training has ended with weights that are not finite; {remedy(self.args)}")
-        best, last = (
-            self.state.best_model_checkpoint,
-            os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"),
-        )
-        self._saver.rotate(self.args.output_dir, [best, last])  # what a kill has kept from being removed
+        # What a kill has kept from being removed goes now.
+        last = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        self._saver.rotate(self.args.output_dir, [self.state.best_model_checkpoint, last])
         return result
 
     def training_step(self, *args, **kwargs) -> Tensor:
@@ -208,29 +191,20 @@ class GeoTrainer(transformers.Trainer):
         """
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        compute = partial(super().compute_loss, model, return_outputs=return_outputs)
-        known = num_items_in_batch is not None
-        parts = (
-            1
-            if self.compute_loss_func or (known and self.model_accepts_loss_kwargs)
-            else self.current_gradient_accumulation_steps
+        given, total = self.compute_loss_func is not None, num_items_in_batch
+        compute = partial(
+            super().compute_loss, model, return_outputs=return_outputs, num_items_in_batch=total if given else None
         )
-        if self.compute_loss_func is not None:
-            compute = partial(compute, num_items_in_batch=num_items_in_batch)
-        elif known:
-            # training_step divides by the micro-batches where it does not expect the loss to be of the whole update.
-            whole = compute
-
-            def compute(batch):
-                share = self._loss_terms.share(batch, num_items_in_batch) * parts  # before labels are taken out
-                found = whole(batch)
-                return (found[0] * share, found[1]) if return_outputs else found * share
-
+        # training_step divides by the micro-batches where it does not expect the loss to be of the whole update.
+        parts = self.current_gradient_accumulation_steps
+        divisor = 1 if given or (total is not None and self.model_accepts_loss_kwargs) else parts
+        if not given and total is not None:
+            compute = self._loss_terms.weighted(compute, total, factor=divisor)
         if self._on_subspace is None:
             return compute(inputs)
         key = (self.state.global_step, self._micro_batch)
-        penalty = self._on_subspace.penalty(key) * parts / self.current_gradient_accumulation_steps
-        return self._on_subspace.loss(compute, inputs, key, sums=known) + penalty
+        penalty = self._on_subspace.penalty(key) * divisor / parts
+        return self._on_subspace.loss(compute, inputs, key, sums=total is not None) + penalty
 
     def _get_grad_norm(self, *args, **kwargs) -> Tensor | float:
         # The only place that knows the norm of an update's gradient.
