@@ -11,21 +11,22 @@ from tests.paths import PACKAGE, REPOSITORY
 
 # The rooms from the lowest up; a room may import the rooms listed beside it, itself and the version.
 ROOMS = {
+    "markdown": set(),
     "optim": set(),
     "subspaces": set(),
     "losses": set(),
     "metrics": set(),
     "models": set(),
     "data": {"hub.retries"},  # reading data and pushing runs meet the same Hub
-    "evaluation": {"subspaces", "metrics"},
+    "evaluation": {"subspaces", "metrics", "markdown"},
     "checkpoints": set(),
-    "runs": {"checkpoints"},
-    "hub": {"runs", "checkpoints"},
+    "runs": {"checkpoints", "markdown"},
+    "hub": {"runs", "checkpoints", "markdown"},
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
     "tasks": {"data", "losses", "models", "metrics"},
     "trained": {"data", "models"},
-    "experiments": {"training", "runs", "evaluation", "metrics"},
-    "cli": {"training", "optim"},
+    "experiments": {"training", "metrics", "markdown"},
+    "cli": {"training", "optim", "data", "models", "runs"},
     "integrations": {"optim", "training"},
     "launch": {"integrations"},
 }

@@ -1,1 +1,1 @@
-"""Many runs: sweeps over a recipe, and what they and the papers measured side by side."""
+"""Sweeps over a recipe, and tables that compare their results and finished runs with what the papers published."""

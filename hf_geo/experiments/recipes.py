@@ -1,4 +1,4 @@
-"""Which recipe a run came from, and whether it still is that recipe's."""
+"""Which recipe a run was made from, and whether its settings still are the recipe's."""
 
 import json
 import re
@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# How often is looked at and saved, on what machine, with which random numbers: a recipe's run whatever these are.
+# A run belongs to its recipe whatever its seed and machine are, and however often it was logged, evaluated and saved.
 _FREE = re.compile(
     "seed|data_seed|logging_.*|log_.*|save_.*|eval_(strategy|steps|delay|on_start|accumulation_steps|do_concat_batches)|"
     "report_to|disable_tqdm|dataloader_.*|ddp_.*|fsdp.*|use_cpu|per_device_eval_batch_size|auto_find_batch_size|"
     "full_determinism|torch_compile.*|skip_memory_metrics|include_.*|overwrite|fallback_dir|restore_.*|do_.*"
 )
-# What follows from the data once they are opened, so that it is in a run's settings and not in a recipe's.
+# Settings that a run derives from its data, and that a recipe therefore does not have.
 _DERIVED = {"remove_unused_columns", "train_sampling_strategy"}
 _BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def origin(config: str | None, variant: str | None) -> dict[str, str | None]:
-    """What a run notes about its recipe: the file's place under `configs`, or its name, and the variant."""
+    """Describes where a run's settings come from.
+
+    Returns:
+        `recipe`, the file's path below `configs` or else its name, and `variant`; both None without a recipe.
+    """
     if config is None:
         return {"recipe": None, "variant": None}
     parts = Path(config).resolve().parts
@@ -27,7 +31,7 @@ def origin(config: str | None, variant: str | None) -> dict[str, str | None]:
 
 
 def differences(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
-    """In what two sets of settings differ, as parts of a sentence; a setting that only one of them knows is left out."""
+    """Describes each setting in which a run differs from its recipe; settings that only one of them has are left out."""
     recipe = json.loads(json.dumps(dict(recipe), default=str))
     return [
         f"{name} is {run[name]!r} and not {recipe[name]!r}"
@@ -36,23 +40,23 @@ def differences(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def deviations(run: Mapping[str, Any], recipe: Mapping[str, Any], processes: int) -> list[str]:
-    """In what a run's settings are not its recipe's, as parts of a sentence.
+def deviations(run: Mapping[str, Any], recipe: Mapping[str, Any], num_processes: int) -> list[str]:
+    """Describes each setting in which a run deviates from its recipe in more than the machine and the seed.
 
-    A batch may be divided over micro-batches and processes in any way, and a data set may lie in a folder.
+    The same batch may be divided into micro-batches and over processes in any way, and the data set may be a folder.
 
     Args:
-        run: Of its `training_args.json`.
-        recipe: What the recipe means.
-        processes: That the run had.
+        run: Settings of the run's `training_args.json`.
+        recipe: Settings of the recipe.
+        num_processes: The run's world size.
     """
     run, recipe = dict(run), dict(recipe)
-    for settings, times in ((run, processes), (recipe, 1)):
+    for settings, world_size in ((run, num_processes), (recipe, 1)):
         settings["dataset"] = Path(str(settings["dataset"])).name
-        batch = times
+        batch_size = world_size
         for name in _BATCH:
-            batch *= settings.pop(name)
+            batch_size *= settings.pop(name)
         if settings["columns"] is None:  # the columns of a stream are its batch
-            settings["batch"] = batch
+            settings["batch"] = batch_size
     names = {name for name in run if name not in _DERIVED and not _FREE.fullmatch(name)}
     return differences({name: run[name] for name in names}, recipe)

@@ -1,17 +1,20 @@
-"""Sweeps and gathered runs as Markdown, and the sections of a RESULTS.md that hold them."""
+"""The report of a sweep in Markdown."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .plan import LINES, Trial, as_number, as_text
-from .summary import Summary
+from hf_geo.markdown import format_table
+from hf_geo.metrics import is_quality, is_share
+
+from .axes import SERIES, axis_label, format_value, parse_number
+from .records import FINISHED
+from .summary import NEAR, Summary
+from .trials import Trial
 
 FIGURE, REPORT, ORIGIN = "figure.png", "sweep.md", "sweep.json"
-_HEAD = "# Results\n\nMeasured with this package, each with its budget. What the papers published stands beside it where it is known.\n"
 
 
 def describe_sweep(
@@ -21,101 +24,150 @@ def describe_sweep(
     given: Collection[str],
     axes: Sequence[str],
     summary: Summary,
-    lost: Sequence[str],
+    failures: Sequence[str],
 ) -> str:
-    """A sweep's report.
+    """Writes the report of a sweep.
 
     Args:
         title: Its heading.
-        config: The recipe.
-        trials: Those that ended.
-        given: Settings that the recipe and the command line name for all trials.
-        axes: The fields swept over.
+        config: The recipe's file.
+        trials: The trials that have ended.
+        given: Names of the settings that the recipe and the command line give to all trials.
+        axes: The sweep's axes.
         summary: What was found.
-        lost: What happened to each trial without figures.
+        failures: Descriptions of the trials that have no results.
     """
-    ended = summary.ended
-    hardware = " and ".join(dict.fromkeys(ended["hardware"].dropna())) if "hardware" in ended else ""
-    minutes = ended["train_runtime"].sum() / 60
-    tried = "; ".join(_tried(ended, axis) for axis in axes)
-    same, by_line = split_settings(trials, axes)
+    table = summary.trials
+    hardware = " and ".join(dict.fromkeys(table["hardware"].dropna())) if "hardware" in table else ""
+    minutes = table["train_runtime"].sum() / 60
+    shared, by_series = split_settings(trials, axes)
     parts = [
         f"## {title}",
         f"![{title}]({FIGURE})",
-        f"{len(ended)} trials of `{Path(config).name}` over {tried}. {minutes:.0f} minutes of training"
-        + (f" on {hardware}." if hardware else "."),
-        f"Settings of all: {_listed({name: same[name] for name in same if name in given})}.",
-        *(["\n".join(f"- {line}: {_listed(settings)}" for line, settings in by_line.items())] if by_line else []),
-        summary.as_markdown(),
+        f"{len(table)} trials of `{Path(config).name}` over {'; '.join(_describe_axis(table, axis) for axis in axes)}. "
+        f"{minutes:.0f} minutes of training{f' on {hardware}' if hardware else ''}.",
+        f"Settings of all: {_list_settings({name: shared[name] for name in shared if name in given})}.",
     ]
-    if lost:
-        parts.append("Without figures:\n\n" + "\n".join(f"- {sentence}" for sentence in lost))
-    parts.append(f"<details><summary>All trials</summary>\n\n{_all_trials(ended, axes)}\n\n</details>")
+    if by_series:
+        parts.append("\n".join(f"- {name}: {_list_settings(settings)}" for name, settings in by_series.items()))
+    parts.append(format_summary(summary))
+    if failures:
+        parts.append("Without figures:\n\n" + "\n".join(f"- {sentence}" for sentence in failures))
+    parts.append(f"<details><summary>All trials</summary>\n\n{_format_trials(table, axes)}\n\n</details>")
     return "\n\n".join(parts) + "\n"
 
 
+def format_summary(summary: Summary) -> str:
+    """Formats the best of every series: over learning rates with the width of the range near it, else at each x."""
+    return _table_over_rates(summary) if summary.x == "learning_rate" else _table_by_x(summary)
+
+
+def _table_over_rates(summary: Summary) -> str:
+    columns = [
+        summary.series_axes[0] if summary.series_axes else "",
+        f"best {summary.metric}",
+        "at",
+        f"powers of ten within {NEAR:.0%} of its best",
+        f"within {NEAR:.0%} of the best of all",
+        "trials",
+        "diverged or failed",
+    ]
+    return format_table(columns, [_row_over_rates(summary, name) for name in summary.series])
+
+
+def _row_over_rates(summary: Summary, name: str) -> list[object]:
+    trials, settings = summary.trials[summary.trials.series == name], summary.best_by_x(name)
+    found = ["none", "", "", ""]
+    if len(settings):
+        best = summary.best(settings)
+        values = [best[summary.metric], summary.best(summary.settings)[summary.metric]]
+        near = [summary.describe_near(name, value) for value in values]
+        found = [_format_metric(summary, best), _list_values(best, [summary.x, *summary.searched]), *near]
+    return [name, *found, len(trials), (trials.state != FINISHED).sum()]
+
+
+def _table_by_x(summary: Summary) -> str:
+    xs = sorted(summary.trials[summary.x].unique(), key=parse_number)
+    columns = [f"{summary.metric} at {axis_label(xs[0], summary.x)}", *(format_value(parse_number(x)) for x in xs)]
+    rows = []
+    for name in summary.series:
+        best = {row[summary.x]: row for _, row in summary.best_by_x(name).iterrows()}
+        rows.append([name, *(_format_setting(summary, best[x]) if x in best else "none" for x in xs)])
+    return format_table(columns, rows)
+
+
+def _format_setting(summary: Summary, setting: pd.Series) -> str:
+    values = _list_values(setting, summary.searched)
+    return _format_metric(summary, setting) + (f" ({values})" if values else "")
+
+
+def _format_metric(summary: Summary, setting: pd.Series) -> str:
+    """Formats the metric of a setting with its standard deviation over seeds."""
+    value, deviation = setting[summary.metric], setting["std"]
+    has_seeds = summary.num_seeds > 1
+    if is_share(summary.metric):
+        return f"{100 * value:.2f}{f' ± {100 * deviation:.2f}' if has_seeds else ''} %"
+    return f"{value:.4g}{f' ± {deviation:.2g}' if has_seeds else ''}"
+
+
+def _list_values(setting: pd.Series, fields: Sequence[str]) -> str:
+    return ", ".join(f"{field} {format_value(setting[field])}" for field in fields)
+
+
 def split_settings(trials: Sequence[Trial], axes: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The settings that all trials share, and by optimizer or variant those in which these differ from each other.
+    """Splits the settings of trials into what all of them share and what distinguishes the series.
 
-    What is swept over is in neither, nor is what differs within an optimizer or variant.
+    Returns:
+        The settings that all trials share; and by series those that its trials share and that are not in the first. The
+        axes are in neither, nor is what differs within a series.
     """
-    lines: dict[str, list[Trial]] = {}
+    by_series: dict[str, list[Trial]] = {}
     for trial in trials:
-        lines.setdefault(" ".join(str(trial.values[field]) for field in LINES if field in axes), []).append(trial)
-
-    def common(some: Sequence[Trial]) -> dict[str, Any]:
-        first = some[0].settings
-        names = [name for name in first if name not in axes]
-        return {name: first[name] for name in names if all(trial.settings.get(name) == first[name] for trial in some)}
-
-    same = common(trials)
-    by_line = {line: {k: v for k, v in common(some).items() if k not in same} for line, some in lines.items()}
-    return same, by_line if any(by_line.values()) else {}
+        name = " ".join(str(trial.values[field]) for field in SERIES if field in axes)
+        by_series.setdefault(name, []).append(trial)
+    shared = _shared_settings(trials, axes)
+    rest = {
+        name: {key: value for key, value in _shared_settings(some, axes).items() if key not in shared}
+        for name, some in by_series.items()
+    }
+    return shared, rest if any(rest.values()) else {}
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}` {_short(value)}" for name, value in settings.items() if value is not None)
+def _shared_settings(trials: Sequence[Trial], axes: Sequence[str]) -> dict[str, Any]:
+    first, *others = (trial.settings for trial in trials)
+    return {
+        name: value
+        for name, value in first.items()
+        if name not in axes and all(settings.get(name) == value for settings in others)
+    }
 
 
-def _short(value: Any) -> str:
+def _list_settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}` {_format_short(value)}" for name, value in settings.items() if value is not None)
+
+
+def _format_short(value: Any) -> str:
     if not isinstance(value, list | tuple):
-        return as_text(value)
-    texts = [as_text(item) for item in value]
+        return format_value(value)
+    texts = [format_value(item) for item in value]
     return ", ".join(texts if len(texts) <= 6 else [*texts[:2], "...", texts[-1]])
 
 
-def _tried(ended: pd.DataFrame, axis: str) -> str:
-    """The values of an axis, by optimizer or variant where these were given other ones."""
+def _describe_axis(table: pd.DataFrame, axis: str) -> str:
+    """Lists the values of an axis, by series if these were given different ones."""
     name = axis.replace("_", " ")
-    of_lines = {
-        line: ", ".join(map(as_text, sorted(rows[axis].unique(), key=lambda value: as_number(value) or 0.0)))
-        for line, rows in ended.groupby("line", sort=False)
+    if axis in SERIES:
+        return f"{name} {', '.join(table[axis].unique())}"
+    by_series = {
+        series: ", ".join(map(format_value, sorted(rows[axis].unique(), key=lambda value: parse_number(value) or 0.0)))
+        for series, rows in table.groupby("series", sort=False)
     }
-    if axis in LINES:
-        return f"{name} {', '.join(ended[axis].unique())}"
-    if len(set(of_lines.values())) == 1:
-        return f"{name} {next(iter(of_lines.values()))}"
-    return f"{name} " + ", ".join(f"{values} ({line})" for line, values in of_lines.items())
+    if len(set(by_series.values())) == 1:
+        return f"{name} {next(iter(by_series.values()))}"
+    return f"{name} " + ", ".join(f"{values} ({series})" for series, values in by_series.items())
 
 
-def _all_trials(ended: pd.DataFrame, axes: Sequence[str]) -> str:
-    measured = ("train_loss", "eval_accuracy", "eval_perplexity", "test_accuracy", "test_perplexity", "test_loss")
-    columns = [*axes, "state", *(name for name in measured if name in ended)]
-    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(['---'] * len(columns))}|"]
-    for _, row in ended.iterrows():
-        lines.append(f"| {' | '.join('' if pd.isna(row[name]) else as_text(row[name]) for name in columns)} |")
-    return "\n".join(lines)
-
-
-def put_section(path: str | Path, name: str, text: str) -> None:
-    """Puts a section into a RESULTS.md, in place of the earlier one of that name, or at the end.
-
-    What people wrote outside of the sections stays.
-    """
-    path = Path(path)
-    whole = path.read_text(encoding="utf-8") if path.exists() else _HEAD
-    section = f"<!-- {name} -->\n{text.strip()}\n<!-- end of {name} -->\n"
-    earlier = re.compile(rf"<!-- {re.escape(name)} -->\n.*?<!-- end of {re.escape(name)} -->\n", re.S)
-    whole = earlier.sub(lambda _: section, whole) if earlier.search(whole) else f"{whole.rstrip()}\n\n{section}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(whole, encoding="utf-8")
+def _format_trials(table: pd.DataFrame, axes: Sequence[str]) -> str:
+    columns = [*axes, "state", *(name for name in table if is_quality(name) and name not in axes)]
+    rows = [["" if pd.isna(row[name]) else format_value(row[name]) for name in columns] for _, row in table.iterrows()]
+    return format_table(columns, rows)

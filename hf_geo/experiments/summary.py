@@ -1,199 +1,123 @@
-"""What a sweep found: the best of every line, how much of the learning rates is good, and the figure."""
+"""What a sweep found: the best trials of each optimizer or variant, and how wide a range of x comes close to them."""
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from hf_geo.metrics import higher_is_better, is_share
+from hf_geo.metrics import higher_is_better, is_quality, main_metric
 
-from .plan import LINES, SEED, as_number, as_text
+from .axes import SEED, SERIES, format_value, parse_number
 from .records import FINISHED
 
 NEAR = 0.1  # "within 10 % of the best"
-MARKERS = "osD^vPX*"
 
 
-def choose_metric(columns: Sequence[str], asked: str | None) -> str:
-    """The metric that ranks trials: the one asked for, or the task's own on the evaluation split.
+def choose_metric(measured: Sequence[str], asked: str | None) -> str:
+    """Chooses the metric that ranks trials: the one asked for, or the main one on the evaluation split.
 
     Raises:
         ValueError: No trial measured the one asked for.
     """
-    if asked is not None:
-        if asked not in columns:
-            known = ", ".join(name for name in columns if name.startswith(("eval_", "test_", "train_")))
-            raise ValueError(f"No trial measured {asked!r}: --metric is one of {known}.")
-        return asked
-    return next(name for name in ("eval_accuracy", "eval_perplexity", "eval_loss") if name in columns)
+    if asked is None:
+        return main_metric(measured, "eval")
+    if asked not in measured:
+        known = ", ".join(filter(is_quality, measured))
+        raise ValueError(f"No trial measured {asked!r}: --metric is one of {known}.")
+    return asked
 
 
 class Summary:
-    """A sweep's finished trials by line and x.
+    """The finished trials of a sweep, averaged over seeds.
+
+    Trials with the same optimizer and variant are a series: a line of the figure and a row of the table.
 
     Args:
-        table: Of `Records.table`.
-        axes: The sweep's fields; those that are neither line, x nor the seed are optimized over.
-        metric: What ranks trials.
-        x: The field along the figure's horizontal axis.
+        table: The trials that have ended, as `Records.table` returns them.
+        axes: The sweep's axes. Those that are neither series, nor x, nor the seed are optimized over.
+        metric: The metric that ranks trials.
+        x: The axis that the figure has along its horizontal axis.
+
+    Attributes:
+        trials: The table, with the series of each trial.
+        series: Names of the series.
+        searched: The axes that are optimized over.
+        num_seeds: How many seeds each setting was given.
+        settings: A row for each setting that finished with all of its seeds: the metric's mean, its "std" and "count".
+
+    Raises:
+        ValueError: It is not known whether a higher metric is better.
     """
 
     def __init__(self, table: pd.DataFrame, axes: Sequence[str], metric: str, x: str) -> None:
-        self.metric, self.x = metric, x
-        self.lines = [field for field in LINES if field in axes]
-        self.others = [field for field in axes if field not in (*self.lines, x, SEED)]
-        self.seeds = table[SEED].nunique() if SEED in table else 1
-        self.ended = table.assign(line=[self._name(row) for _, row in table.iterrows()])
-        finished = self.ended[self.ended.state == FINISHED]
-        self.names = list(dict.fromkeys(self.ended.line))
-        fields = ["line", x, *self.others]
-        # A setting counts with all its seeds or not at all: the mean of those that survived would flatter it.
+        self.metric, self.x, self.higher_is_better = metric, x, higher_is_better(metric)
+        self.series_axes = [field for field in SERIES if field in axes]
+        self.searched = [field for field in axes if field not in (*self.series_axes, x, SEED)]
+        self.num_seeds = table[SEED].nunique() if SEED in table else 1
+        self.trials = table.assign(series=[self._series_of(row) for _, row in table.iterrows()])
+        self.series = list(dict.fromkeys(self.trials.series))
+        fields = ["series", x, *self.searched]
+        finished = self.trials[self.trials.state == FINISHED]
         means = finished.groupby(fields, sort=False, dropna=False)[metric].agg(["mean", "std", "count"]).reset_index()
-        runs = self.ended.groupby(fields, sort=False, dropna=False).size().reset_index(name="runs")
+        runs = self.trials.groupby(fields, sort=False, dropna=False).size().reset_index(name="runs")
         means = means.merge(runs, on=fields)
-        self.means = means[means["count"] == means["runs"]].rename(columns={"mean": metric})
+        # A setting counts with all of its seeds or not at all: the mean of those that survived would flatter it.
+        self.settings = means[means["count"] == means["runs"]].rename(columns={"mean": metric})
 
-    def _name(self, row: pd.Series) -> str:
-        return " ".join(str(row[field]) for field in self.lines) or "all trials"
+    def _series_of(self, trial: pd.Series) -> str:
+        return " ".join(str(trial[field]) for field in self.series_axes) or "all trials"
 
-    def of(self, line: str) -> pd.DataFrame:
-        """The best of a line at each x, by ascending x."""
-        rows = self.means[self.means.line == line]
-        order = rows.sort_values(self.metric, ascending=not higher_is_better(self.metric))
-        return order.drop_duplicates(self.x).sort_values(self.x, key=lambda column: column.map(as_number))
+    def best(self, settings: pd.DataFrame) -> pd.Series:
+        """Returns the best of some settings."""
+        column = settings[self.metric]
+        return settings.loc[column.idxmax() if self.higher_is_better else column.idxmin()]
 
-    def best(self, rows: pd.DataFrame) -> pd.Series:
-        """The best row."""
-        return rows.loc[rows[self.metric].idxmax() if higher_is_better(self.metric) else rows[self.metric].idxmin()]
+    def best_by_x(self, series: str) -> pd.DataFrame:
+        """Returns the best setting of a series at each x, in ascending order of x."""
+        settings = self.settings[self.settings.series == series]
+        ranked = settings.sort_values(self.metric, ascending=not self.higher_is_better)
+        return ranked.drop_duplicates(self.x).sort_values(self.x, key=lambda column: column.map(parse_number))
 
-    def shown(self, row: pd.Series) -> str:
-        """A value of the metric with its spread over seeds."""
-        share = is_share(self.metric)
-        text = f"{100 * row[self.metric]:.2f}" if share else f"{row[self.metric]:.4g}"
-        if self.seeds > 1:
-            text += f" ± {100 * row['std']:.2f}" if share else f" ± {row['std']:.2g}"
-        return text + " %" * share
-
-    def near(self, line: str, best: float) -> tuple[pd.DataFrame, bool]:
-        """The unbroken stretch of x around the line's best value at which it stays within 10 % of `best`.
-
-        Returns:
-            Its rows, none if the line never comes that close, and whether it ends inside what was tried.
-        """
-        rows = self.of(line).reset_index(drop=True)
-        limit = best * (1 - NEAR if higher_is_better(self.metric) else 1 + NEAR)
-        close = rows[self.metric] >= limit if higher_is_better(self.metric) else rows[self.metric] <= limit
-        if rows.empty or not close.any():
-            return rows[:0], True
-        first = last = self.best(rows).name
-        while first > 0 and close[first - 1]:
-            first -= 1
-        while last < len(rows) - 1 and close[last + 1]:
-            last += 1
-        tried = [as_number(value) for value in self.ended[self.ended.line == line][self.x]]
-        inside = as_number(rows[self.x][first]) > min(tried) and as_number(rows[self.x][last]) < max(tried)
-        return rows[first : last + 1], inside
-
-    def as_markdown(self) -> str:
-        """Over learning rates the best of every line and how many powers of ten stay near it; else the best at each x."""
-        return self._rates() if self.x == "learning_rate" else self._by_x()
-
-    def _by_x(self) -> str:
-        xs = sorted(self.ended[self.x].unique(), key=as_number)
-        shown = " | ".join(as_text(as_number(x)) for x in xs)
-        lines = [f"| {self.metric} at {label(xs[0], self.x)} | {shown} |", f"|---|{'---|' * len(xs)}"]
-        for name in self.names:
-            best = {row[self.x]: row for _, row in self.of(name).iterrows()}
-            lines.append(f"| {name} | {' | '.join(self._with_others(best[x]) if x in best else 'none' for x in xs)} |")
-        return "\n".join(lines)
-
-    def _with_others(self, row: pd.Series) -> str:
-        at = ", ".join(f"{field} {as_text(row[field])}" for field in self.others)
-        return self.shown(row) + (f" ({at})" if at else "")
-
-    def _rates(self) -> str:
-        head = [self.lines[0] if self.lines else "", f"best {self.metric}", "at"]
-        head += [f"powers of ten within {NEAR:.0%} of its best", f"within {NEAR:.0%} of the best of all"]
-        head += ["trials", "diverged or failed"]
-        lines = [f"| {' | '.join(head)} |", f"|{'|'.join(['---'] * len(head))}|"]
-        overall = self.best(self.means)[self.metric] if len(self.means) else math.nan
-        for name in self.names:
-            rows, ended = self.of(name), self.ended[self.ended.line == name]
-            cells = [name, "none", ""]
-            if len(rows):
-                best = self.best(rows)
-                at = ", ".join(f"{field} {as_text(best[field])}" for field in (self.x, *self.others))
-                cells = [name, self.shown(best), at]
-                cells += [self._stretch(name, best[self.metric]), self._stretch(name, overall)]
-            cells += [""] * (len(head) - len(cells) - 2)
-            lines.append(f"| {' | '.join([*cells, str(len(ended)), str(int((ended.state != FINISHED).sum()))])} |")
-        return "\n".join(lines)
-
-    def _stretch(self, line: str, best: float) -> str:
-        rows, inside = self.near(line, best)
-        if rows.empty:
-            return "none"
-        low, high = (as_number(rows[self.x].iloc[i]) for i in (0, -1))
-        powers = f"{'' if inside else '≥ '}{round(math.log10(high / low), 2):g}"
-        return f"{powers} ({as_text(low)})" if low == high else f"{powers} ({as_text(low)} to {as_text(high)})"
-
-    def draw(self, path: str | Path, title: str) -> None:
-        """Draws the metric against x, a line for each optimizer; settings that diverged or failed are crosses below.
+    def near_best(self, series: str, best: float) -> tuple[pd.DataFrame, bool]:
+        """Finds the unbroken range of x around the best setting of a series that stays within 10 % of `best`.
 
         Args:
-            path: PNG file to write.
-            title: Title of the picture.
+            series: Name of the series.
+            best: A value of the metric.
+
+        Returns:
+            The best settings in the range, none if the series never comes that close; and whether the range ends inside
+            the values that were tried.
         """
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axes = figure.subplots()
-        share, labels = is_share(self.metric), {}
-        ticks = sorted({as_number(value) for value in self.ended[self.x]} - {None})
-        scale = 100 if share else 1
-        for number, name in enumerate(self.names):
-            rows = self.of(name)
-            xs = [as_number(value) for value in rows[self.x]]
-            spread = scale * rows["std"] if self.seeds > 1 else None
-            drawn = axes.errorbar(
-                xs, scale * rows[self.metric], spread, marker=MARKERS[number % len(MARKERS)], label=name, capsize=2
-            )
-            # Where nothing that was tried at an x came through, a cross at the foot says so.
-            lost = sorted({as_number(v) for v in self.ended[self.ended.line == name][self.x]} - set(xs))
-            shift = 0.03 * (len(self.names) - 1 - number)
-            axes.plot(
-                lost, [0.03 + shift] * len(lost), "x", color=drawn[0].get_color(), transform=axes.get_xaxis_transform()
-            )
-            labels["lost"] = labels.get("lost") or bool(lost)
-        if labels["lost"]:
-            axes.plot([], [], "x", color="grey", label="diverged or failed")
-        if ticks[0] > 0 and (self.x == "learning_rate" or ticks[-1] / ticks[0] >= 100):
-            axes.set_xscale("log")
-        if not share:
-            axes.set_yscale("log")
-        over = " and ".join(
-            [field.replace("_", " ") for field in self.others] + (["mean over seeds"] if self.seeds > 1 else [])
-        )
-        axes.set(
-            xlabel=label(self.ended[self.x].iloc[0], self.x),
-            ylabel=f"{self.metric.replace('_', ' ')}{' (%)' if share else ''}" + (f", best {over}" if over else ""),
-        )
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
-        figure.suptitle(title, fontsize="medium", parse_math=False)
-        figure.savefig(path, dpi=120)
+        settings = self.best_by_x(series).reset_index(drop=True)
+        limit = best * (1 - NEAR if self.higher_is_better else 1 + NEAR)
+        column = settings[self.metric]
+        is_near = column >= limit if self.higher_is_better else column <= limit
+        if not is_near.any():
+            return settings[:0], True
+        first = last = self.best(settings).name
+        while first > 0 and is_near[first - 1]:
+            first -= 1
+        while last < len(settings) - 1 and is_near[last + 1]:
+            last += 1
+        tried = [parse_number(x) for x in self.trials[self.trials.series == series][self.x]]
+        low, high = (parse_number(settings[self.x][row]) for row in (first, last))
+        return settings[first : last + 1], min(tried) < low and high < max(tried)
 
-
-def label(value: object, field: str) -> str:
-    """The name of what varies: the field, or "depth" of "depth=20,width=64"."""
-    return (str(value).partition("=")[0] if "=" in str(value) else field).replace("_", " ")
+    def describe_near(self, series: str, best: float) -> str:
+        """Describes the range that `near_best` finds by its powers of ten and its ends; "≥" where it may go on."""
+        settings, is_inside = self.near_best(series, best)
+        if settings.empty:
+            return "none"
+        low, high = (parse_number(settings[self.x].iloc[row]) for row in (0, -1))
+        powers = f"{'' if is_inside else '≥ '}{round(math.log10(high / low), 2):g}"
+        ends = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
+        return f"{powers} ({ends})"
 
 
 def failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
-    """What happened to each trial that has no figures, a sentence each."""
-    rows = table[table.state != FINISHED]
+    """Describes each trial that has no results, in a sentence each."""
     return [
-        f"{', '.join(f'{field} {as_text(row[field])}' for field in axes)} {row.state}: {row.error}"
-        for _, row in rows.iterrows()
+        f"{', '.join(f'{field} {format_value(row[field])}' for field in axes)} {row.state}: {row.error}"
+        for _, row in table[table.state != FINISHED].iterrows()
     ]

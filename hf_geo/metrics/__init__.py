@@ -1,7 +1,7 @@
 """Metrics that need no network."""
 
 from .classification import Accuracy, CrossEntropy, image_classification_metrics, score_samples
-from .directions import METRICS, Metric, find_metric, higher_is_better, is_quality, is_share
+from .directions import METRICS, Metric, find_metric, higher_is_better, is_quality, is_share, main_metric
 from .perplexity import Perplexity, language_metrics, nll_per_row
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "is_quality",
     "is_share",
     "language_metrics",
+    "main_metric",
     "nll_per_row",
     "score_samples",
 ]

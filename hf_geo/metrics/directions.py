@@ -1,6 +1,7 @@
 """Which way each metric is better, stated once for everything that ranks models by one."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -67,3 +68,19 @@ def is_quality(name: str) -> bool:
     """Returns whether the metric is known to measure predictions."""
     metric = find_metric(name)
     return metric is not None and metric.is_quality
+
+
+def main_metric(measured: Sequence[str], *splits: str) -> str:
+    """Returns the metric by which a model is judged: the first one of the first split that has one besides its loss.
+
+    Args:
+        measured: Names of all that was measured, in order, such as "eval_accuracy".
+        splits: Splits in order of preference, such as "test", "eval".
+
+    Raises:
+        ValueError: Nothing but speeds was measured on these splits.
+    """
+    found = [name for split in splits for name in measured if name.startswith(f"{split}_") and is_quality(name)]
+    if not found:
+        raise ValueError(f"Nothing was measured on {' or '.join(splits)}, so there is no metric to judge by.")
+    return next((name for name in found if not name.endswith("_loss")), found[0])

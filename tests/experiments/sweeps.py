@@ -1,4 +1,4 @@
-"""Sweeps over a stand-in for train.py, which is quick and reaches what is known beforehand."""
+"""Sweeps over a substitute for train.py that is fast and reaches accuracies known beforehand."""
 
 import importlib.util
 from pathlib import Path
@@ -6,21 +6,21 @@ from types import ModuleType
 
 from tests.paths import REPOSITORY
 
-# Accuracy falls by 0.2 for each power of ten between the learning rate and the optimizer's best one.
-BEST = {"fromage": 0.01, "sgd": 0.1}
+# The accuracy falls by 0.2 for each power of ten between the learning rate and the optimizer's best one.
 TRAIN = """
 import json, math, os, signal, time
 from pathlib import Path
 
-def main(words):
-    options = dict(word.lstrip("-").partition("=")[::2] for word in words)
+def main(arguments):
+    options = dict(argument.lstrip("-").partition("=")[::2] for argument in arguments)
     folder, optim, lr = Path(options["output_dir"]), options.get("optim") or options["variant"], float(options["learning_rate"])
     notes = Path(__file__).parent
-    print("told:", optim, lr)
-    with open(notes / "begun", "a") as file:
+    print("training:", optim, lr)
+    with open(notes / "started", "a") as file:
         file.write(f"{optim} {lr} {os.getpid()}\\n")
     if (optim, lr) == ("fromage", 1.0):
-        raise ValueError("This does not\\nfit.")
+        print("This does not fit.")
+        return 2
     if (optim, lr) == ("sgd", 10.0):
         os.kill(os.getpid(), signal.SIGKILL)
     while (notes / "wait").exists() and optim == "sgd":
@@ -38,7 +38,7 @@ QUICKSTART = REPOSITORY / "configs" / "quickstart.yaml"
 
 
 def load(name: str) -> ModuleType:
-    """`scripts/NAME.py` as a module of its own."""
+    """Imports `scripts/NAME.py` as a module of its own."""
     spec = importlib.util.spec_from_file_location(f"scripts_{name}", REPOSITORY / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -46,7 +46,7 @@ def load(name: str) -> ModuleType:
 
 
 class Sweeps:
-    """Sweeps of the quickstart into `folder`, with a train.py that is not."""
+    """Calls sweep.py on the quickstart recipe and the substitute, into the folder `sweep` below `notes`."""
 
     def __init__(self, notes: Path) -> None:
         self.notes, self.folder = notes, notes / "sweep"
@@ -54,11 +54,11 @@ class Sweeps:
         self.script = load("sweep")
         self.script.TRAIN = notes / "train.py"
 
-    def __call__(self, *words: str) -> int:
-        return self.script.main([f"--config={QUICKSTART}", f"--output_dir={self.folder}", *words])
+    def __call__(self, *arguments: str) -> int:
+        return self.script.main([f"--config={QUICKSTART}", f"--output_dir={self.folder}", *arguments])
 
     @property
-    def begun(self) -> list[tuple[str, float]]:
-        """The trials that were begun, in order."""
-        lines = (self.notes / "begun").read_text().splitlines()
+    def started(self) -> list[tuple[str, float]]:
+        """Optimizer and learning rate of the trials that were started, in order."""
+        lines = (self.notes / "started").read_text().splitlines()
         return [(line.split()[0], float(line.split()[1])) for line in lines]

@@ -1,13 +1,16 @@
-"""What a sweep's summary makes of figures that are known by hand."""
+"""What a sweep's summary makes of results that are known by hand."""
 
 import pandas as pd
 import pytest
 
-from hf_geo.experiments.plan import Trial, as_number, as_text
-from hf_geo.experiments.summary import Summary
+from hf_geo.experiments.figure import draw_sweep
+from hf_geo.experiments.report import format_summary, split_settings
+from hf_geo.experiments.summary import Summary, choose_metric
+from hf_geo.experiments.trials import Trial
 
 # Best 0.8 at 0.01; within 10 %: at least 0.72, so 0.1 and 0.01. At 0.0001 too, but 0.001 lies between.
 ACCURACIES = {1.0: 0.1, 0.1: 0.75, 0.01: 0.8, 0.001: 0.5, 0.0001: 0.79}
+ERRORS = {lr: 1 - value for lr, value in ACCURACIES.items()}
 
 
 def table(values: dict[float, float], metric: str = "eval_accuracy", **columns) -> pd.DataFrame:
@@ -15,69 +18,76 @@ def table(values: dict[float, float], metric: str = "eval_accuracy", **columns) 
     return pd.DataFrame(rows).assign(**columns)
 
 
-def summarize(rows: pd.DataFrame, *axes: str, metric: str = "eval_accuracy") -> Summary:
-    return Summary(rows, ["optim", "learning_rate", *axes], metric, "learning_rate")
+def summarize(rows: pd.DataFrame, *axes: str, metric: str = "eval_accuracy") -> str:
+    return format_summary(Summary(rows, ["optim", "learning_rate", *axes], metric, "learning_rate"))
 
 
 @pytest.mark.parametrize(
-    ("values", "metric", "stretch"),
+    ("values", "metric", "shown", "near"),
     [
-        (ACCURACIES, "eval_accuracy", "1 (0.01 to 0.1)"),
-        ({lr: 1 - value for lr, value in ACCURACIES.items()}, "eval_loss", "0 (0.01)"),  # at most 0.22
-        ({1.0: 0.7, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "0 (0.1)"),
-        ({1.0: 0.79, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "≥ 1 (0.1 to 1)"),  # who knows about 10
-        ({lr: 1 - value for lr, value in ACCURACIES.items()}, "eval_ece", "0 (0.01)"),
-        (ACCURACIES, "eval_f1", "1 (0.01 to 0.1)"),  # a sweep on F1 once chose the worst
-        ({1.0: 90.0, 0.1: 91.0, 0.03: 92.0, 0.01: 120.0}, "eval_perplexity", "≥ 1.52 (0.03 to 1)"),
+        (ACCURACIES, "eval_accuracy", "80.00 % | learning_rate 0.01", "1 (0.01 to 0.1)"),
+        (ACCURACIES, "eval_f1", "80.00 % | learning_rate 0.01", "1 (0.01 to 0.1)"),
+        (ERRORS, "eval_ece", "20.00 % | learning_rate 0.01", "0 (0.01)"),  # at most 0.22
+        (ERRORS, "eval_loss", "0.2 | learning_rate 0.01", "0 (0.01)"),
+        ({1.0: 0.7, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning_rate 0.1", "0 (0.1)"),
+        ({1.0: 0.79, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning_rate 0.1", "≥ 1 (0.1 to 1)"),
+        ({1.0: 90, 0.1: 91, 0.03: 92, 0.01: 120}, "eval_perplexity", "90 | learning_rate 1", "≥ 1.52 (0.03 to 1)"),
     ],
 )
-def test_the_unbroken_stretch_around_the_best(values, metric: str, stretch: str) -> None:
-    text = summarize(table(values, metric), metric=metric).as_markdown()
-    assert f"| {stretch} | {stretch} | {len(values)} | 0 |" in text
+def test_the_best_and_the_unbroken_range_around_it(values, metric: str, shown: str, near: str) -> None:
+    text = summarize(table(values, metric), metric=metric)
+    assert f"| a | {shown} | {near} | {near} | {len(values)} | 0 |" in text
 
 
-def test_a_rate_that_diverged_ends_the_stretch_inside_what_was_tried() -> None:
+def test_each_series_is_compared_with_itself_and_with_the_best() -> None:
+    rows = pd.concat([table({1.0: 0.2, 0.1: 0.5, 0.01: 0.48}), table(ACCURACIES).assign(optim="b")], ignore_index=True)
+    text = summarize(rows)
+    assert "| a | 50.00 % | learning_rate 0.1 | ≥ 1 (0.01 to 0.1) | none | 3 | 0 |" in text
+    assert "| b | 80.00 % | learning_rate 0.01 | 1 (0.01 to 0.1) | 1 (0.01 to 0.1) | 5 | 0 |" in text
+
+
+def test_a_rate_that_diverged_ends_the_range_inside_what_was_tried() -> None:
     rows = table({1.0: 0.8, 0.1: 0.8, 0.01: 0.1})
     rows.loc[0, "state"] = "diverged"
-    assert "| 0 (0.1) | 0 (0.1) | 3 | 1 |" in summarize(rows).as_markdown()
+    assert "| 0 (0.1) | 0 (0.1) | 3 | 1 |" in summarize(rows)
+    rows["state"] = "failed"
+    assert "| a | none |  |  |  | 3 | 3 |" in summarize(rows)
 
 
 def test_a_setting_that_lost_a_seed_does_not_count() -> None:
     rows = pd.concat([table({0.1: 0.9, 0.01: 0.6}, seed=0), table({0.1: 0.9, 0.01: 0.8}, seed=1)], ignore_index=True)
-    assert "| a | 90.00 ± 0.00 % | learning_rate 0.1 |" in summarize(rows, "seed").as_markdown()
+    assert "| a | 90.00 ± 0.00 % | learning_rate 0.1 |" in summarize(rows, "seed")
     rows.loc[2, "state"] = "failed"
-    assert "| a | 70.00 ± 14.14 % | learning_rate 0.01 |" in summarize(rows, "seed").as_markdown()
+    assert "| a | 70.00 ± 14.14 % | learning_rate 0.01 |" in summarize(rows, "seed")
 
 
-def test_along_another_field_the_best_of_the_rates_is_shown(tmp_path) -> None:
+def test_along_another_axis_the_best_of_the_rates_is_shown(tmp_path) -> None:
     rows = [
         {"optim": "a", "learning_rate": lr, "model_args": f"depth={depth}", "state": "finished", "eval_accuracy": value}
         for lr, depth, value in [(0.1, 2, 0.9), (0.01, 2, 0.7), (0.1, 10, 0.2), (0.01, 10, 0.6)]
     ]
     summary = Summary(pd.DataFrame(rows), ["optim", "learning_rate", "model_args"], "eval_accuracy", "model_args")
-    lines = summary.as_markdown().splitlines()
+    lines = format_summary(summary).splitlines()
     assert lines[0] == "| eval_accuracy at depth | 2 | 10 |"
     assert lines[2] == "| a | 90.00 % (learning_rate 0.1) | 60.00 % (learning_rate 0.01) |"
-    summary.draw(tmp_path / "figure.png", "Depth")
+    draw_sweep(summary, tmp_path / "figure.png", "Depth")
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [(0.1, 0.1), ("1e-3", 0.001), ("depth=20,width=64", 20.0), ("width=w,depth=3", 3.0), ("none", None), ("v2", None)],
-)
-def test_numbers_in_settings(value, number: float | None) -> None:
-    assert as_number(value) == number
+def test_the_metric_is_the_one_asked_for_or_the_tasks_own() -> None:
+    measured = ["train_loss", "eval_loss", "eval_f1", "eval_runtime", "test_f1"]
+    assert (choose_metric(measured, None), choose_metric(measured, "test_f1")) == ("eval_f1", "test_f1")
+    assert choose_metric(measured[:2], None) == "eval_loss"
+    with pytest.raises(
+        ValueError, match="measured 'eval_accuracy': --metric is one of train_loss, eval_loss, eval_f1, test_f1"
+    ):
+        choose_metric(measured, "eval_accuracy")
 
 
-def test_names_of_trials_are_one_to_one_and_readable() -> None:
-    values = [
-        {"optim": "sgd", "learning_rate": 0.0001},
-        {"optim": "sgd", "learning_rate": 1e-5},
-        {"a": "x/y"},
-        {"a": "x_y"},
+def test_settings_are_split_into_those_of_all_and_those_of_a_series() -> None:
+    trials = [
+        Trial({"optim": optim, "lr": lr}, {"optim": optim, "lr": lr, "seed": 1, "decay": decay, "noise": lr}, ())
+        for optim, lr, decay in [("a", 1, 0.1), ("a", 2, 0.1), ("b", 1, 0.2), ("b", 2, 0.2)]
     ]
-    names = [Trial(value, {}, ()).name for value in values]
-    assert names[:2] == ["optim=sgd,learning_rate=0.0001", "optim=sgd,learning_rate=1e-05"]
-    assert len(set(names)) == 4 and not any("/" in name for name in names)
-    assert (as_text(0.1 + 0.2), as_text(100.0), as_text(3), as_text("x")) == ("0.3", "100", "3", "x")
+    assert split_settings(trials, ["optim", "lr"]) == ({"seed": 1}, {"a": {"decay": 0.1}, "b": {"decay": 0.2}})
+    assert split_settings(trials[:2], ["optim", "lr"]) == ({"seed": 1, "decay": 0.1}, {})

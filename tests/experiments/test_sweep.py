@@ -1,4 +1,4 @@
-"""`scripts/sweep.py`: every trial once, whatever becomes of the others or of the sweep, and what it says about them."""
+"""`scripts/sweep.py`: it runs every trial once, whatever becomes of the others or of the sweep, and reports on them."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.experiments.sweeps import QUICKSTART, TRAIN, Sweeps, load
+from tests.experiments.sweeps import QUICKSTART, Sweeps, load
 from tests.paths import REPOSITORY
 
 GRID = ("--optims=fromage,sgd", "--lrs=10,1,0.1,0.01", "--jobs=2")
@@ -30,7 +30,7 @@ def rows(sweeps: Sweeps) -> dict[tuple, pd.Series]:
 
 
 def test_every_trial_is_run_whatever_becomes_of_the_others(swept) -> None:
-    assert sorted(swept.begun[:8]) == sorted((optim, lr) for optim in ("fromage", "sgd") for lr in (10, 1, 0.1, 0.01))
+    assert sorted(swept.started[:8]) == sorted((optim, lr) for optim in ("fromage", "sgd") for lr in (10, 1, 0.1, 0.01))
     states = {key: row.state for key, row in rows(swept).items() if row.state != "finished"}
     assert states == {("fromage", 1.0): "failed", ("sgd", 10.0): "failed", ("sgd", 1.0): "diverged"}
     assert rows(swept)["fromage", 1.0].error == "This does not fit."
@@ -47,28 +47,22 @@ def test_the_tables_hold_what_was_measured(swept) -> None:
 
 def test_the_report_says_what_was_run_and_what_was_lost(swept) -> None:
     text = (swept.folder / "sweep.md").read_text()
-    assert "8 trials of `quickstart.yaml` over optim fromage, sgd; learning rate 0.01, 0.1, 1, 10." in " ".join(
-        text.split()
-    )
+    assert "8 trials of `quickstart.yaml` over optim fromage, sgd; learning rate 0.01, 0.1, 1, 10." in text
     assert "- sgd: `learning" not in text and "`seed` 42" in text
     assert "on an abacus" in text and "`model` resnet10t" in text and "`output_dir`" not in text
     assert "| fromage | 90.00 % | learning_rate 0.01 | ≥ 0 (0.01) | ≥ 0 (0.01) | 4 | 1 |" in text
     assert "| sgd | 90.00 % | learning_rate 0.1 | 0 (0.1) | 0 (0.1) | 4 | 2 |" in text
     assert "- optim fromage, learning_rate 1 failed: This does not fit." in text
+    measured = "train_loss | eval_accuracy | eval_loss | test_accuracy | test_loss"
+    assert f"| optim | learning_rate | state | {measured} |" in text
     assert Image.open(swept.folder / "figure.png").size[0] > 600
 
 
-def test_what_a_trial_prints_is_kept(swept) -> None:
-    folder = swept.folder / "trials" / "optim=fromage,learning_rate=1"
-    log = (folder / "log.txt").read_text()
-    assert "told: fromage 1.0" in log and "Traceback" in log and "ValueError: This does not" in log
-
-
 def test_what_has_ended_is_not_run_again_and_other_values_join_it(swept, capsys) -> None:
-    before = len(swept.begun)
-    assert swept(*GRID) == 0 and len(swept.begun) == before
+    before = len(swept.started)
+    assert swept(*GRID) == 0 and len(swept.started) == before
     assert swept("--optims=fromage", "--lrs=0.01,0.001") == 0
-    assert swept.begun[before:] == [("fromage", 0.001)]
+    assert swept.started[before:] == [("fromage", 0.001)]
     text = (swept.folder / "sweep.md").read_text()
     assert "learning rate 0.001, 0.01, 0.1, 1, 10 (fromage), 0.01, 0.1, 1, 10 (sgd)." in text
     assert len(rows(swept)) == 9 and ("sgd", 0.1) in rows(swept)
@@ -76,14 +70,10 @@ def test_what_has_ended_is_not_run_again_and_other_values_join_it(swept, capsys)
 
 
 def test_a_sweep_with_other_settings_needs_another_folder(swept, capsys) -> None:
-    for words, message in {
-        (*GRID, "--max_steps=7"): "made with other settings (max_steps is -1 and not 7): choose another --output_dir",
-        (
-            "--optims=sgd",
-            "--lrs=1",
-            "--seeds=1",
-        ): "holds a sweep over optim, learning_rate, not over optim, learning_rate, seed",
-    }.items():
+    other_settings = "made with other settings (max_steps is -1 and not 7): choose another --output_dir"
+    other_axes = "holds a sweep over optim, learning_rate, not over optim, learning_rate, seed"
+    wrong = {(*GRID, "--max_steps=7"): other_settings, ("--optims=sgd", "--lrs=1", "--seeds=1"): other_axes}
+    for words, message in wrong.items():
         with pytest.raises(SystemExit) as raised:
             swept(*words)
         assert raised.value.code == 2 and message in capsys.readouterr().err
@@ -97,27 +87,27 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_where_it_was(tmp_path) -> 
     (tmp_path / "wait").touch()  # the third trial does
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: (tmp_path / "begun").exists() and len(sweeps.begun) == 3)
+        wait_until(lambda: (tmp_path / "started").exists() and len(sweeps.started) == 3)
         process.kill()
         process.wait()
-        worker = int((tmp_path / "begun").read_text().split()[-1])
+        worker = int((tmp_path / "started").read_text().split()[-1])
         wait_until(lambda: not is_running(worker))
     finally:
         (tmp_path / "wait").unlink()
     assert sweeps(*words) == 0
-    assert sweeps.begun == [("fromage", 0.1), ("fromage", 0.01), ("sgd", 0.1), ("sgd", 0.1), ("sgd", 0.01)]
+    assert sweeps.started == [("fromage", 0.1), ("fromage", 0.01), ("sgd", 0.1), ("sgd", 0.1), ("sgd", 0.01)]
     assert {row.state for row in rows(sweeps).values()} == {"finished"}
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it did not come to be"
+        assert time.monotonic() < end, "still waiting"
         time.sleep(0.1)
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; one that has ended and was not yet fetched does not count."""
+    """Whether there is such a process; one that has ended but was not waited for does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -128,13 +118,13 @@ def test_optuna_searches_for_each_optimizer_and_goes_on(tmp_path) -> None:
     sweeps = Sweeps(tmp_path)
     words = ("--optims=fromage,sgd", "--lrs=1e-4:0.9", "--trials=3")
     assert sweeps(*words) == 0
-    assert sorted(optim for optim, _ in sweeps.begun) == ["fromage"] * 3 + ["sgd"] * 3
-    assert all(1e-4 <= lr <= 0.9 for _, lr in sweeps.begun) and len({lr for _, lr in sweeps.begun}) >= 3
+    assert sorted(optim for optim, _ in sweeps.started) == ["fromage"] * 3 + ["sgd"] * 3
+    assert all(1e-4 <= lr <= 0.9 for _, lr in sweeps.started) and len({lr for _, lr in sweeps.started}) >= 3
     last = sorted((sweeps.folder / "trials").iterdir())[-1]
     record = json.loads((last / "trial.json").read_text())
     (last / "trial.json").write_text(json.dumps(record | {"state": "running"}))  # as a kill would leave it
     assert sweeps(*words) == 0
-    assert len(sweeps.begun) == 7 and sweeps.begun[-1][1] == record["values"]["learning_rate"]
+    assert len(sweeps.started) == 7 and sweeps.started[-1][1] == record["values"]["learning_rate"]
     assert len(rows(sweeps)) == 6
 
 
@@ -154,34 +144,33 @@ def test_a_sweep_of_real_runs(tmp_path) -> None:
 
 
 WRONG = {
-    "unknown field": (("--grid", "learning_rat", "1"), "There is no field 'learning_rat' to sweep over; did you mean 'learning_rate'?"),
-    "empty grid": (("--lrs= , "), "--lrs names no value, so there is nothing to try"),
-    "empty field": (("--grid", "seed"), "--grid seed names no value"),
-    "nothing": ((), "There is nothing to sweep over"),
-    "optimizer": (("--optims=sgd,fromag", "--lrs=1"), "Unknown optimizer 'fromag'. Did you mean 'fromage'?"),
-    "twice": (("--lrs=1", "--grid", "learning_rate", "2"), "learning_rate is swept over twice"),
-    "value": (("--lrs=1,fast"), "--x is learning_rate, whose values are no numbers (1, fast)"),
-    "setting": (("--lrs=1", "--weight_decay=fast"), "invalid float value: 'fast'"),
-    "variant": (("--variants=sgd", "--lrs=1"), "has no variant 'sgd': it has no variants"),
-    "metric": (("--lrs=1", "--metric=eval_glory"), "It is not known whether a high or a low 'eval_glory' is better"),
+    "axis": (("--grid", "learning_rat", "1"), "There is no field 'learning_rat' to sweep over; did you mean 'learning_rate'?"),
+    "axes": ((), "There is nothing to sweep over"),
+    "x": (("--optims=sgd",), "--x is learning_rate, which is not swept over"),
+    "value": (("--optims=sgd,fromag", "--lrs=1"), "Unknown optimizer 'fromag'"),
     "recipe": (("--config=gone.yaml", "--lrs=1"), "'gone.yaml' cannot be read"),
-    "option": (("--lrs=1", "--max_step=3"), "unknown option --max_step=3: did you mean --max_steps?"),
-    "x": (("--optims=sgd",), "--x is learning_rate, which is not swept over: choose one of optim"),
-    "x in words": (("--optims=sgd", "--x=optim"), "--x is optim, whose values are no numbers (sgd)"),
-    "jobs": (("--lrs=1", "--jobs=0"), "--jobs must be at least 1, not 0"),
-    "range without trials": (("--lrs=0.1:1",), "learning_rate is given as a range, 0.1:1: say how many --trials N"),
-    "empty range": (("--lrs=1:0.1", "--trials=2"), "The range 1:0.1 of learning_rate is empty"),
-    "range beside values": (("--lrs=0.1:1,2", "--trials=2"), "learning_rate has a range beside other values"),
+    "setting": (("--lrs=1", "--max_step=3"), "unknown option --max_step=3"),
+    "jobs": (("--lrs=1", "--jobs=0"), "--jobs: takes a whole number of at least 1, not '0'"),
+    "metric": (("--lrs=1", "--metric=eval_glory"), "It is not known whether a high or a low 'eval_glory' is better"),
+    "range": (("--lrs=1:0.1", "--trials=2"), "The range 1:0.1 of learning_rate is empty"),
     "search over seeds": (("--lrs=0.1", "--seeds=1,2", "--trials=2"), "--trials searches over learning rates"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_words_end_in_one_sentence(name: str, tmp_path, capsys) -> None:
-    words, message = WRONG[name]
-    (tmp_path / "train.py").write_text(TRAIN)
+def test_wrong_arguments_end_in_one_sentence_before_anything_runs(name: str, tmp_path, capsys) -> None:
+    arguments, message = WRONG[name]
     with pytest.raises(SystemExit) as raised:
-        Sweeps(tmp_path)(*([words] if isinstance(words, str) else words))
+        Sweeps(tmp_path)(*arguments)
     lines = capsys.readouterr().err.strip().splitlines()
     assert raised.value.code == 2 and lines[-1].startswith("sweep.py: error: ") and message in lines[-1]
-    assert not (tmp_path / "begun").exists() and not list((tmp_path / "sweep").glob("trials/*"))
+    assert not (tmp_path / "started").exists() and not list((tmp_path / "sweep").glob("trials/*"))
+
+
+def test_a_metric_that_is_not_measured_ends_the_sweep_and_not_its_trials(tmp_path, capsys) -> None:
+    sweeps = Sweeps(tmp_path)
+    with pytest.raises(SystemExit) as raised:
+        sweeps("--lrs=0.01", "--optims=sgd", "--metric=eval_f1")
+    message = "No trial measured 'eval_f1': --metric is one of train_loss, eval_accuracy, eval_loss, test_accuracy, test_loss."
+    assert raised.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+    assert sweeps("--lrs=0.01", "--optims=sgd", "--metric=test_loss") == 0 and len(sweeps.started) == 1

@@ -1,0 +1,28 @@
+"""The arguments of a training run, for every script that reads a recipe."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_geo.data.config import DataArguments
+from hf_geo.models.config import ModelArguments
+from hf_geo.runs.folder import public_settings
+from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
+
+from .config import parse_command_line
+
+RUN_ARGUMENTS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
+
+
+def resolve_settings(argv: Sequence[str], **parser_options: Any) -> dict[str, Any]:
+    """Returns the settings that a command line of scripts/train.py leads to, as far as they may be shown to others.
+
+    Args:
+        argv: The command line.
+        **parser_options: Options of the parser, such as the `prog` that messages begin with.
+
+    Raises:
+        ValueError: The recipe cannot be used, or a setting is invalid.
+        SystemExit: An option is unknown, or its value cannot be read.
+    """
+    *settings, chosen = parse_command_line(RUN_ARGUMENTS, argv, **parser_options)
+    return public_settings(*settings) | {"variant": chosen.variant}

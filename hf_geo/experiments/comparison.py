@@ -1,0 +1,78 @@
+"""A table that compares finished runs of a recipe with what its paper published."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_geo.markdown import format_table
+from hf_geo.metrics import is_share, main_metric
+
+from .runs import Run
+
+PUBLISHED = "published.json"  # beside the recipes of a paper
+
+
+def read_published(paper: Path, recipe: str) -> Mapping[str, Any]:
+    """Reads what a paper published for a recipe.
+
+    Args:
+        paper: Folder of the paper's recipes.
+        recipe: Name of the recipe.
+
+    Returns:
+        `metric`, `source` and `values` by variant; empty if nothing is known.
+    """
+    path = paper / PUBLISHED
+    published = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return published.get(recipe, {})
+
+
+def compare_with_published(runs: Sequence[Run], published: Mapping[str, Any]) -> str:
+    """Formats a Markdown table with a row for each variant: ours, published, the difference, and what it took.
+
+    Args:
+        runs: Runs of one recipe.
+        published: As `read_published` returns it; its variants come first.
+
+    Raises:
+        ValueError: A run did not measure what was published.
+    """
+    metric = published.get("metric") or main_metric(list(runs[0].metrics), "test", "eval")
+    for run in runs:
+        if metric not in run.metrics:
+            raise ValueError(f"{str(run.folder)!r} did not measure {metric}, which was published.")
+    values = published.get("values", {})
+    by_variant: dict[str, list[Run]] = {variant: [] for variant in values}
+    for run in sorted(runs, key=lambda run: (run.variant or "", run.settings["seed"])):
+        by_variant.setdefault(run.variant or "", []).append(run)
+    unit = " (%)" if is_share(metric) else ""
+    columns = ["variant", f"ours, {metric}{unit}", "n", "published", "difference", "hardware", "time a run", "cards"]
+    return format_table(columns, [_row(v, some, metric, values.get(v)) for v, some in by_variant.items() if some])
+
+
+def _row(variant: str, runs: Sequence[Run], metric: str, published: Mapping[str, float] | None) -> list[object]:
+    digits = 3 if metric.endswith("loss") else 2
+    ours = [run.metrics[metric] * (100 if is_share(metric) else 1) for run in runs]
+    mean, deviation = statistics.fmean(ours), statistics.stdev(ours) if len(ours) > 1 else None
+    theirs = ["not known", ""]
+    if published is not None:
+        value = published["value"]
+        theirs = [_with_deviation(value, published.get("std"), digits), f"{mean - value:+.{digits}f}"]
+    hardware = dict.fromkeys(run.metrics.get("hardware", "not recorded") for run in runs)
+    seconds = statistics.fmean(run.metrics["train_runtime"] for run in runs)
+    cards = dict.fromkeys(run.card_link for run in runs)
+    took = [", ".join(hardware), format_duration(seconds), ", ".join(cards)]
+    return [variant or "as it stands", _with_deviation(mean, deviation, digits), len(ours), *theirs, *took]
+
+
+def _with_deviation(mean: float, deviation: float | None, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
+def format_duration(seconds: float) -> str:
+    """Writes a duration in seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,73 @@
+"""The figure of a sweep."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hf_geo.metrics import is_share
+
+from .axes import axis_label, parse_number
+from .summary import Summary
+
+MARKERS = "osD^vPX*"
+
+
+def draw_sweep(summary: Summary, path: str | Path, title: str) -> None:
+    """Draws the metric against x, a line for each series; what diverged or failed at an x is a cross at the foot.
+
+    Args:
+        summary: What the sweep found.
+        path: PNG file to write.
+        title: Title of the picture.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    has_lost = [_draw_series(axes, summary, number) for number in range(len(summary.series))]
+    if any(has_lost):
+        axes.plot([], [], "x", color="grey", label="diverged or failed")
+    _set_scales(axes, summary)
+    _set_labels(axes, summary)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(title, fontsize="medium", parse_math=False)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_series(axes: Axes, summary: Summary, number: int) -> bool:
+    """Draws one series; returns whether nothing came through at one of its x."""
+    name, scale = summary.series[number], 100 if is_share(summary.metric) else 1
+    best = summary.best_by_x(name)
+    xs = _numbers(best[summary.x])
+    spread = scale * best["std"] if summary.num_seeds > 1 else None
+    marker = MARKERS[number % len(MARKERS)]
+    line = axes.errorbar(xs, scale * best[summary.metric], spread, marker=marker, label=name, capsize=2)[0]
+    tried = summary.trials[summary.trials.series == name][summary.x]
+    lost = sorted(set(_numbers(tried)) - set(xs))
+    height = 0.03 + 0.03 * (len(summary.series) - 1 - number)
+    crosses = {"color": line.get_color(), "transform": axes.get_xaxis_transform()}
+    axes.plot(lost, [height] * len(lost), "x", **crosses)
+    return bool(lost)
+
+
+def _set_scales(axes: Axes, summary: Summary) -> None:
+    xs = sorted({x for x in _numbers(summary.trials[summary.x]) if x is not None})
+    if xs[0] > 0 and (summary.x == "learning_rate" or xs[-1] / xs[0] >= 100):
+        axes.set_xscale("log")
+    if not (summary.higher_is_better or is_share(summary.metric)):  # losses, perplexities
+        axes.set_yscale("log")
+
+
+def _set_labels(axes: Axes, summary: Summary) -> None:
+    over = [field.replace("_", " ") for field in summary.searched]
+    over += ["mean over seeds"] if summary.num_seeds > 1 else []
+    unit = " (%)" if is_share(summary.metric) else ""
+    best_over = f", best {' and '.join(over)}" if over else ""
+    axes.set_xlabel(axis_label(summary.trials[summary.x].iloc[0], summary.x))
+    axes.set_ylabel(f"{summary.metric.replace('_', ' ')}{unit}{best_over}")
+
+
+def _numbers(values: pd.Series) -> list[float | None]:
+    return [parse_number(value) for value in values]
