@@ -19,14 +19,14 @@ class DataArguments:
     train_split: str = field(
         default="train",
         metadata={
-            "help": "Split to train on; of images also several, as in train+extra, held out from the first alone."
+            "help": "Split to train on, or several, as in train+extra. Of images, what is held out comes from the first alone."
         },
     )
     eval_split: str | None = field(
         default=None,
         metadata={
             "help": "Split to evaluate on during training. Default: validation, val, valid or dev where there is one, "
-            "else 10 %% held out from the training split, the same in every run."
+            "else 10 %% held out from the training split, the same in every run. Never one that is trained on."
         },
     )
     eval_size: int | None = field(

@@ -3,8 +3,8 @@
 import logging
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
@@ -33,11 +33,13 @@ class Source:
         name: How to call it; of a folder the last part only.
         hub_id: Its id on the Hub, if it came from there.
         splits: Rows by split.
+        files: The files that each split is read from, as far as they are known.
     """
 
     name: str
     hub_id: str | None
     splits: Mapping[str, Rows]
+    files: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def open_source(name: str | None, config: str | None = None, streaming: bool = False) -> Source:
@@ -63,32 +65,41 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name!r} to read a data set from: look whether its path is right.")
     try:
-        splits = _load(name, config, streaming)
+        builder, splits = _load(name, config, streaming)
     except (OSError, ValueError, DatasetsError, yaml.YAMLError) as error:
         raise ValueError(_explain(name, is_folder, error)) from error
-    return Source(Path(name).resolve().name if is_folder else name, None if is_folder else name, splits)
+    files = {split: _sample_files(paths) for split, paths in (builder.config.data_files or {}).items()}
+    return Source(Path(name).resolve().name if is_folder else name, None if is_folder else name, splits, files)
 
 
-def _load(name: str, config: str | None, streaming: bool) -> Mapping[str, Rows]:
+def _sample_files(paths: Iterable[str]) -> set[str]:
+    """The files that hold samples, under one name each: links resolved, metadata that splits may share left out."""
+    samples = (path for path in paths if not Path(path).name.startswith("metadata."))
+    return {path if "://" in path else os.path.realpath(path) for path in samples}
+
+
+def _load(name: str, config: str | None, streaming: bool) -> tuple[datasets.DatasetBuilder, Mapping[str, Rows]]:
     """Loads a data set, however often it takes; what is damaged in a cache is fetched and made again."""
 
-    def load(mode: str | None = None) -> Mapping[str, Rows]:
+    def load(mode: str | None = None) -> tuple[datasets.DatasetBuilder, Mapping[str, Rows]]:
         return persist(lambda: _build(name, config, streaming, mode), f"loading {name}")
 
     try:
-        splits = load()
-        damage = None if streaming else _missing_rows(splits)
+        loaded = load()
+        damage = None if streaming else _missing_rows(loaded[1])
     except (OSError, ValueError, DatasetsError) as error:
         damage = _damage(error)
         if damage is None:
             raise
     if damage is None:
-        return splits
+        return loaded
     logger.warning("What is cached of %s cannot be used (%s): it is made again from its source.", name, damage)
     return load("force_redownload")
 
 
-def _build(name: str, config: str | None, streaming: bool, mode: str | None) -> Mapping[str, Rows]:
+def _build(
+    name: str, config: str | None, streaming: bool, mode: str | None
+) -> tuple[datasets.DatasetBuilder, Mapping[str, Rows]]:
     """What `datasets.load_dataset` does, once it is known that the card names no files of other places.
 
     Raises:
@@ -101,9 +112,9 @@ def _build(name: str, config: str | None, streaming: bool, mode: str | None) -> 
         if not place.startswith(home) or ".." in place.split("/"):
             raise ValueError(f"its card names a file of another place, {file!r}; take that out of its README.md")
     if streaming:
-        return builder.as_streaming_dataset()
+        return builder, builder.as_streaming_dataset()
     builder.download_and_prepare(download_mode=mode)
-    return builder.as_dataset()
+    return builder, builder.as_dataset()
 
 
 def _damage(error: BaseException) -> str | None:

@@ -1,7 +1,8 @@
 """Which samples are trained on, evaluated and tested on, and which get a wrong label."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -16,28 +17,57 @@ _EVAL_NAMES = ("validation", "val", "valid", "dev")
 class SplitNames:
     """Names of the data set's splits; `eval` is None where it has to be cut from `train`, `test` where there is none."""
 
-    train: str
+    train: tuple[str, ...]
     eval: str | None
     test: str | None
 
 
-def check_split(there: Iterable[str], name: str, option: str) -> None:
-    """Raises `ValueError` unless the split that an option names is there."""
-    if name not in there:
-        raise ValueError(f"The data set has no split {name!r} (--{option}): it has {', '.join(there)}.")
+def choose_splits(
+    there: Mapping[str, Any],
+    train: str,
+    evaluation: str | None,
+    test: str | None,
+    files: Mapping[str, Collection[str]] | None = None,
+) -> SplitNames:
+    """Picks the splits by name, the usual ones where none is named, so that nothing trained on is evaluated on.
 
-
-def choose_splits(there: Sequence[str], train: str, evaluation: str | None, test: str | None) -> SplitNames:
-    """Picks the splits by name, the usual ones where none is named.
+    Args:
+        there: The data set's splits.
+        train: One name, or several as in "train+extra".
+        evaluation: Name of the split to evaluate on during training; default: a usual one that is not trained on.
+        test: Name of the split for the final figures; default: "test", where it is not trained on.
+        files: The files that each split is read from, as far as they are known. Splits that share one share samples.
 
     Raises:
-        ValueError: A named split is not there.
+        ValueError: A named split is not there, is named twice, or shares samples with those to train on.
     """
-    for option, name in (("train_split", train), ("eval_split", evaluation), ("test_split", test)):
-        if name is not None:
-            check_split(there, name, option)
-    evaluation = evaluation or next((name for name in _EVAL_NAMES if name in there and name != train), None)
-    return SplitNames(train, evaluation, test or ("test" if "test" in there and train != "test" else None))
+    parts = tuple(name.strip() for name in train.split("+"))
+    for option, name in (*(("train_split", part) for part in parts), ("eval_split", evaluation), ("test_split", test)):
+        if name is not None and name not in there:
+            raise ValueError(
+                f"The data set has no split {name!r} (--{option}): it has {', '.join(there)}."
+                + (" Slices are not read: hold samples out with --eval_size." if "[" in name else "")
+            )
+    files = files or {}
+    for i, part in enumerate(parts):
+        if twice := [name for name in parts[:i] if _share_samples(name, part, files)]:
+            raise ValueError(f"--train_split {train} would train on samples of {twice[0]!r} twice: leave {part!r} out.")
+
+    def is_trained_on(name: str) -> bool:
+        return any(_share_samples(name, part, files) for part in parts)
+
+    for option, name in (("eval_split", evaluation), ("test_split", test)):
+        if name is not None and is_trained_on(name):
+            raise ValueError(
+                f"--{option} {name} names samples that --train_split {train} trains on: name another split, or none."
+            )
+    free = [name for name in (*_EVAL_NAMES, "test") if name in there and not is_trained_on(name)]
+    evaluation = evaluation or next((name for name in free if name != "test"), None)
+    return SplitNames(parts, evaluation, test or ("test" if "test" in free else None))
+
+
+def _share_samples(a: str, b: str, files: Mapping[str, Collection[str]]) -> bool:
+    return a == b or not set(files.get(a, ())).isdisjoint(files.get(b, ()))
 
 
 def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:

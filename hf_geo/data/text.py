@@ -99,11 +99,15 @@ def load_text_data(args: DataArguments) -> TextData:
         ValueError: The data set cannot be opened, has no text, or lacks a split.
     """
     source = _open(args)
-    names = choose_splits(list(source.splits), args.train_split, args.eval_split, args.test_split)
-    column = find_text_column(source.splits[names.train], args.text_column)
-    chosen = {"train": names.train, "eval": names.eval, "test": names.test}
-    notes = {role: f"split {name!r}" for role, name in chosen.items() if name is not None}
-    rows = {role: _text_only(source.splits[chosen[role]], column) for role in notes}
+    names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
+    column = find_text_column(source.splits[names.train[0]], args.text_column)
+    chosen = {"train": names.train, "eval": (names.eval,), "test": (names.test,)}
+    chosen = {role: parts for role, parts in chosen.items() if parts != (None,)}
+    notes = {role: f"split {' and '.join(map(repr, parts))}" for role, parts in chosen.items()}
+    rows = {
+        role: datasets.concatenate_datasets([_text_only(source.splits[part], column) for part in parts])
+        for role, parts in chosen.items()
+    }
     if "eval" not in rows:
         rows["train"], rows["eval"], notes["eval"] = _hold_out(rows["train"], args.max_eval_samples)
     for role in rows:

@@ -12,7 +12,7 @@ from .columns import Columns, find_columns
 from .config import DataArguments
 from .image_split import ImageSplit
 from .sources import Source, open_source
-from .splits import SplitNames, add_label_noise, check_split, choose_splits, hold_out, subset
+from .splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
 from .statistics import colour_statistics, known_statistics
 from .streams import StreamedSplit
 from .transforms import Preparation, make_transform
@@ -121,28 +121,25 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
         ValueError: The data set, a split or a column is not there or not fit, or the Hub cannot be reached.
     """
     source = open_source(args.dataset, args.dataset_config, args.streaming)
-    train_split, *more = args.train_split.split("+")
-    for name in more:
-        check_split(source.splits, name, "train_split")
-    names = choose_splits(list(source.splits), train_split, args.eval_split, args.test_split)
+    names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
     if args.eval_size and names.eval is not None:
         raise ValueError(
             f"--eval_size {args.eval_size} holds out training samples, but the split {names.eval!r} is there to evaluate on: "
             "leave one of them out."
         )
-    features = source.splits[names.train].features
+    features = source.splits[names.train[0]].features
     columns = find_columns(features or {}, args.image_column, args.label_column)
     bad = BadSamples(args.max_bad_samples)
     if args.streaming:
-        if more or args.eval_size:
+        if len(names.train) > 1 or args.eval_size:
             raise ValueError(
                 "A stream has one training split, whose first --max_eval_samples are held out: leave out "
-                + ("--eval_size." if args.eval_size else f"{more[0]!r} of --train_split.")
+                + ("--eval_size." if args.eval_size else f"{names.train[1]!r} of --train_split.")
             )
         splits, notes = _stream(source, names, columns, args, seed, bad)
         label_names = columns.class_names
     else:
-        splits, label_names, notes = _load(source, names, more, columns, args, seed, bad)
+        splits, label_names, notes = _load(source, names, columns, args, seed, bad)
     image = splits["train"].first
     return ImageData(
         name=source.name,
@@ -161,25 +158,26 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
 def _load(
     source: Source,
     names: SplitNames,
-    more: list[str],
     columns: Columns,
     args: DataArguments,
     seed: int,
     bad: BadSamples,
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...], list[str]]:
-    train = first = ImageSplit.read(source.splits[names.train], columns, names.train, bad)
+    first, *more = names.train
+    train = ImageSplit.read(source.splits[first], columns, first, bad)
+    held_out_from = train.labels
     for name in more:
         train = train.joined(ImageSplit.read(source.splits[name], columns, name, bad))
     label_names = columns.class_names or tuple(str(i) for i in range(train.labels.max() + 1))
     train.check_labels(len(label_names))
-    origin = {"train": f"split {names.train!r}", "eval": f"split {names.eval!r}", "test": f"split {names.test!r}"}
+    origin = {"train": f"split {first!r}", "eval": f"split {names.eval!r}", "test": f"split {names.test!r}"}
     origin["train"] += "".join(f" and all of split {name!r}" for name in more)
     if names.eval is None:
-        kept, held = hold_out(first.labels, args.eval_size)
-        kept = np.concatenate((kept, np.arange(len(first), len(train))))
+        kept, held = hold_out(held_out_from, args.eval_size)
+        kept = np.concatenate((kept, np.arange(len(held_out_from), len(train))))
         splits = {"train": train.select(kept), "eval": train.select(held)}
         part = "a tenth of " if args.eval_size is None else ""
-        origin["eval"] = f"{part}split {names.train!r} held out, the same in every run"
+        origin["eval"] = f"{part}split {first!r} held out, the same in every run"
     else:
         splits = {"train": train, "eval": ImageSplit.read(source.splits[names.eval], columns, names.eval, bad)}
     if names.test is not None:
@@ -207,7 +205,8 @@ def _stream(
 ) -> tuple[dict[str, StreamedSplit], list[str]]:
     if args.label_noise:
         raise ValueError("--label_noise needs all labels before training: leave --streaming out.")
-    train = StreamedSplit.read(source.splits[names.train], columns, names.train, bad)
+    (name,) = names.train
+    train = StreamedSplit.read(source.splits[name], columns, name, bad)
     if names.eval is None:
         if args.max_eval_samples is None:
             raise ValueError(
@@ -215,13 +214,13 @@ def _stream(
                 "out the first N training samples with --max_eval_samples N."
             )
         splits = {"train": train.part(first=args.max_eval_samples), "eval": train.part(size=args.max_eval_samples)}
-        origin = f"the first {args.max_eval_samples:,} samples of split {names.train!r}, held out"
+        origin = f"the first {args.max_eval_samples:,} samples of split {name!r}, held out"
     else:
         evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval, bad)
         splits = {"train": train, "eval": evaluation.part(size=args.max_eval_samples)}
         origin = f"split {names.eval!r}"
     splits["train"] = splits["train"].part(size=args.max_train_samples).shuffled(seed)
-    notes = [f"train: split {names.train!r}, streamed", f"eval: {origin}, streamed"]
+    notes = [f"train: split {name!r}, streamed", f"eval: {origin}, streamed"]
     if names.test is not None:
         test = StreamedSplit.read(source.splits[names.test], columns, names.test, bad)
         if args.test_split or test.labelled:

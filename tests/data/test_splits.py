@@ -1,10 +1,14 @@
 """Which samples are used for what."""
 
+import re
+
 import numpy as np
 import pytest
 
 from hf_geo.data.config import DataArguments
 from hf_geo.data.splits import add_label_noise, choose_splits, hold_out, subset
+
+FILES = {"all": ["a", "b"], "train": ["a"], "test": ["b"], "dev": ["c"]}
 
 
 @pytest.mark.parametrize(
@@ -19,18 +23,45 @@ from hf_geo.data.splits import add_label_noise, choose_splits, hold_out, subset
         (["train", "test", "extra"], "extra", "train", "test", ("extra", "train", "test")),
         (["train", "validation", "test"], "validation", None, None, ("validation", None, "test")),
         (["test"], "test", None, None, ("test", None, None)),
+        (["train", "validation", "test"], "train+validation", None, None, ("train+validation", None, "test")),
+        (["train", "validation", "val"], "train + validation", None, None, ("train+validation", "val", None)),
+        (["train", "validation", "test"], "train+test", None, None, ("train+test", "validation", None)),
+        (["train", "validation", "test"], "validation+test+train", None, None, ("validation+test+train", None, None)),
+        # "all" is read from the files of "train" and "test", and so is not disjoint from either.
+        (["all", "train", "test", "dev"], "all", None, None, ("all", "dev", None)),
+        (["all", "train", "test", "dev"], "train", "dev", None, ("train", "dev", "test")),
     ],
 )
-def test_splits_are_chosen(there, train, evaluation, test, chosen):
-    names = choose_splits(there, train, evaluation, test)
-    assert (names.train, names.eval, names.test) == chosen
+def test_splits_are_chosen_that_nothing_trained_on_is_evaluated_on(there, train, evaluation, test, chosen):
+    names = choose_splits(dict.fromkeys(there), train, evaluation, test, FILES)
+    assert ("+".join(names.train), names.eval, names.test) == chosen
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation", "test", "message"),
+    [
+        ("train", "train", None, "--eval_split train names samples that --train_split train trains on: name another"),
+        ("train", None, "train", "--test_split train names samples that --train_split train trains on"),
+        ("train+test", "test", None, "--eval_split test names samples that --train_split train+test trains on"),
+        ("all", "test", None, "--eval_split test names samples that --train_split all trains on"),
+        ("test", None, "all", "--test_split all names samples that --train_split test trains on"),
+        ("train+train", None, None, "--train_split train+train would train on samples of 'train' twice: leave 'train' out"),
+        ("train+all", None, None, "--train_split train+all would train on samples of 'train' twice: leave 'all' out"),
+        ("train[:80%]", None, None, "no split 'train[:80%]' (--train_split): it has all, train, test, dev. Slices are not"),
+        ("train", "train[80%:]", None, "no split 'train[80%:]' (--eval_split): it has all, train, test, dev. Slices are"),
+        ("train+", None, None, "no split '' (--train_split)"),
+    ],
+)  # fmt: skip
+def test_splits_that_share_samples_are_refused(train, evaluation, test, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        choose_splits(dict.fromkeys(["all", "train", "test", "dev"]), train, evaluation, test, FILES)
 
 
 @pytest.mark.parametrize("option", ["train", "evaluation", "test"])
 def test_an_unknown_split_is_refused_with_a_list(option):
     arguments = {"train": "train", "evaluation": None, "test": None, option: "trian"}
     with pytest.raises(ValueError, match=r"no split 'trian' .*: it has train, test"):
-        choose_splits(["train", "test"], **arguments)
+        choose_splits(dict.fromkeys(["train", "test"]), **arguments)
 
 
 def test_held_out_part_is_a_tenth_of_each_class_and_no_sample_is_in_both():

@@ -58,12 +58,13 @@ def test_a_held_out_part_has_the_size_asked_for():
 
 def test_several_splits_are_trained_on_and_only_the_first_is_held_out_from():
     """As SVHN's 73,257 training images and its 531,131 extra ones are used."""
-    one, both = load(eval_size=100), load(train_split="train+test", test_split="test", eval_size=100)
+    one, both = load(eval_size=100), load(train_split="train+test", eval_size=100)
+    assert list(both.splits) == ["train", "eval"]
     assert len(both.splits["train"]) == 1437 - 100 + 360
     assert np.array_equal(both.splits["eval"].labels, one.splits["eval"].labels)
-    labels = np.concatenate([one.splits["train"].labels, both.splits["test"].labels])
+    labels = np.concatenate([one.splits["train"].labels, one.splits["test"].labels])
     assert np.array_equal(both.splits["train"].labels, labels)
-    pixels = np.concatenate([one.splits["train"].pixels, both.splits["test"].pixels])
+    pixels = np.concatenate([one.splits["train"].pixels, one.splits["test"].pixels])
     assert np.array_equal(both.splits["train"].pixels, pixels)
     assert "from split 'train' and all of split 'test'" in both.description
     with pytest.raises(ValueError, match=r"no split 'extra' \(--train_split\): it has train, test"):
@@ -251,3 +252,34 @@ def test_a_folder_of_parquet_with_integers_for_classes(tmp_path):
     data = load(tmp_path)
     assert data.label_names == ("0", "1", "2")
     assert [len(s) for s in data.splits.values()] == [27, 3]
+
+
+@pytest.mark.parametrize("train_split", ["train", "train+validation", "train+test", "validation+train"])
+@pytest.mark.parametrize("limits", [{}, {"max_train_samples": 30, "max_eval_samples": 5}])
+def test_no_image_that_is_trained_on_is_evaluated_on(tmp_path, train_split: str, limits: dict) -> None:
+    """Every image has a shade of its own, so the sets show which images they hold."""
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["even", "odd"]))
+    for number, split in enumerate(("train", "validation", "test")):
+        shades = range(80 * number, 80 * number + 40)
+        rows = {"image": [PIL.Image.new("L", (8, 8), s) for s in shades], "label": [s % 2 for s in shades]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
+    data = load_image_data(DataArguments(dataset=str(tmp_path), train_split=train_split, **limits))
+    held = {role: {int(image.max()) for image in split.pixels} for role, split in data.splits.items()}
+    assert held["train"] and held["eval"]
+    assert all(held["train"].isdisjoint(held[role]) for role in held if role != "train")
+
+
+def test_splits_read_from_the_same_file_are_not_disjoint(tmp_path) -> None:
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["even", "odd"]))
+    rows = {"image": [PIL.Image.new("L", (8, 8), s) for s in range(20)], "label": [s % 2 for s in range(20)]}
+    (tmp_path / "data").mkdir()
+    for name in ("one", "two"):
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / f"{name}.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*.parquet\n"
+        "  - split: test\n    path: data/two.parquet\n---\n"
+    )
+    for streaming in ({}, {"streaming": True, "max_eval_samples": 4}):
+        assert list(load_image_data(DataArguments(dataset=str(tmp_path), **streaming)).splits) == ["train", "eval"]
+        with pytest.raises(ValueError, match="--test_split test names samples that --train_split train trains on"):
+            load_image_data(DataArguments(dataset=str(tmp_path), test_split="test", **streaming))
