@@ -1,8 +1,9 @@
-"""Builds model, data and optimizer of recipes, without memory or time for the weights; prints what came out as JSON.
+"""Builds model, data and optimizer of recipes, with weights that take no memory or time; prints what came out as JSON.
 
-python tests/recipes/build.py FOLDER PATH[:VARIANT] ...
+python tests/recipes/build.py FOLDER PATH:[VARIANT] ...
 """
 
+import copy
 import functools
 import json
 import sys
@@ -12,15 +13,24 @@ import torch
 
 from hf_geo import tasks
 from hf_geo.cli.config import parse_command_line
-from hf_geo.data.config import DataArguments
-from hf_geo.models.config import ModelArguments
+from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from hf_geo.optim import list_optimizers
 from hf_geo.subspaces import Subspace
-from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
 from hf_geo.training.optimizers import make_optimizer
 from hf_geo.training.trainer import GeoTrainer
 
-KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
+# Settings that neither model nor data depend on: variants that differ in nothing else share these.
+OF_OPTIMIZER = {
+    "optim",
+    "optim_args",
+    "learning_rate",
+    "weight_decay",
+    "max_grad_norm",
+    "geometry_groups",
+    "adam_beta1",
+}
+OF_OPTIMIZER |= {"lr_scheduler_type", "lr_scheduler_kwargs", "milestones", "warmup_steps", "adam_beta2", "adam_epsilon"}
+jobs: dict[str, tasks.Job] = {}
 
 
 def on_meta(create):
@@ -32,36 +42,32 @@ def on_meta(create):
     return create_on_meta
 
 
-def kept(load):
-    """One opened data set for all recipes that ask for the same."""
-    opened = {}
-
-    @functools.wraps(load)
-    def load_once(args, **kwargs):
-        key = f"{args} {kwargs}"
-        if key not in opened:
-            opened[key] = load(args, **kwargs)
-        return opened[key]
-
-    return load_once
+def make_job(task, model_args, data_args, args) -> tasks.Job:
+    """Makes the job of a recipe, or finds it among those of other variants."""
+    settings = {name: value for name, value in args.to_dict().items() if name not in OF_OPTIMIZER}
+    key = f"{task} {model_args} {data_args} {settings}"
+    if key not in jobs:
+        jobs[key] = tasks.make_job(task, model_args, data_args, args)
+    return jobs[key]
 
 
 def build(folder: str, path: str, variant: str) -> dict:
     words = ["--config", path, *(["--variant", variant] if variant else []), "--output_dir", folder]
     words += ["--max_train_samples", "64", "--max_eval_samples", "32"]
-    model_args, data_args, subspace_args, run_args, args, _ = parse_command_line(KINDS, words)
-    job = tasks.make_job(run_args.task, model_args, data_args, args)
+    model_args, data_args, subspace_args, run_args, args, _ = parse_command_line(RUN_ARGUMENTS, words)
+    job = make_job(run_args.task, model_args, data_args, args)
     subspace = subspace_args.config
+    model = copy.deepcopy(job.model) if subspace else job.model
     if subspace:
-        Subspace.attach(job.model, subspace, model_init=job.new_model, seed=args.seed)
+        Subspace.attach(model, subspace, model_init=job.new_model, seed=args.seed)
     if args.optim in list_optimizers():
         geometry = "structure" if args.geometry_groups == "auto" else args.geometry_groups
-        optimizer = make_optimizer(args, job.model, geometry=geometry)
+        optimizer = make_optimizer(args, model, geometry=geometry)
     else:
-        optimizer_cls, settings = GeoTrainer.get_optimizer_cls_and_kwargs(args, job.model)
-        optimizer = optimizer_cls(job.model.parameters(), **settings)
+        optimizer_cls, settings = GeoTrainer.get_optimizer_cls_and_kwargs(args, model)
+        optimizer = optimizer_cls(model.parameters(), **settings)
     trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-    assert trained == sum(p.numel() for p in job.model.parameters())
+    assert trained == sum(p.numel() for p in model.parameters())
     return {
         "recipe": path,
         "variant": variant,
@@ -76,9 +82,8 @@ def build(folder: str, path: str, variant: str) -> dict:
 
 
 if __name__ == "__main__":
-    torch.equal = lambda a, b: a is b  # what has no values is compared by what it is
+    torch.equal = lambda a, b: a is b  # tensors without values are compared by identity
     timm.create_model = on_meta(timm.create_model)
-    tasks.load_image_data = kept(tasks.load_image_data)
     for named in sys.argv[2:]:
         recipe, _, chosen = named.partition(":")
         print(json.dumps(build(sys.argv[1], recipe, chosen)), flush=True)

@@ -1,14 +1,18 @@
-"""The recipes there are, each with its variants."""
+"""The recipes that exist, each with its variants."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from hf_geo.cli.recipes import read_recipe
 from tests.paths import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
-# Files that begin with an underscore are only bases of others, and what is in `accelerate` is about machines.
+# Files that begin with an underscore are only bases of others, and those in `accelerate` describe machines.
 FILES = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "accelerate" and path.name[0] != "_"]
+OF_PAPERS = [path for path in FILES if "quickstart" not in path.stem and "sweep" not in path.stem]
 
 
 def variants(path: Path) -> list[str]:
@@ -18,9 +22,17 @@ def variants(path: Path) -> list[str]:
     return list(dict.fromkeys([*inherited, *values.get("variants", ())]))
 
 
-VARIANTS = [(path, variant) for path in FILES for variant in (None, *variants(path))]
+@functools.cache
+def settings(path: Path, variant: str | None) -> dict[str, Any]:
+    """The values of a recipe for a variant."""
+    return read_recipe(path, variant)
 
 
 def called(path: Path, variant: str | None = None) -> str:
     """`paper/file` or `paper/file variant`."""
     return f"{path.relative_to(CONFIGS).with_suffix('')} {variant or ''}".strip()
+
+
+# Every recipe as it stands and in each of its variants, by name.
+ALL = {called(path, variant): (path, variant) for path in FILES for variant in (None, *variants(path))}
+ALL_OF_PAPERS = {name: pair for name, pair in ALL.items() if pair[0] in OF_PAPERS}

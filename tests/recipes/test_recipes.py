@@ -1,20 +1,92 @@
-"""Every recipe fits together: each file and variant makes a model, data and an optimizer, and each file runs."""
+"""Recipes: each one is made of existing parts, builds a model, data and an optimizer, and runs.
+
+Each test goes over all recipes and lists those that break its law.
+"""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from hf_geo.cli.config import read_recipe
 from hf_geo.runs.folder import default_output_dir
 from tests.local_hub import LocalHub
-from tests.recipes.every import FILES, VARIANTS, called, variants
+from tests.recipes.every import ALL, ALL_OF_PAPERS, OF_PAPERS, called, settings, variants
 from tests.recipes.stand_ins import write_all
 
 HERE = Path(__file__).parent
-OWN = [path for path in FILES if "quickstart" not in path.stem and "sweep" not in path.stem]
-OWN_VARIANTS = [(path, variant) for path, variant in VARIANTS if path in OWN]
-BATCHES = [OWN[i : i + 7] for i in range(0, len(OWN), 7)]  # that one process runs
+BATCHES = [OF_PAPERS[i : i + 7] for i in range(0, len(OF_PAPERS), 7)]  # of one process each
+
+
+def in_cells(networks: str, **data: str) -> set[str]:
+    """Names such as "cifar10_vgg13" of every data set with its networks, given as words; "*" stands for `networks`."""
+    return {f"{name}_{network}" for name, words in data.items() for network in words.replace("*", networks).split()}
+
+
+FILES_OF_PAPERS = {
+    "fromage": {"cifar10", "imagenet", "mnist_depth", "wikitext2"},
+    "ali-g": {"svhn", "imagenet"} | in_cells("wrn densenet", cifar10="*", cifar100="*", cifar_train="*"),
+    "spherical": in_cells("resnet18 vgg16", cifar10="* resnet20", cifar100="*", svhn="*", imagenet="resnet18"),
+    "riemannian-bn": in_cells(
+        "vgg13 vgg19", cifar10="* wrn_28_10 wrn_40_10", cifar100="* wrn_28_10 wrn_40_10", svhn="* wrn_16_4 wrn_22_8"
+    ),
+    "subspaces": {"cifar10", "tinyimagenet", "imagenet"},
+}
+METHODS_OF_PAPERS = {
+    "ali-g": {"alig"},
+    "spherical": {"sgd", "sgdmrt", "adam", "adams", "adamsrt"},
+    "riemannian-bn": {"sgd", "sgdg", "adamg"},
+    "subspaces": {"standard", "swa", "line", "line_layerwise", "curve", "simplex", "simplex_layerwise"},
+}
+
+
+def test_each_table_of_a_paper_has_its_recipes_and_methods() -> None:
+    files = {paper: {path.stem for path in OF_PAPERS if path.parent.name == paper} for paper in FILES_OF_PAPERS}
+    assert all(files[paper] >= names for paper, names in FILES_OF_PAPERS.items())
+    for paper in ("ali-g", "spherical", "riemannian-bn"):  # papers of one table, which is reproduced as a whole
+        assert files[paper] == FILES_OF_PAPERS[paper]
+    missing = {
+        called(path): METHODS_OF_PAPERS[path.parent.name] - set(variants(path))
+        for path in OF_PAPERS
+        if path.parent.name in METHODS_OF_PAPERS
+    }
+    assert not {name: methods for name, methods in missing.items() if methods}
+    for path in (path for path in OF_PAPERS if path.parent.name == "spherical"):
+        beyond = set(variants(path)) - METHODS_OF_PAPERS["spherical"]
+        assert beyond == (set() if "imagenet" in path.stem else {"adamw", "adamg"}), called(path)
+
+
+def test_every_variant_changes_something() -> None:
+    """At most one variant of a file is the file's own setting under its name."""
+    unchanged = {
+        called(path): [name for name in variants(path) if settings(path, name).items() <= settings(path, None).items()]
+        for path in OF_PAPERS
+    }
+    assert not {name: same for name, same in unchanged.items() if len(same) > 1}
+
+
+def test_no_two_recipes_write_into_one_folder() -> None:
+    owners: dict[str, list[str]] = {}
+    for name, pair in ALL_OF_PAPERS.items():
+        values = settings(*pair)
+        folder = default_output_dir(values.get("output_dir"), values["model"], values["dataset"], values["optim"])
+        owners.setdefault(folder, []).append(name)
+    for names in owners.values():
+        (path, _), *others = pairs = [ALL_OF_PAPERS[name] for name in names]
+        assert all(other == path for other, _ in others), names
+        assert all(settings(*pair) == settings(*pairs[0]) for pair in pairs), names
+
+
+def test_clipping_and_schedule_are_given() -> None:
+    """Neither is left to transformers' defaults, which no paper uses: a norm of 1 and a line down to zero."""
+    unsaid = []
+    for name, pair in ALL_OF_PAPERS.items():
+        values = settings(*pair)
+        has_schedule = "milestones" in values or "lr_scheduler_type" in values
+        if not has_schedule or not (
+            "max_grad_norm" in values or values["optim"] in ("fromage", "alig", "sgdg", "adamg")
+        ):
+            unsaid.append(name)
+    assert not unsaid
 
 
 @pytest.fixture(scope="module")
@@ -26,74 +98,13 @@ def hub(tmp_path_factory):
         yield running
 
 
-def test_the_papers_have_their_files() -> None:
-    there = {called(path) for path in OWN}
-    cells = {"cifar10_resnet20", "cifar10_resnet18", "cifar10_vgg16", "cifar100_resnet18", "cifar100_vgg16"}
-    cells |= {"svhn_resnet18", "svhn_vgg16", "imagenet_resnet18"}
-    deep = {f"{data}_{net}" for data in ("cifar10", "cifar100") for net in ("vgg13", "vgg19", "wrn_28_10", "wrn_40_10")}
-    deep |= {f"svhn_{net}" for net in ("vgg13", "vgg19", "wrn_16_4", "wrn_22_8")}
-    trained = {
-        "svhn",
-        "imagenet",
-        *(f"{name}_{net}" for name in ("cifar10", "cifar100", "cifar_train") for net in ("wrn", "densenet")),
-    }
-    assert there >= {f"fromage/{name}" for name in ("cifar10", "imagenet", "mnist_depth", "wikitext2")}
-    assert {name for name in there if name.startswith("ali-g/")} == {f"ali-g/{name}" for name in trained}
-    assert {name for name in there if name.startswith("spherical/")} == {f"spherical/{name}" for name in cells}
-    assert {name for name in there if name.startswith("riemannian-bn/")} == {f"riemannian-bn/{name}" for name in deep}
-    assert there >= {f"subspaces/{name}" for name in ("cifar10", "tinyimagenet", "imagenet")}
-
-
-METHODS = {"sgd", "sgdmrt", "adam", "adamw", "adamg", "adams", "adamsrt"}
-
-
-@pytest.mark.parametrize("path", OWN, ids=called)
-def test_methods_of_the_papers_tables_are_variants(path: Path) -> None:
-    names = set(variants(path))
-    if path.parent.name == "spherical":
-        assert names == METHODS - ({"adamw", "adamg"} if "imagenet" in path.stem else set())
-    elif path.parent.name == "riemannian-bn":
-        assert names == {"sgd", "sgdg", "adamg"}
-    elif path.parent.name == "subspaces":
-        assert names >= {"standard", "swa", "line", "line_layerwise", "curve", "simplex", "simplex_layerwise"}
-    elif path.parent.name == "ali-g":
-        assert "alig" in names and len(names) > 1
-
-
-@pytest.mark.parametrize("path", [path for path in OWN if variants(path)], ids=called)
-def test_every_variant_but_one_changes_something(path: Path) -> None:
-    plain = read_recipe(path)
-    changed = {name: {k: v for k, v in read_recipe(path, name).items() if v != plain.get(k)} for name in variants(path)}
-    same = [name for name, values in changed.items() if not values]
-    assert len(same) <= 1, "at most one of them is the file's own setting under its name"
-
-
-def test_no_two_recipes_write_into_one_folder() -> None:
-    owner: dict[str, tuple[Path, str | None]] = {}
-    for path, variant in OWN_VARIANTS:
-        values = read_recipe(path, variant)
-        folder = default_output_dir(values.get("output_dir"), values["model"], values["dataset"], values["optim"])
-        first = owner.setdefault(folder, (path, variant))
-        assert first[0] == path, f"{called(path, variant)} and {called(*first)} both write into {folder}"
-        settings = [read_recipe(*first), read_recipe(path, variant)]
-        assert settings[0] == settings[1], f"two variants of {called(path)} write into {folder}"
-
-
-@pytest.mark.parametrize(("path", "variant"), OWN_VARIANTS, ids=[called(*pair) for pair in OWN_VARIANTS])
-def test_clipping_and_schedule_are_said(path: Path, variant: str | None) -> None:
-    """Neither is left to transformers' defaults, which are nobody's: a norm of 1 and a line down to zero."""
-    values = read_recipe(path, variant)
-    assert "milestones" in values or "lr_scheduler_type" in values
-    assert "max_grad_norm" in values or values["optim"] in ("fromage", "alig", "sgdg", "adamg")
-
-
 def reports(done) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
 
 
 @pytest.fixture(scope="module")
 def built(hub, tmp_path_factory) -> dict[str, dict]:
-    words = [f"{path}:{variant or ''}" for path, variant in VARIANTS]
+    words = [f"{path}:{variant or ''}" for path, variant in ALL.values()]
     done = hub.run([HERE / "build.py", tmp_path_factory.mktemp("unused"), *words])
     return {called(Path(found["recipe"]), found["variant"]): found for found in reports(done)}
 
@@ -103,33 +114,36 @@ OPTIMIZERS = {
     "adamg": "AdamG", "sgd": "SGD", "adam": "Adam", "adamw_torch": "AdamW", "adamw_torch_fused": "AdamW",
     "adagrad": "Adagrad", "lars": "Lars", "lamb": "Lamb",
 }  # fmt: skip
+POINTS = {None: 1, "line": 2, "curve": 3, "simplex": 3}
 
 
-@pytest.mark.parametrize(("path", "variant"), VARIANTS, ids=[called(*pair) for pair in VARIANTS])
-def test_model_data_and_optimizer_are_built(built, path: Path, variant: str | None) -> None:
-    found, values = built[called(path, variant)], read_recipe(path, variant)
-    assert found["optimizer"] == OPTIMIZERS[values["optim"]]
-    points = {None: 1, "line": 2, "curve": 3, "simplex": 3}[values.get("subspace")]
-    assert found["points"] == pytest.approx(values.get("num_points", points), abs=0.1)
-    assert set(found["splits"]) >= {"train", "eval"}
+def test_model_data_and_optimizer_are_built(built) -> None:
+    expected, found = {}, {}
+    for name, pair in ALL.items():
+        values = settings(*pair)
+        points = values.get("num_points", POINTS[values.get("subspace")])
+        expected[name] = OPTIMIZERS[values["optim"]], points, True
+        made = built[name]
+        found[name] = made["optimizer"], round(made["points"]), {"train", "eval"} <= set(made["splits"])
+        assert abs(made["points"] - round(made["points"])) < 0.11
+    assert found == expected
 
 
-ROWS = [  # recipe and variant, what came out of it
-    ("riemannian-bn/cifar10_wrn_28_10 sgdg", {"groups": {"geometry": 0.2, "rest": 0.01, "no_decay": 0.01}}),
-    ("riemannian-bn/cifar10_vgg13 adamg", {"groups": {"geometry": 0.05, "rest": 0.01, "no_decay": 0.01}}),
-    ("riemannian-bn/svhn_wrn_16_4 adamg", {"groups": {"geometry": 0.005, "rest": 0.001, "no_decay": 0.001}}),
-    ("riemannian-bn/cifar10_wrn_40_10", {"parameters": 55_841_754}),
-    ("spherical/cifar10_resnet20 adamsrt", {"parameters": 272_474}),
-    ("ali-g/cifar100_densenet", {"parameters": 1_901_930 + 90 * (440 + 1)}),
-    ("ali-g/imagenet", {"loss": "truncated-top-k", "parameters": 11_689_512}),
-    ("subspaces/imagenet line", {"parameters": 68_883_240}),
-    ("fromage/mnist_depth", {"parameters": 10 * (784 * 784 + 784) + 7850}),
-]
+BUILT = {
+    "riemannian-bn/cifar10_wrn_28_10 sgdg": {"groups": {"geometry": 0.2, "rest": 0.01, "no_decay": 0.01}},
+    "riemannian-bn/cifar10_vgg13 adamg": {"groups": {"geometry": 0.05, "rest": 0.01, "no_decay": 0.01}},
+    "riemannian-bn/svhn_wrn_16_4 adamg": {"groups": {"geometry": 0.005, "rest": 0.001, "no_decay": 0.001}},
+    "riemannian-bn/cifar10_wrn_40_10": {"parameters": 55_841_754},
+    "spherical/cifar10_resnet20 adamsrt": {"parameters": 272_474},
+    "ali-g/cifar100_densenet": {"parameters": 1_901_930 + 90 * (440 + 1)},
+    "ali-g/imagenet": {"loss": "truncated-top-k", "parameters": 11_689_512},
+    "subspaces/imagenet line": {"parameters": 68_883_240},
+    "fromage/mnist_depth": {"parameters": 10 * (784 * 784 + 784) + 7850},
+}
 
 
-@pytest.mark.parametrize(("name", "expected"), ROWS, ids=[name for name, _ in ROWS])
-def test_what_is_built(built, name: str, expected: dict) -> None:
-    assert {key: built[name][key] for key in expected} == expected
+def test_groups_and_sizes_are_the_papers(built) -> None:
+    assert {name: {key: built[name][key] for key in values} for name, values in BUILT.items()} == BUILT
 
 
 def test_training_and_validation_parts_are_the_published(built) -> None:
