@@ -123,7 +123,7 @@ class SGDG(_Grassmann):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate; a number or a tensor of one. The paper has 0.2 on spheres and 0.01 elsewhere.
+        lr: Learning rate; a number or a tensor of one; the default is that of `torch.optim.SGD`. The paper has 0.2 on spheres and 0.01 elsewhere.
         momentum: In [0, 1).
         dampening, weight_decay, nesterov: Of the groups without `grassmann`; they mean nothing on spheres.
         grassmann: Whether a group's rows lie on spheres.
@@ -148,7 +148,7 @@ class SGDG(_Grassmann):
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
@@ -187,7 +187,7 @@ class AdamG(_Grassmann):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate; a number or a tensor of one. The paper has 0.05 on spheres and 0.01 elsewhere.
+        lr: Learning rate; a number or a tensor of one; the default is that of `torch.optim.SGD`. The paper has 0.05 on spheres and 0.01 elsewhere.
         momentum: In [0, 1); the first moment's decay on spheres.
         dampening, weight_decay, nesterov, grassmann, omega, grad_clip: As in `SGDG`.
         beta2: The second moment's decay, in [0, 1).
@@ -204,7 +204,7 @@ class AdamG(_Grassmann):
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,

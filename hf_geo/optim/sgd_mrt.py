@@ -29,7 +29,7 @@ class SGDMRT(SphericalOptimizer):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate; a number or a tensor of one.
+        lr: Learning rate; a number or a tensor of one; the default is that of `torch.optim.SGD`.
         momentum: In [0, 1).
         dampening: As in torch, but of the first gradient too, as in the authors' code.
         weight_decay: Added to the gradient as `weight_decay * x`.
@@ -51,7 +51,7 @@ class SGDMRT(SphericalOptimizer):
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,

@@ -1,0 +1,266 @@
+"""What torch's `TestOptimRenewed` asks of torch's optimizers, asked of ours through the rows that drive it.
+
+torch ships those rows (`OptimizerInfo`, `optims`), but not the class, so its laws stand here in words of our own, under
+its names. Importing torch's test helpers fixes torch's global flags and hypothesis' profile, so test_torch_contract.py
+runs this file in a process of its own.
+
+What a method does not do by its rule:
+
+- `foreach`, `fused`, `capturable`, `differentiable` and `maximize` are no arguments: there is one implementation, which
+  batches by itself and reads nothing on the host. So test_foreach_*, test_fused_*, test_cpu_load_state_dict,
+  test_can_load_older_state_dict, test_peak_memory_foreach, test_capturable_* and test_grad_scaling_* have nothing to compare.
+- Complex parameters are refused, as lengths and spheres here are of real vectors, and so are sparse gradients, as a
+  tensor's norm needs all of it: test_complex* and test_rosenbrock_sparse become rows of test_errors.
+- Unbounded ALI-G refuses schedules, as it has no rate to schedule: its rows for schedulers have a bound.
+- Zero gradients: Fromage still divides a tensor by sqrt(1 + lr^2), and SGD-G and Adam-G scale rows on spheres to norm 1.
+  test_step_is_noop_for_zero_grads holds them to just that.
+- The ball of ALI-G's `max_norm` is around all groups together: test_param_groups_lr, where one group rests, leaves it out.
+- A parameter that is twice in one group is an error, in torch a warning.
+- State follows the parameter to its device, the step count too, which torch keeps on the CPU (test_state_dict_with_cuda_params).
+- test_second_order_optims_return_consistent_types is about LBFGS. Several devices, CUDA and large tensors need hardware.
+"""
+
+import copy
+import functools
+import io
+
+import torch
+from torch.nn import Parameter
+from torch.optim import SGD, Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.testing._internal.common_device_type import instantiate_device_type_tests
+from torch.testing._internal.common_optimizers import OptimizerErrorEnum, OptimizerInfo, optims
+from torch.testing._internal.common_utils import TestCase, parametrize
+
+from hf_geo import optim
+from tests.optim.torch_rows import OPTIM_DB, SPHERE, Problem
+
+each_optimizer = optims(OPTIM_DB, dtypes=[torch.float32])
+named = parametrize("named_first", [True, False]), parametrize("named_second", [True, False])
+
+
+def without_names(state_dict: dict) -> dict:
+    groups = [{k: v for k, v in group.items() if k != "param_names"} for group in state_dict["param_groups"]]
+    return {**state_dict, "param_groups": groups}
+
+
+class TestOptimRenewed(TestCase):
+    """A method's name is that of torch's; `kwargs` runs over the settings of the optimizer's row."""
+
+    def rows(self, info: OptimizerInfo, but: str | None = None):
+        return (row.kwargs for row in info.optim_inputs_func() if but not in row.kwargs)
+
+    @each_optimizer
+    def test_optim_infos_do_not_specify_global_cliquey_kwargs(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            self.assertFalse({"foreach", "fused", "differentiable"} & set(kwargs))
+
+    @each_optimizer
+    def test_errors(self, device, dtype, optim_info):
+        for row in optim_info.optim_error_inputs_func(device=device, dtype=dtype):
+            given = row.optimizer_error_input
+            with self.assertRaisesRegex(row.error_type, row.error_regex, msg=given.desc):
+                optimizer = optim_info.optim_cls(given.params, **given.kwargs)
+                if row.error_on is OptimizerErrorEnum.STEP_ERROR:
+                    optimizer.step(lambda: 1.0)
+
+    @parametrize("contiguous", [True, False])
+    @parametrize("with_lrsched", [True, False])
+    @each_optimizer
+    def test_forloop_goes_right_direction(self, device, dtype, optim_info, contiguous, with_lrsched):
+        for makers in optim_info.scheduler_inputs if with_lrsched else ((),):
+            for kwargs in self.rows(optim_info):
+                problem = Problem(contiguous=contiguous)
+                optimizer = optim_info.optim_cls(problem.params, **kwargs)
+                before = problem.loss().item()
+                problem.steps(optimizer, 20, tuple(make(optimizer) for make in makers))
+                self.assertLess(problem.loss().item(), before)
+
+    @each_optimizer
+    def test_param_group_with_lrscheduler_goes_right_direction(self, device, dtype, optim_info):
+        for makers in optim_info.scheduler_inputs:
+            problem = Problem()
+            weight, bias = problem.params
+            optimizer = optim_info.optim_cls([{"params": [weight]}, {"params": [bias], "lr": 0.01}], lr=1e-3)
+            before = problem.loss().item()
+            problem.steps(optimizer, 20, tuple(make(optimizer) for make in makers))
+            self.assertLess(problem.loss().item(), before)
+
+    @parametrize("num_dim", [0, 1])
+    @each_optimizer
+    def test_tensor_lr(self, device, dtype, optim_info, num_dim):
+        for kwargs in self.rows(optim_info):
+            problem = Problem()
+            twin = problem.twin()
+            rate = torch.full((1,) * num_dim, 1e-3)
+            for each, lr in ((problem, 1e-3), (twin, rate)):
+                each.steps(optim_info.optim_cls(each.params, **{**kwargs, "lr": lr}), 5)
+            self.assertEqual(problem.params, twin.params)
+
+    @each_optimizer
+    def test_param_groups_weight_decay(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            problem = Problem()
+            weight, bias = problem.params
+            groups = [{"params": [weight], **kwargs}, {"params": [bias], **kwargs, "weight_decay": 0.0}]
+            before = problem.loss().item()
+            problem.steps(optim_info.optim_cls(groups), 20)
+            self.assertLess(problem.loss().item(), before)
+
+    @each_optimizer
+    def test_param_groups_lr(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info, but="max_norm"):
+            problem, still = Problem(), Parameter(torch.randn(2))
+            start, before = still.detach().clone(), problem.loss().item()
+            groups = [{"params": problem.params, **{"lr": 1e-3, **kwargs}}, {"params": [still]}]
+            optimizer = optim_info.optim_cls(groups, lr=1e-28)
+            optimizer.register_step_pre_hook(lambda *_, still=still: setattr(still, "grad", torch.rand(2)))
+            problem.steps(optimizer, 20)
+            self.assertLess(problem.loss().item(), before)
+            self.assertEqual(still, start)
+
+    @each_optimizer
+    def test_step_is_noop_when_params_have_no_grad(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            params = [torch.randn(2, 3), torch.randn(2, 3)]
+            optimizer = optim_info.optim_cls(params, **kwargs)
+            before = copy.deepcopy(params)
+            optimizer.step(lambda: torch.tensor([1.0]))
+            self.assertEqual(params, before, rtol=0, atol=0)
+
+    @each_optimizer
+    def test_step_is_noop_for_zero_grads(self, device, dtype, optim_info):
+        rows = [*self.rows(optim_info), *([SPHERE] if optim_info.optim_cls in (optim.SGDG, optim.AdamG) else [])]
+        for kwargs in rows:
+            if kwargs.get("weight_decay"):
+                continue
+            param = Parameter(torch.randn(5, 3))
+            optimizer = optim_info.optim_cls([param], **kwargs)
+            expected = param.detach().clone()
+            if optim_info.optim_cls is optim.Fromage:
+                expected /= (1 + optimizer.param_groups[0]["lr"] ** 2) ** 0.5
+            if kwargs.get("grassmann"):
+                expected /= expected.norm(dim=1, keepdim=True)
+            param.grad = torch.zeros(5, 3)
+            optimizer.step(lambda: torch.tensor([1.0]))
+            self.assertEqual(param.detach(), expected)
+
+    @each_optimizer
+    def test_optimizer_can_be_printed(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            self.assertIn(optim_info.name, repr(optim_info.optim_cls([Parameter(torch.randn(2, 3))], **kwargs)))
+
+    @named[0]
+    @named[1]
+    @each_optimizer
+    def test_state_dict_deterministic(self, device, dtype, optim_info, named_first, named_second):
+        for kwargs in self.rows(optim_info):
+            problem = Problem()
+            optimizer = optim_info.optim_cls(problem.given(named_first), **copy.deepcopy(kwargs))
+            problem.steps(optimizer, 10)
+            twin = problem.twin()
+            other = optim_info.optim_cls(twin.given(named_second), **copy.deepcopy(kwargs))
+            saved = copy.deepcopy(optimizer.state_dict())
+            other.load_state_dict(saved)
+            self.assertEqual(saved, optimizer.state_dict())
+            for each, its_optimizer in ((problem, optimizer), (twin, other)):
+                each.steps(its_optimizer, 10)
+            self.assertEqual(problem.params, twin.params)
+            self.assertEqual(without_names(optimizer.state_dict()), without_names(other.state_dict()))
+            other.param_groups.extend(other.param_groups)
+            repeated = [without_names(each.state_dict())["param_groups"][-1] for each in (optimizer, other)]
+            self.assertEqual(*repeated)
+
+    @named[0]
+    @named[1]
+    @each_optimizer
+    def test_can_load_from_to_named_state_dict(self, device, dtype, optim_info, named_first, named_second):
+        for kwargs in self.rows(optim_info):
+            problem = Problem()
+            optimizer = optim_info.optim_cls(problem.given(named_first), **copy.deepcopy(kwargs))
+            problem.steps(optimizer, 3)
+            other = optim_info.optim_cls(problem.given(named_second), **copy.deepcopy(kwargs))
+            other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            problem.steps(other, 1)
+            known = ["name0", "name1"] if named_first or named_second else None
+            self.assertEqual(other.state_dict()["param_groups"][0].get("param_names"), known)
+
+    @parametrize("is_named", [True, False])
+    @each_optimizer
+    def test_save_load_equality_with_weights_only(self, device, dtype, optim_info, is_named):
+        for kwargs in self.rows(optim_info):
+            problem = Problem()
+            optimizer = optim_info.optim_cls(problem.given(is_named), **kwargs)
+            problem.steps(optimizer, 3)
+            file = io.BytesIO()
+            torch.save(optimizer.state_dict(), file)
+            for safely in (False, True):
+                file.seek(0)
+                self.assertEqual(torch.load(file, weights_only=safely), optimizer.state_dict())
+
+    @each_optimizer
+    def test_load_nontensor_step(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            problem = Problem()
+            optimizer = optim_info.optim_cls(problem.params, **kwargs)
+            problem.steps(optimizer, 3)
+            saved = copy.deepcopy(optimizer.state_dict())
+            for state in saved["state"].values():
+                state.update({k: v.item() for k, v in state.items() if v.ndim == 0})
+            optimizer.load_state_dict(saved)
+            problem.steps(optimizer, 1)
+
+    @each_optimizer
+    def test_state_dict_pre_post_hook(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            optimizer = optim_info.optim_cls([Parameter(torch.rand(2, 3))], **kwargs)
+            optimizer.register_state_dict_pre_hook(lambda opt: opt.state.__setitem__("test", 1))
+            self.assertEqual(optimizer.state_dict()["state"]["test"], 1)
+            optimizer.register_state_dict_post_hook(lambda opt, state: {**state, "ran": state["state"].pop("test")})
+            state_dict = optimizer.state_dict()
+            self.assertEqual((state_dict["state"], state_dict["ran"]), ({}, 1))
+
+    @each_optimizer
+    def test_load_state_dict_pre_and_post_hooks(self, device, dtype, optim_info):
+        def set_rate(optimizer: Optimizer, state: dict, lr: float) -> dict:
+            state = copy.deepcopy(state)
+            state["param_groups"][0]["lr"] = lr
+            return state
+
+        for kwargs in self.rows(optim_info):
+            optimizer, ran = optim_info.optim_cls([Parameter(torch.rand(2, 3))], **kwargs), []
+            optimizer.register_load_state_dict_pre_hook(functools.partial(set_rate, lr=0.002))
+            optimizer.register_load_state_dict_pre_hook(functools.partial(set_rate, lr=0.003), prepend=True)
+            optimizer.register_load_state_dict_post_hook(lambda opt, ran=ran: ran.append(opt.param_groups[0]["lr"]))
+            optimizer.load_state_dict(optimizer.state_dict())
+            self.assertEqual(ran, [0.002])
+
+    @each_optimizer
+    def test_step_all_hooks(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            calls: list[int] = []
+            note = [lambda *_, number=number, calls=calls: calls.append(number) for number in range(4)]
+            params = [torch.tensor([1.0, 1.0])]
+            optimizers = [optim_info.optim_cls(params, **kwargs), SGD(params)]
+            handles = [register_optimizer_step_pre_hook(note[0]), register_optimizer_step_post_hook(note[3])]
+            for optimizer in optimizers:
+                handles += [optimizer.register_step_pre_hook(note[1]), optimizer.register_step_post_hook(note[2])]
+            for optimizer in (*optimizers, optimizers[0]):
+                optimizer.step(lambda: 1)
+            self.assertEqual(calls, [0, 1, 2, 3] * 3)
+            for handle in handles:
+                handle.remove()
+            optimizers[0].step(lambda: 1)
+            self.assertEqual(calls, [0, 1, 2, 3] * 3)
+
+    @each_optimizer
+    def test_deepcopy_copies_all_public_attrs(self, device, dtype, optim_info):
+        for kwargs in self.rows(optim_info):
+            problem = Problem()
+            optimizer = optim_info.optim_cls(problem.params, **kwargs)
+            problem.steps(optimizer, 3)
+            public = [{k for k in vars(each) if k[0] != "_"} for each in (optimizer, copy.deepcopy(optimizer))]
+            self.assertEqual(*public)
+
+
+instantiate_device_type_tests(TestOptimRenewed, globals(), only_for="cpu")
