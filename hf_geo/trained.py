@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 from transformers import AutoTokenizer, PreTrainedModel, TimmWrapperForImageClassification
 
+from .data.classes import match_classes
 from .data.config import DataArguments
 from .data.language import LanguageData
 from .data.text import load_text_data
@@ -132,24 +134,20 @@ def _image_classifiers(
     trust_remote_code: bool,
 ) -> Trained:
     data = load_image_data(args, seed=seed)
-    models = []
-    for source in sources:
-        config = source.config
-        classes = config.get("num_classes") or len(config.get("id2label") or {}) or config.get("num_labels")
-        if classes != data.num_classes:
-            raise ValueError(
-                f"{source.name!r} tells {classes} classes apart, but {data.name} has {data.num_classes}: "
-                "evaluate it on the data set it was trained on."
-            )
-        models.append(
-            build_image_classifier(
-                source.name,
-                num_classes=data.num_classes,
-                id2label=data.id2label,
-                data_config=data.data_config,
-                trust_remote_code=trust_remote_code,
-            )
+    classes = [class_names(source) for source in sources]
+    if any(names != classes[0] for names in classes[1:]):
+        raise ValueError("The models have different classes, or number them differently: evaluate each of them alone.")
+    labels = match_classes(classes[0], data.label_names, sources[0].name, data.name)
+    models = [
+        build_image_classifier(
+            source.name,
+            num_classes=len(classes[0]),
+            id2label=dict(enumerate(classes[0])),
+            data_config=data.data_config,
+            trust_remote_code=trust_remote_code,
         )
+        for source in sources
+    ]
     config, *others = (
         input_config(model, native_size=data.native_size, trust_remote_code=trust_remote_code) for model in models
     )
@@ -175,11 +173,25 @@ def _image_classifiers(
         models,
         data.name,
         split,
-        DataLoader(data.dataset(split, config), **settings),
+        DataLoader(data.dataset(split, config), collate_fn=partial(_collate_with_labels, labels), **settings),
         Repeatable(recalibration),
         causal=False,
         processor=None if by_timm else config.processor,
     )
+
+
+def class_names(source: ModelSource) -> list[str]:
+    """The names of a trained classifier's classes, in their order; their numbers where it has none."""
+    config = source.config
+    names = config.get("label_names")
+    if names is None and config.get("id2label"):
+        names = [name for _, name in sorted(config["id2label"].items(), key=lambda item: int(item[0]))]
+    return list(names or map(str, range(config.get("num_classes") or config.get("num_labels") or 0)))
+
+
+def _collate_with_labels(labels: torch.Tensor, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    batch = default_collate(samples)
+    return {**batch, "labels": labels[batch["labels"]]}
 
 
 def _language_models(

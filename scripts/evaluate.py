@@ -25,6 +25,8 @@ from hf_geo.cli.config import make_parser
 from hf_geo.cli.options import add_trust, at_least, device, seed
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
+from hf_geo.data.sources import DIGITS
+from hf_geo.data.text import DOCS
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.evaluation.plans import Plan, plan_walk
 from hf_geo.evaluation.report import add_to_card, as_data, as_table, draw, name_positions
@@ -140,8 +142,22 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
     trained_with = {name: known[name] for name in fields if name in known}
     # Noise is not for evaluation, and an export has its images' size.
     parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None})
+    dataset = known.get("dataset")
+    parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
     options = parser.parse_args(argv)
+    if options.dataset is None:
+        told = (
+            f"was trained on {dataset!r}, of which it keeps no path"
+            if dataset
+            else "does not say what it was trained on"
+        )
+        raise ValueError(f"{first.model[0]!r} {told}: name the data with --dataset.")
     return options, DataArguments(**{name: getattr(options, name) for name in fields})
+
+
+def is_known_anywhere(dataset: str | None) -> bool:
+    """Whether what a run keeps of its data set's name is enough to find it: of a folder it is the last part of the path."""
+    return dataset is not None and ("/" in dataset or dataset in (DIGITS, DOCS))
 
 
 def display_names(models: Sequence[str]) -> list[str]:

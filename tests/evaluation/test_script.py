@@ -97,6 +97,21 @@ def test_an_exported_point_is_the_network_that_was_walked_and_opens_without_this
     assert not any("parametrizations" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
 
 
+def test_classes_are_compared_by_name(walked: Path, tmp_path: Path) -> None:
+    shutil.copytree(walked, tmp_path / "run")
+    (tmp_path / "run" / "subspace_config.json").unlink()
+    config = json.loads((walked / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "label_names": [*"8901234567"]}))
+    assert evaluate(["--model", tmp_path / "run"]) == 0
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["points"][0]["accuracy"]
+    model = timm.create_model(f"local-dir:{walked}", pretrained=True)
+    with torch.no_grad():  # output i is now that of digit (i - 2) mod 10
+        head = model.get_classifier()
+        for tensor in (head.weight, head.bias):
+            tensor.copy_(tensor.roll(-2, 0))
+    assert found == accuracy(model)
+
+
 def test_a_layerwise_simplex_is_printed_as_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = make_run(tmp_path / "simplex", SubspaceConfig("simplex", 3, layerwise=True))
     assert evaluate(["--model", folder, "--json", "--output_dir", tmp_path / "out", *QUICK, "--positions", 7]) == 0
@@ -175,7 +190,11 @@ def _truncated(folder: Path) -> None:
 
 def _of_three_classes(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3}))
+    (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3, "label_names": None}))
+
+
+def _of_a_folder(folder: Path) -> None:
+    (folder / "training_args.json").write_text(json.dumps({**SETTINGS, "dataset": "birds"}))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +210,12 @@ def _of_three_classes(folder: Path) -> None:
         (None, ("--model", "resnet18"), "'resnet18' names an architecture without weights"),
         (_truncated, (), "subspace.safetensors is damaged or cut short"),
         (_of_three_classes, (), "tells 3 classes apart, but digits has 10"),
-        (lambda folder: (folder / "training_args.json").unlink(), (), "No data set is named"),
+        (
+            lambda folder: (folder / "training_args.json").unlink(),
+            (),
+            "does not say what it was trained on: name the data",
+        ),
+        (_of_a_folder, (), "was trained on 'birds', of which it keeps no path: name the data with --dataset"),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
         (shutil.rmtree, (), "There is no folder"),
     ],
