@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from transformers import set_seed
+from transformers.trainer_utils import has_length
 
 from hf_geo.checkpoints.compatibility import UnfitCheckpoint
 from hf_geo.checkpoints.results import OutOfRoom, finish_result, save_where_there_is_room
@@ -199,7 +200,10 @@ def make_report(
         dataset_name=job.dataset_name,
         dataset_id=job.dataset_id,
         results=results,
-        samples={split: len(data) if hasattr(data, "__len__") else None for split, data in job.datasets.items()},
+        samples={
+            split: len(data) if has_length(data) else measured.get(split, {}).get(f"{split}_samples")
+            for split, data in job.datasets.items()
+        },
         settings=settings,
         figures={},
         steps=trainer.state.global_step,

@@ -1,9 +1,8 @@
-"""Samples that cannot be read are skipped, told, and counted up to a limit; of a dead worker one learns what it read."""
+"""Samples that cannot be read are skipped, logged and counted up to a limit; a dead worker is reported with its sample."""
 
 import logging
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +27,9 @@ class DataFault(RuntimeError):
 
 
 class BadSamples:
-    """The samples that could not be used, each counted once, over all epochs and all workers of this process.
+    """The samples of this process that could not be used, each counted once.
+
+    A data-loader worker is a process of its own: what it skips counts against its own limit and is named in its own log.
 
     Args:
         limit: How many are skipped.
@@ -36,11 +37,10 @@ class BadSamples:
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
-        # A hash table in shared memory, with room enough that two workers hardly ever write the same place at once.
-        self._keys = torch.full((8 * (limit + 1),), -1, dtype=torch.int64).share_memory_()
+        self._names: set[str] = set()
 
     def __len__(self) -> int:
-        return int((self._keys >= 0).sum())
+        return len(self._names)
 
     def skip(self, sample: str, reason: BadSample) -> None:
         """Notes that a sample is skipped, and logs it the first time.
@@ -52,18 +52,14 @@ class BadSamples:
         Raises:
             DataFault: There are too many.
         """
-        key = zlib.crc32(sample.encode())
-        slot = key % len(self._keys)
-        while self._keys[slot] not in (-1, key):
-            slot = (slot + 1) % len(self._keys)
-        if self._keys[slot] == key:
+        if sample in self._names:
             return
         if len(self) >= self.limit:
             raise DataFault(
                 f"The {sample} cannot be used: {reason}; --max_bad_samples {self.limit} allows to skip no more: repair "
                 "the data set, or raise the limit."
             )
-        self._keys[slot] = key
+        self._names.add(sample)
         logger.warning("The %s is skipped: %s (bad sample %d of at most %d).", sample, reason, len(self), self.limit)
 
 

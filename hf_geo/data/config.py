@@ -75,7 +75,7 @@ class DataArguments:
         default=10,
         metadata={
             "help": "Skip up to so many images that are broken, too large or of more than 8 bits; with more the run ends. Each "
-            "process of a launch counts its own."
+            "process counts its own, as does each data-loader worker."
         },
     )
     label_noise: float = field(

@@ -16,6 +16,8 @@ from .transforms import PixelTransform, to_channels
 
 # Decoded images of a split are kept in memory up to so many bytes; every process of a launch has its own copy.
 MEMORY_LIMIT = 2 * 2**30
+_MANY = 5_000
+_NONE_READABLE = "No image of the split {!r} can be read: name another one, or repair the data set."
 
 
 @dataclass
@@ -28,6 +30,7 @@ class ImageSplit:
         labels: (N,) integers.
         places: Of the samples in the whole split, (N,) integers.
         bad: Where samples are counted that cannot be used.
+        left_out: How many samples were taken out because they cannot be read.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ImageSplit:
     labels: np.ndarray
     places: np.ndarray
     bad: BadSamples = field(default_factory=BadSamples)
+    left_out: int = 0
 
     @classmethod
     def read(cls, rows: datasets.Dataset, columns: Columns, name: str, bad: BadSamples | None = None) -> "ImageSplit":
@@ -101,7 +105,7 @@ class ImageSplit:
                 return decode(row["image"])
             except BadSample as reason:
                 self.bad.skip(self.sample(index), reason)
-        raise ValueError(f"No image of the split {self.name!r} can be read: name another one, or repair the data set.")
+        raise ValueError(_NONE_READABLE.format(self.name))
 
     @cached_property
     def pixels(self) -> np.ndarray | None:
@@ -126,10 +130,35 @@ class ImageSplit:
             except BadSample as reason:
                 self.bad.skip(self.sample(i), reason)
                 kept[i] = False
+        self._keep(kept)
+        return pixels[kept]
+
+    def leave_unreadable_out(self) -> None:
+        """Decodes every image once and takes those that cannot be read out of the split.
+
+        A figure is then measured on every image that can be read, and on no image twice.
+        """
+        if self.pixels is not None:
+            return
+        # Starting workers takes longer than decoding a few thousand images.
+        workers = torch.get_num_threads() if len(self) > _MANY else 0
+        loader = torch.utils.data.DataLoader(_Faults(self.rows), 64, num_workers=workers, collate_fn=list)
+        faults = (fault for batch in loader for fault in batch)
+        kept = np.ones(len(self), dtype=bool)
+        progress = tqdm(faults, f"Checking {self.name}", len(self), unit=" images", delay=3, leave=False, disable=None)
+        for i, fault in enumerate(progress):
+            if fault is not None:
+                self.bad.skip(self.sample(i), BadSample(fault))
+                kept[i] = False
+        self._keep(kept)
+
+    def _keep(self, kept: np.ndarray) -> None:
+        if not kept.any():
+            raise ValueError(_NONE_READABLE.format(self.name))
         if not kept.all():
+            self.left_out += int((~kept).sum())
             self.rows = self.rows.select(np.flatnonzero(kept))
-            self.labels, self.places, pixels = self.labels[kept], self.places[kept], pixels[kept]
-        return pixels
+            self.labels, self.places = self.labels[kept], self.places[kept]
 
     def dataset(self, transform: Transform, seed: int) -> torch.utils.data.Dataset:
         """Samples for the Trainer, from memory where `transform` and the images allow it."""
@@ -137,6 +166,23 @@ class ImageSplit:
         if fits and self.pixels is not None:
             return TensorImages(_resized(self.pixels, transform), self.labels, transform, seed)
         return EncodedImages(self.rows, self.labels, transform, seed, self.sample, self.bad)
+
+
+class _Faults(torch.utils.data.Dataset):
+    """For every row, why its image cannot be used; None where it can."""
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> str | None:
+        try:
+            to_channels(decode(self.rows[index]["image"]), 3)
+        except BadSample as reason:
+            return str(reason)
+        return None
 
 
 def _resized(pixels: np.ndarray, transform: PixelTransform) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Splits that are read from the Hub while iterating over them."""
 
+import itertools
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +20,10 @@ _SHUFFLE_BUFFER = 1000  # samples; the order of the files is shuffled too
 
 
 class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
-    """Yields `{"pixel_values": float32 (C, H, W), "labels": int}`.
+    """Yields `{"pixel_values": float32 (C, H, W), "labels": int}`, once or without end.
+
+    After its last sample an endless stream begins anew, in another order and with another augmentation. To a Trainer that
+    is one long epoch, so that a run that is resumed in any pass goes on with the batch that comes next.
 
     Several workers share the files; of several processes accelerate lets the first one read and deals the batches out.
     What is random about a sample depends on its contents, as it has no index.
@@ -28,8 +32,9 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
         stream: With an undecoded column "image" and a column "label".
         num_classes: Labels are checked against it.
         transform: From an image and a random number to the network's input.
-        seed: Of the augmentation.
+        seed: Of the augmentation and of the order.
         bad: Where samples are counted that cannot be used.
+        endless: Whether passes follow each other in orders of their own; otherwise there is one, in the stream's order.
     """
 
     def __init__(
@@ -39,22 +44,34 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
         transform: Transform,
         seed: int,
         bad: BadSamples | None = None,
+        endless: bool = False,
     ) -> None:
         super().__init__()
+        self.endless = endless
         self.stream, self.num_classes, self.transform, self.seed = stream, num_classes, transform, seed
         self.bad = BadSamples() if bad is None else bad
 
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        self.stream.set_epoch(epoch)  # another order
-
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in self.stream:
+        if not self.endless:
+            yield from self._one_pass(self.stream, self.epoch)
+            return
+        for epoch in itertools.count(self.epoch):
+            # Not by the stream's own `set_epoch`, which workers share although they do not begin a pass together.
+            order = np.random.default_rng((self.seed, epoch))
+            samples = self._one_pass(self.stream.shuffle(generator=order, buffer_size=_SHUFFLE_BUFFER), epoch)
+            first = next(samples, None)
+            if first is None:  # a worker without a file, or nothing at all: there is nothing to begin anew
+                return
+            yield first
+            yield from samples
+
+    def _one_pass(self, stream: datasets.IterableDataset, epoch: int) -> Iterator[dict[str, Any]]:
+        for row in stream:
             label, cell = row["label"], row["image"]
             if label is None or not 0 <= label < self.num_classes:
                 raise ValueError(f"A label is {label}, but there are {self.num_classes} classes, from 0 on.")
             contents = _checksum(cell)
-            seed = sample_seeds(self.seed, self.epoch, np.array([contents]))[0]
+            seed = sample_seeds(self.seed, epoch, np.array([contents]))[0]
             try:
                 image = self.transform(decode(cell), seed)
             except BadSample as reason:
@@ -118,14 +135,15 @@ class StreamedSplit:
             f"The split {name!r} is empty: name another one with --train_split, --eval_split or --test_split."
         )
 
+    @property
+    def is_empty(self) -> bool:
+        return next(iter(self.stream), None) is None
+
     def part(self, first: int = 0, size: int | None = None) -> "StreamedSplit":
         """The `size` samples from `first` on; all from there when not given."""
         stream = self.stream.skip(first) if first else self.stream
         return replace(self, stream=stream if size is None else stream.take(size))
 
-    def shuffled(self, seed: int) -> "StreamedSplit":
-        """The same samples in an order that changes with the epoch."""
-        return replace(self, stream=self.stream.shuffle(seed=seed, buffer_size=_SHUFFLE_BUFFER))
-
-    def dataset(self, transform: Transform, seed: int) -> StreamedImages:
-        return StreamedImages(self.stream, self.num_classes, transform, seed, self.bad)
+    def dataset(self, transform: Transform, seed: int, endless: bool = False) -> StreamedImages:
+        """Samples for the Trainer, in an order that changes with every pass if there is no end to them."""
+        return StreamedImages(self.stream, self.num_classes, transform, seed, self.bad, endless=endless)

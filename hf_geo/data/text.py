@@ -172,7 +172,13 @@ def _hold_out(rows: Rows, size: int | None) -> tuple[Rows, Rows, str]:
             "The data set has no split to evaluate on: name one with --eval_split, or hold out the first N training rows "
             "with --max_eval_samples N."
         )
-    return rows.skip(size), rows.take(size), "of the training split, held out"
+    rest = rows.skip(size)
+    if next(iter(rest), None) is None:
+        raise ValueError(
+            f"--max_eval_samples {size} holds out every row of the training split and leaves nothing to train on: hold out "
+            "fewer, or name a split to evaluate on with --eval_split."
+        )
+    return rest, rows.take(size), "of the training split, held out"
 
 
 def _batches(rows: Rows) -> Iterator[list[str]]:

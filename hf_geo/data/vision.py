@@ -54,8 +54,18 @@ class ImageData:
 
     @property
     def description(self) -> str:
-        """Where the splits come from, how large they are, and how many samples could not be used so far."""
-        return self.origin + (f" {len(self.bad)} images could not be read and were skipped." if len(self.bad) else "")
+        """Where the splits come from, how large they are, and how many samples could not be used."""
+        notes = [self.origin]
+        evaluated = {role: split for role, split in self.splits.items() if role != "train"}
+        for role, split in evaluated.items():
+            if isinstance(split, ImageSplit) and split.left_out:
+                notes.append(
+                    f"{role}: {split.left_out:,} images could not be read and are left out, so {len(split):,} are measured."
+                )
+        others = len(self.bad) - sum(split.left_out for split in evaluated.values() if isinstance(split, ImageSplit))
+        if others > 0:
+            notes.append(f"{others:,} images could not be read and were skipped.")
+        return " ".join(notes)
 
     @property
     def num_classes(self) -> int:
@@ -86,7 +96,8 @@ class ImageData:
     ) -> torch.utils.data.Dataset:
         """Samples `{"pixel_values": float32 (C, H, W), "labels": int}` of a split.
 
-        The training split has `set_epoch(epoch)`: augmentation depends on it, the seed and the sample alone.
+        The training split has `set_epoch(epoch)`: augmentation depends on it, the seed and the sample alone. In training
+        another image stands in for one that cannot be read; for evaluation such images are left out. A stream to train on, `augment` on, never ends.
 
         Args:
             split: "train", "eval" or "test".
@@ -105,7 +116,12 @@ class ImageData:
             raise ValueError(
                 "The model's image processor makes images of several sizes, which make no batch: name one with --image_size."
             )
-        return self.splits[split].dataset(transform, self.seed)
+        part = self.splits[split]
+        if isinstance(part, StreamedSplit):
+            return part.dataset(transform, self.seed, endless=augment)
+        if split != "train":
+            part.leave_unreadable_out()
+        return part.dataset(transform, self.seed)
 
 
 def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
@@ -136,7 +152,7 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
                 "A stream has one training split, whose first --max_eval_samples are held out: leave out "
                 + ("--eval_size." if args.eval_size else f"{names.train[1]!r} of --train_split.")
             )
-        splits, notes = _stream(source, names, columns, args, seed, bad)
+        splits, notes = _stream(source, names, columns, args, bad)
         label_names = columns.class_names
     else:
         splits, label_names, notes = _load(source, names, columns, args, seed, bad)
@@ -201,7 +217,7 @@ def _load(
 
 
 def _stream(
-    source: Source, names: SplitNames, columns: Columns, args: DataArguments, seed: int, bad: BadSamples
+    source: Source, names: SplitNames, columns: Columns, args: DataArguments, bad: BadSamples
 ) -> tuple[dict[str, StreamedSplit], list[str]]:
     if args.label_noise:
         raise ValueError("--label_noise needs all labels before training: leave --streaming out.")
@@ -214,12 +230,17 @@ def _stream(
                 "out the first N training samples with --max_eval_samples N."
             )
         splits = {"train": train.part(first=args.max_eval_samples), "eval": train.part(size=args.max_eval_samples)}
+        if splits["train"].is_empty:
+            raise ValueError(
+                f"--max_eval_samples {args.max_eval_samples} holds out every sample of the split {name!r} and leaves nothing "
+                "to train on: hold out fewer, or name a split to evaluate on with --eval_split."
+            )
         origin = f"the first {args.max_eval_samples:,} samples of split {name!r}, held out"
     else:
         evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval, bad)
         splits = {"train": train, "eval": evaluation.part(size=args.max_eval_samples)}
         origin = f"split {names.eval!r}"
-    splits["train"] = splits["train"].part(size=args.max_train_samples).shuffled(seed)
+    splits["train"] = splits["train"].part(size=args.max_train_samples)
     notes = [f"train: split {name!r}, streamed", f"eval: {origin}, streamed"]
     if names.test is not None:
         test = StreamedSplit.read(source.splits[names.test], columns, names.test, bad)

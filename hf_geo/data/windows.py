@@ -74,10 +74,13 @@ def fixed_blocks(tokens: Tensor, *, block_size: int) -> Windows:
 
 
 class BlockStream(IterableDataset):
-    """Fixed blocks of a text that arrives piece by piece, without ever holding all of it; a last incomplete one is left out.
+    """Fixed blocks of a text that arrives piece by piece, without ever holding all of it; after the last one it begins anew.
+
+    To a Trainer that is one long epoch, so that a run that is resumed in any pass over the text goes on with the next batch.
+    A last incomplete block of a pass is left out.
 
     Args:
-        pieces: The text's tokens in order, anything that can be iterated anew every epoch.
+        pieces: The text's tokens in order, anything that can be iterated anew.
         block_size: Tokens of a block.
     """
 
@@ -85,12 +88,15 @@ class BlockStream(IterableDataset):
         self.pieces, self.block_size = pieces, block_size
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        pending: list[int] = []
-        for piece in self.pieces:
-            pending += piece
-            while len(pending) >= self.block_size:
-                yield as_example(torch.tensor(pending[: self.block_size]))
-                del pending[: self.block_size]
+        blocks = None
+        while blocks != 0:  # a worker without a file, or a text shorter than a block, has none
+            blocks, pending = 0, []
+            for piece in self.pieces:
+                pending += piece
+                while len(pending) >= self.block_size:
+                    yield as_example(torch.tensor(pending[: self.block_size]))
+                    blocks += 1
+                    del pending[: self.block_size]
 
 
 def as_example(tokens: Tensor) -> dict[str, Tensor]:

@@ -73,10 +73,11 @@ def image_classification_metrics(prediction: EvalPrediction) -> dict[str, float]
         prediction: What `score_samples` returned for all samples, and their classes (N,).
 
     Returns:
-        `accuracy` and `loss`, plain numbers.
+        `accuracy`, `loss` and `samples` (how many were measured), plain numbers.
     """
     predicted, log_probabilities = prediction.predictions
     return {
+        "samples": len(prediction.label_ids),
         **Accuracy().compute(predictions=predicted, references=prediction.label_ids),
         **CrossEntropy().compute(predictions=log_probabilities),
     }

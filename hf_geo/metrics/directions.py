@@ -27,7 +27,7 @@ METRICS = {
     **dict.fromkeys(("loss", "nll", "perplexity", "brier", "mae", "mse", "rmse", "fid"), Metric(False)),
     **dict.fromkeys(("ece", "error_rate"), Metric(False, is_share=True)),
     "runtime": Metric(False, is_quality=False),
-    **dict.fromkeys(("samples_per_second", "steps_per_second"), Metric(True, is_quality=False)),
+    **dict.fromkeys(("samples", "samples_per_second", "steps_per_second"), Metric(True, is_quality=False)),
 }
 
 

@@ -21,7 +21,7 @@ class RunReport:
         dataset_name: The data set as people call it.
         dataset_id: Its Hub id; None where it has none.
         results: Measured values by split and metric, such as {"test": {"accuracy": 0.98, "loss": 0.07}}.
-        samples: How many samples each split has; None for a stream.
+        samples: How many samples each split has; None for a stream to train on.
         settings: What the card's table shows.
         figures: Pictures, as paths inside the folder, with their captions.
         steps: Updates made.

@@ -115,13 +115,42 @@ def test_a_stream_leaves_broken_images_out(tmp_path) -> None:
         list(samples)
 
 
-def test_workers_count_together_and_only_once(tmp_path) -> None:
+def test_each_worker_counts_its_own_and_only_once(tmp_path, capfd) -> None:
     folder = write(tmp_path / "data", {3: b"x", 10: b"y"}, one_size=False)
-    data, samples = training_set(dataset=folder, max_bad_samples=2)
-    for _ in range(2):  # epochs
-        labels = torch.cat([batch["labels"] for batch in DataLoader(samples, batch_size=4, num_workers=2)])
-        assert len(labels) == 24
-    assert len(data.bad) == 2
+    _, samples = training_set(dataset=folder, max_bad_samples=1)
+    for workers, fits in ((2, True), (1, False)):  # of two workers, each reads one of the broken images
+        loader = DataLoader(samples, batch_size=6, num_workers=workers)
+        if fits:
+            assert sum(len(batch["labels"]) for batch in loader) == 24
+        else:
+            with pytest.raises(DataFault, match="image 10 of the split 'train' cannot be used"):
+                list(loader)
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streamed"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("one_size", [True, False], ids=["in memory", "one by one"])
+def test_an_evaluation_is_of_the_images_that_can_be_read_each_once(tmp_path, streaming, workers, one_size) -> None:
+    broken = {0: b"x", 5: b"y", 6: BOMB, 23: BROKEN["16 bits"][0]}
+    folder = write(tmp_path / "data", broken, one_size=one_size)
+    data, _ = training_set(dataset=folder, streaming=streaming)
+    config = input_config(build_image_classifier("test_resnet", num_classes=2, data_config=data.data_config))
+    config |= {"input_size": (3, 8, 8), "crop_pct": 1.0, "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    for split in ("eval", "test"):
+        loader = DataLoader(data.dataset(split, config), batch_size=5, num_workers=workers)
+        found = [(round(float(x.min())), int(y)) for batch in loader for x, y in zip(*batch.values(), strict=True)]
+        readable = [i for i in range(24) if i not in broken]
+        assert sorted(found) == [(10 * i, i % 2) for i in readable]
+        if not streaming:
+            assert f"{split}: 4 images could not be read and are left out, so 20 are measured." in data.description
+
+
+def test_unreadable_evaluation_images_count_against_the_limit_before_training(tmp_path) -> None:
+    folder = write(tmp_path / "data", {3: b"x", 5: b"x"}, one_size=False)
+    data, _ = training_set(dataset=folder, max_bad_samples=1)
+    config = input_config(build_image_classifier("test_resnet", num_classes=2, data_config=data.data_config))
+    with pytest.raises(DataFault, match="image 5 of the split 'test' cannot be used: cannot identify"):
+        data.dataset("test", config)
 
 
 def test_a_workers_fault_is_one_sentence_here_too(tmp_path) -> None:
@@ -177,7 +206,7 @@ def test_decoders_fail_in_one_way_only(kind: str) -> None:
     assert outcomes == {"PIL", "bad"}
 
 
-def test_the_table_of_bad_samples_holds_its_limit() -> None:
+def test_bad_samples_are_counted_once_each_up_to_the_limit() -> None:
     bad = BadSamples(50)
     for index in [*range(50), *range(50)]:
         bad.skip(f"image {index}", BadSample("why"))

@@ -26,11 +26,16 @@ def test_against_scikit_learn(n, classes):
     measured = measure(torch.from_numpy(logits).float(), torch.from_numpy(truth))
     assert measured["accuracy"] == accuracy_score(truth, logits.argmax(1))
     assert measured["loss"] == pytest.approx(log_loss(truth, probabilities, labels=range(classes)), rel=1e-6)
-    assert {type(v) for v in measured.values()} == {float}
+    assert {name: type(value) for name, value in measured.items()} == {"accuracy": float, "loss": float, "samples": int}
+    assert measured["samples"] == n
 
 
 def test_large_logits_overflow_nothing():
-    assert measure(torch.tensor([[1e4, 0.0], [1e4, 0.0]]), torch.tensor([0, 1])) == {"accuracy": 0.5, "loss": 5e3}
+    assert measure(torch.tensor([[1e4, 0.0], [1e4, 0.0]]), torch.tensor([0, 1])) == {
+        "samples": 2,
+        "accuracy": 0.5,
+        "loss": 5e3,
+    }
 
 
 def test_what_an_evaluation_keeps_does_not_grow_with_the_classes(tmp_path):
