@@ -1,5 +1,6 @@
 """One split of an image data set: its labels, checked, and its images, in memory where they fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -58,9 +59,10 @@ class ImageSplit:
         for what, column in (("images", rows.data.column("image")), ("labels", labels)):
             if column.null_count:
                 raise ValueError(f"{column.null_count} {what} of the split {name!r} are missing: remove those rows.")
-        return cls(
-            name, rows, labels.to_numpy().astype(np.int64), np.arange(len(rows)), BadSamples() if bad is None else bad
-        )
+        labels = labels.to_numpy()
+        if labels.dtype.kind in "Ob":
+            labels = _class_numbers(labels, columns.class_names, name)
+        return cls(name, rows, labels.astype(np.int64), np.arange(len(rows)), BadSamples() if bad is None else bad)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,6 +168,22 @@ class ImageSplit:
         if fits and self.pixels is not None:
             return TensorImages(_resized(self.pixels, transform), self.labels, transform, seed)
         return EncodedImages(self.rows, self.labels, transform, seed, self.sample, self.bad)
+
+
+def _class_numbers(labels: np.ndarray, class_names: Sequence[str], split: str) -> np.ndarray:
+    """The numbers of classes that are given by name: (N,) strings or booleans to (N,) int64.
+
+    Raises:
+        ValueError: A name is none of `class_names`.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    unknown = sorted({str(label) for label in labels} - set(numbers))
+    if unknown:
+        raise ValueError(
+            f"The split {split!r} has labels that the training split has not, such as {unknown[0]!r}: repair them, or name "
+            "another column with --label_column."
+        )
+    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
 
 
 class _Faults(torch.utils.data.Dataset):

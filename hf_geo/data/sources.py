@@ -1,5 +1,6 @@
 """Where a data set's name points: the embedded digits, a folder, or the Hub."""
 
+import glob
 import logging
 import os
 import zlib
@@ -13,10 +14,13 @@ import PIL.Image
 import pyarrow as pa
 import yaml
 from datasets.exceptions import DatasetsError, SplitsVerificationError
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from hf_geo.hub.retries import causes, may_pass, persist
+
+from .image_folders import open_builder
 
 logger = logging.getLogger(__name__)
 _BROKEN = (pa.ArrowInvalid, EOFError, zlib.error, SplitsVerificationError)
@@ -64,6 +68,15 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
     is_folder = os.path.isdir(name)
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name!r} to read a data set from: look whether its path is right.")
+    if not is_folder and name in _PACKAGED_DATASETS_MODULES:
+        raise ValueError(
+            f"{name!r} is a kind of data set, not one: give the folder with the files, as in --dataset ./data."
+        )
+    if is_folder and glob.has_magic(os.path.realpath(name)):
+        raise ValueError(
+            f"The path of the folder {name!r} has one of the characters *?[ in it, which `datasets` takes for a pattern of "
+            "several names: rename the folder."
+        )
     try:
         builder, splits = _load(name, config, streaming)
     except (OSError, ValueError, DatasetsError, yaml.YAMLError) as error:
@@ -105,8 +118,8 @@ def _build(
     Raises:
         ValueError: It does: such a card could have any file of this machine read as data.
     """
-    builder = datasets.load_dataset_builder(name, config, download_mode=mode)
-    home = os.path.abspath(name) + os.sep if os.path.isdir(name) else f"hf://datasets/{name}@"
+    builder = open_builder(name, config, mode)
+    home = os.path.realpath(name) + os.sep if os.path.isdir(name) else f"hf://datasets/{name}@"
     for file in (file for files in (builder.config.data_files or {}).values() for file in files):
         place = file if "://" in file else os.path.abspath(file)
         if not place.startswith(home) or ".." in place.split("/"):

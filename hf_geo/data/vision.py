@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .bad_samples import BadSamples
-from .columns import Columns, find_columns
+from .columns import Columns, find_columns, name_classes, number_classes
 from .config import DataArguments
 from .image_split import ImageSplit
 from .sources import Source, open_source
@@ -180,11 +180,17 @@ def _load(
     bad: BadSamples,
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...], list[str]]:
     first, *more = names.train
+    columns = name_classes(columns, [source.splits[name] for name in names.train])
     train = ImageSplit.read(source.splits[first], columns, first, bad)
     held_out_from = train.labels
     for name in more:
         train = train.joined(ImageSplit.read(source.splits[name], columns, name, bad))
-    label_names = columns.class_names or tuple(str(i) for i in range(train.labels.max() + 1))
+    label_names = columns.class_names or number_classes(columns, train.labels)
+    if len(label_names) < 2:
+        raise ValueError(
+            f"All samples of the split {names.train[0]!r} are of one class, {label_names[0]!r}, so there is nothing to tell "
+            "apart: give images of a second class."
+        )
     train.check_labels(len(label_names))
     origin = {"train": f"split {first!r}", "eval": f"split {names.eval!r}", "test": f"split {names.test!r}"}
     origin["train"] += "".join(f" and all of split {name!r}" for name in more)

@@ -53,7 +53,7 @@ def write(folder, labels, *, split="train", images=None, feature=CAT_DOG) -> str
         ({"dataset": CIFAR10, "dataset_config": "fancy_text"}, "'fancy_text' not found. Available: ['plain_text']: name one with --dataset_config."),
         ({"dataset": CIFAR10, "eval_split": "valid"}, "no split 'valid' (--eval_split): it has train, test."),
         ({"dataset": CIFAR10, "image_column": "image"}, "no column 'image' (--image_column). The columns are img (image), label"),
-        ({"dataset": CIFAR10, "label_column": "img"}, "The column 'img' (--label_column) does not hold classes or integers."),
+        ({"dataset": CIFAR10, "label_column": "img"}, "The column 'img' (--label_column) does not hold classes, integers or words."),
         ({"dataset": CIFAR10, "streaming": True, "label_noise": 0.1}, "--label_noise needs all labels before training"),
         ({"dataset": CIFAR10, "streaming": True}, "no split to evaluate on: name one with --eval_split (of train, test)"),
     ],

@@ -2,12 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 from datasets import Array3D, ClassLabel, Image, Value
 
-from hf_geo.data.columns import find_columns
+from hf_geo.data.columns import Columns, find_columns, number_classes
 
 CAT_DOG = ClassLabel(names=["cat", "dog"])
+PANDAS = {"bytes": Value("binary"), "path": Value("null")}
 INTEGER, TEXT, REAL = Value("int64"), Value("string"), Value("float32")
 
 
@@ -25,7 +27,14 @@ INTEGER, TEXT, REAL = Value("int64"), Value("string"), Value("float32")
         ({"image": Image(), "label": INTEGER}, {}, ("image", "label", None)),
         # By type where the name is another; a class before an integer.
         ({"scan": Image(), "tumour": CAT_DOG, "age": INTEGER}, {}, ("scan", "tumour", ("cat", "dog"))),
-        ({"scan": Image(), "grade": INTEGER, "label": TEXT}, {}, ("scan", "grade", None)),
+        ({"scan": Image(), "grade": INTEGER, "note": TEXT}, {}, ("scan", "grade", None)),
+        # Classes by name, and images as pandas and pyarrow write them.
+        ({"scan": Image(), "age": INTEGER, "label": TEXT}, {}, ("scan", "label", None)),
+        ({"image": Image(), "caption": TEXT, "kind": TEXT}, {"label": "kind"}, ("image", "kind", None)),
+        ({"image": Image(), "is_cat": Value("bool")}, {"label": "is_cat"}, ("image", "is_cat", None)),
+        ({"image": PANDAS, "label": INTEGER}, {}, ("image", "label", None)),
+        ({"png": Value("binary"), "label": INTEGER}, {"image": "png"}, ("png", "label", None)),
+        ({"image": Value("binary"), "label": INTEGER, "raw": Value("binary")}, {}, ("image", "label", None)),
         # Named.
         ({"img": Image(), "a": CAT_DOG, "b": INTEGER, "i": Image()}, {"image": "i", "label": "b"}, ("i", "b", None)),
     ],
@@ -49,7 +58,9 @@ def test_columns_are_found(features, named, found):
             {},
             "More than one label column is found: name it with --label_column",
         ),
-        ({"image": Image(), "label": TEXT}, {}, "No label column is found"),
+        ({"image": Image(), "caption": TEXT}, {}, "No label column is found: name it with --label_column"),
+        ({"png": Value("binary"), "label": INTEGER}, {}, "No image column is found: name it with --image_column"),
+        ({"image": Image()}, {}, "nor one that could be it: give a folder of images for each class, or a column of"),
         ({"image": Image(), "label": CAT_DOG}, {"image": "img"}, "There is no column 'img' (--image_column)"),
         ({"image": Image(), "label": CAT_DOG}, {"label": "class"}, "There is no column 'class' (--label_column)"),
         ({"image": Image(), "label": CAT_DOG}, {"image": "label"}, "'label' (--image_column) does not hold images"),
@@ -61,12 +72,7 @@ def test_columns_are_found(features, named, found):
         (
             {"image": Image(), "label": CAT_DOG, "y": REAL},
             {"label": "y"},
-            "'y' (--label_column) does not hold classes or integers",
-        ),
-        (
-            {"image": Image(), "label": CAT_DOG, "y": TEXT},
-            {"label": "y"},
-            "'y' (--label_column) does not hold classes or integers",
+            "'y' (--label_column) does not hold classes, integers or words",
         ),
     ],
 )
@@ -75,3 +81,28 @@ def test_unclear_columns_are_refused_with_a_list_of_what_there_is(features, name
         find_columns(features, **named)
     for name in features:
         assert name in str(error.value).partition("The columns are ")[2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "message"),
+    [
+        (("image", "photo_id", None, True), range(24), "'photo_id' run from 0 to 23 in 24 samples, and nothing says"),
+        (
+            ("image", "taken", None, True),
+            [1_700_000_000, 1],
+            "'taken' run from 1 to 1700000000 in 2 samples, and nothing",
+        ),
+        (("image", "taken", None), [1_700_000_000, 1], "which are no classes counted from 0, rather ids or dates"),
+        (("image", "label", None), [0, 2**62], "which are no classes counted from 0, rather ids or dates"),
+    ],
+)
+def test_integers_that_are_no_classes_are_refused_with_their_range(columns, labels, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        number_classes(Columns(*columns), np.array(labels))
+    assert "--label_column" in str(error.value)
+
+
+def test_numbers_without_names_are_classes_where_they_are_named():
+    assert number_classes(Columns("image", "label", None), np.array([0, 2, 2])) == ("0", "1", "2")
+    assert find_columns({"image": Image(), "age": INTEGER}).guessed
+    assert not find_columns({"image": Image(), "age": INTEGER}, label="age").guessed
