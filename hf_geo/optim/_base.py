@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ._shards import local, local_grad, wide_dtype
+from .kernels.shards import local, local_grad, wide_dtype
 
 # Elements that are worked on together: what one operation has read or written is still in the cache
 # for the next, many small tensors share a call, and temporaries stay small.

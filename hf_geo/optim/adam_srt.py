@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ._base import batches, blocks, check_flag, check_number
-from ._fused import adam_step, count_step, lend
-from ._shards import zeros_like
-from ._spheres import SMALLEST_NORM, Rows, SphericalOptimizer
+from ._spheres import SphericalOptimizer
+from .kernels.fused import adam_step, count_step, lend
+from .kernels.rows import SMALLEST_NORM, Rows
+from .kernels.shards import zeros_like
 
 
 class _SphericalAdam(SphericalOptimizer):

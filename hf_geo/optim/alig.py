@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
-from ._fused import lend, sgd_step
 from ._losses import LossWatch, as_scalar
-from ._shards import local, local_grad, norms, zeros_like
+from .kernels.fused import lend, sgd_step
+from .kernels.shards import local, local_grad, norms, zeros_like
 
 # The `lr` of an unbounded group: finite, so that a scheduler's change of it can be seen (a tenth of infinity cannot).
 UNBOUNDED = torch.finfo(torch.float32).max

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_number
-from ._shards import local, norms
+from .kernels.shards import local, norms
 
 logger = logging.getLogger(__name__)
 

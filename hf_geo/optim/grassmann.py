@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
-from ._fused import count_step, lend, sgd_step
-from ._great_circles import TINY, adam_g, fast_adam_g, fast_sgd_g, sgd_g
-from ._shards import local, local_grad, split_over, wide_dtype, zeros_like
-from ._spheres import Rows
+from .kernels.fused import count_step, lend, sgd_step
+from .kernels.great_circles import TINY, adam_g, fast_adam_g, fast_sgd_g, sgd_g
+from .kernels.rows import Rows
+from .kernels.shards import local, local_grad, split_over, wide_dtype, zeros_like
 
 
 class _Grassmann(GeometricOptimizer):

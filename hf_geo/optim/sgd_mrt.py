@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from ._base import batches, blocks, check_number
-from ._fused import lend, sgd_step
-from ._shards import zeros_like
-from ._spheres import SMALLEST_NORM, Rows, SphericalOptimizer
+from ._spheres import SphericalOptimizer
+from .kernels.fused import lend, sgd_step
+from .kernels.rows import SMALLEST_NORM, Rows
+from .kernels.shards import zeros_like
 
 
 class SGDMRT(SphericalOptimizer):

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_geo.optim import grassmann
-from hf_geo.optim._great_circles import adam_g, sgd_g
+from hf_geo.optim.kernels.great_circles import adam_g, sgd_g
 from tests.cases import CASES, Case, assert_same, drive, make_params
 
 

@@ -8,7 +8,7 @@ regularizer's, and `m` is minus the paper's tau (SGD-G) or its m (Adam-G), which
 import torch
 from torch import Tensor
 
-from ._spheres import Rows
+from .rows import Rows
 
 # Added to norms before dividing by them, as in the authors' code: rows are unit vectors up to it.
 TINY = 1e-8

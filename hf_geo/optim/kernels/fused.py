@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ._shards import wide_dtype
+from .shards import wide_dtype
 
 
 def lend(weights: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> Iterator[list[list[Tensor]]]:

@@ -1,0 +1,1 @@
+"""What the methods compute on tensors, without an optimizer's state or settings."""
