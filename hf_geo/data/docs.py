@@ -10,7 +10,7 @@ RUN = 20  # consecutive paragraphs that stay in one split
 
 
 def load_docs() -> DatasetDict:
-    """The paragraphs of Python's documentation topics, one a row in the column `text`.
+    """The paragraphs of Python's documentation topics, one a row in the column `text`, with a line end.
 
     Words and punctuation are set apart by spaces, as in WikiText. Repeated paragraphs, tables and grammar rules are left
     out. Of every ten runs of 20 consecutive paragraphs, eight are for training, one for validation, one for testing. The
@@ -31,5 +31,5 @@ def _paragraphs() -> list[str]:
         for paragraph in re.split(r"\n\s*\n", text):
             lines = [line for line in paragraph.splitlines() if not re.fullmatch(r"[*=~^\"-]*", line.strip())]
             if lines and "::=" not in paragraph and "+--" not in paragraph:
-                found[" ".join(WORD.findall(" ".join(lines)))] = None
+                found[" ".join(WORD.findall(" ".join(lines))) + "\n"] = None
     return list(found)

@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 
 from hf_geo.hub.retries import causes, may_pass, persist
 
-from .image_folders import open_builder
+from .builders import open_builder
 
 logger = logging.getLogger(__name__)
 _BROKEN = (pa.ArrowInvalid, EOFError, zlib.error, SplitsVerificationError)

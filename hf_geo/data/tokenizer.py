@@ -25,7 +25,8 @@ def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> Pre
     Raises:
         ValueError: There is no word in the texts.
     """
-    counts = Counter(word for text in texts for word in text.split())
+    words_of = WhitespaceSplit()  # counted as they will be read: Python splits at other characters
+    counts = Counter(word for text in texts for word, _ in words_of.pre_tokenize_str(text))
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     words = [word for word, count in ranked if count >= min_frequency and word not in (UNKNOWN, END_OF_LINE)]
     if not words:
@@ -35,7 +36,7 @@ def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> Pre
         )
     vocabulary = {word: i for i, word in enumerate((UNKNOWN, END_OF_LINE, *words))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.pre_tokenizer = words_of
     # Every word brings the space before it, so that a continuation decoded by itself fits onto its prompt.
     tokenizer.decoder = Replace(Regex("^"), " ")
     return PreTrainedTokenizerFast(
@@ -47,6 +48,7 @@ def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> Pre
         padding_side="left",
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # "<unk>" inside of a longer word is a part of it
     )
 
 

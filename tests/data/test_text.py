@@ -3,7 +3,7 @@
 import datasets
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
@@ -53,7 +53,7 @@ def test_docs() -> None:
     assert {"the", "Python", "object", ".", ",", "("} <= set(tokenizer.get_vocab())
     rows = {split: set(part["text"]) for split, part in data.splits.items()}
     assert not rows["train"] & rows["eval"] and not rows["train"] & rows["test"] and not rows["eval"] & rows["test"]
-    assert all(row and "\n" not in row for part in rows.values() for row in part)
+    assert all(row.endswith("\n") and row.count("\n") == 1 for part in rows.values() for row in part)
     assert data.name == "docs" and data.hub_id is None
 
 
@@ -83,7 +83,7 @@ def test_without_a_validation_split_rows_are_held_out(tmp_path, streaming, limit
 
 def byte_pairs(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.train_from_iterator(texts, BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], show_progress=False))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
 
@@ -96,6 +96,19 @@ def test_lines_end_in_eos_for_word_level_tokenizers_only() -> None:
     other = byte_pairs(["a b"])
     encoded = [token for row in EncodedRows(rows, other) for token in row]
     assert encoded == other("a b\nb\n\na").input_ids and other.eos_token_id not in encoded
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_a_text_file_is_read_to_the_letter(tmp_path, mark: str, streaming: bool) -> None:
+    text = "First line.\nSecond one\n\ncontinues here.\nand ends"
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.txt").write_text(mark + text, encoding="utf-8")
+    data = load_text_data(DataArguments(dataset=str(tmp_path), streaming=streaming))
+    tokenizer = byte_pairs([text])
+    assert tokenizer.decode(data.tokens("train", tokenizer)) == text
+    words = data.word_tokenizer()
+    assert words.decode(data.tokens("eval", words)).split() == f"{text}\n".replace("\n", " <eos> ").split()
 
 
 STRING, NUMBER = datasets.Value("string"), datasets.Value("int64")

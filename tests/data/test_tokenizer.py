@@ -17,7 +17,7 @@ def test_words_by_frequency() -> None:
 
 def test_encoding_and_decoding() -> None:
     tokenizer = build_word_tokenizer(TEXTS)
-    encoded = tokenizer(" the  zebra sees <unk>,\ndog \n")
+    encoded = tokenizer(" the  zebra sees <unk> ,\ndog \n")
     assert set(encoded) == {"input_ids", "attention_mask"}
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == ["the", "<unk>", "sees", "<unk>", ",", "dog"]
     assert tokenizer.decode(encoded["input_ids"]) == " the <unk> sees <unk> , dog"
@@ -29,6 +29,16 @@ def test_encoding_and_decoding() -> None:
     )
     batch = tokenizer(["dog", "the dog"], padding=True)
     assert batch["attention_mask"] == [[0, 1], [1, 1]]  # text goes on at the right end
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x1cb c", "foo<unk>bar baz", "end <eos>. now", "a\u2028b\x85c\xa0d\u3000e", "x\r\ny\x0bz"]
+)
+def test_the_words_that_are_counted_are_those_that_are_read(text: str, tmp_path) -> None:
+    build_word_tokenizer([text]).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    words = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+    assert set(words) == set(tokenizer.get_vocab()) - {"<unk>", "<eos>"}
 
 
 def test_rare_words_are_unknown() -> None:

@@ -1,4 +1,4 @@
-"""Folders of images: which of their files `datasets` would leave out, and which labels it would drop."""
+"""What `datasets` would leave out of folders of files: images, labels, the ends of lines."""
 
 import logging
 import os
@@ -9,12 +9,13 @@ from pathlib import PurePath
 import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from datasets.packaged_modules.text.text import TextConfig
 
 logger = logging.getLogger(__name__)
 
 
 def open_builder(name: str, config: str | None, download_mode: str | None = None) -> datasets.DatasetBuilder:
-    """The builder that `datasets` makes for a data set; of a folder of images with all images and labels there are.
+    """The builder that `datasets` makes for a data set; of files with all images, labels and line ends there are.
 
     `datasets` guesses the splits from the names of files and folders. Where a file of a class folder is called after a split
     ("train.png"), it reads such files alone; where one split has no folders of classes (an unlabelled "test"), it drops the
@@ -26,6 +27,9 @@ def open_builder(name: str, config: str | None, download_mode: str | None = None
         download_mode: As `datasets` takes it.
     """
     builder = datasets.load_dataset_builder(name, config, download_mode=download_mode)
+    if isinstance(builder.config, TextConfig):  # a line ends where the file says so, and a byte order mark is no text
+        lines = {"keep_linebreaks": True, "encoding": "utf-8-sig"}
+        return datasets.load_dataset_builder(name, config, download_mode=download_mode, **lines)
     if not isinstance(builder, ImageFolder):
         return builder
 
