@@ -309,6 +309,10 @@ ROWS: dict[str, Row] = {
     "no samples": train({"max_train_samples": 0}, "--max_train_samples", "at least 1, not 0"),
     "negative samples": train({"max_eval_samples": -1}, "--max_eval_samples", "at least 1, not -1"),
     "image size": train({"image_size": -3}, "--image_size", "at least 1, not -3"),
+    "image size of no whole patches": train({"model": "test_vit", "image_size": 50}, "'test_vit' does not take images of 3 x 50 x 50", "give --image_size 64"),
+    "features instead of logits": train({"model_args": "features_only=true"}, "'test_resnet' gives a list for 2 images", "leave out what --model_args change of its outputs"),
+    "evaluating at another size": evaluate({"image_size": 48}, "--image_size 48 is not how 'line' prepares images", "leave it out", needs=("line",)),
+    "network of two channels": train({"model_args": "in_chans=2"}, "takes 2 channels", "images have 1 (grey) or 3 (colour)"),
     "bad samples": train({"max_bad_samples": -1}, "--max_bad_samples", "at least 0, not -1"),
     "share of training to average": train({"swa_start": 1.5}, "got 1.5", "a share of training, from 0 to below 1"),
     # Options that contradict each other, or that nothing can be done with

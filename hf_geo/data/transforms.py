@@ -19,10 +19,7 @@ def to_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
 
     Raises:
         BadSample: The image has more than 8 bits a channel.
-        ValueError: The network takes neither 1 nor 3.
     """
-    if channels not in _MODES:
-        raise ValueError(f"The network takes {channels} channels, but images have 1 (grey) or 3 (colour).")
     if image.mode.startswith(("I", "F")):
         raise BadSample(f"it has mode {image.mode!r}, more than 8 bits a channel")
     return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
@@ -168,9 +165,13 @@ def make_transform(config: Mapping[str, Any] | Preparation, augmentation: str, m
         mirror: Whether "auto" and "timm" may mirror: not where a mirrored image is another class, or none.
 
     Raises:
-        ValueError: There is no place for the augmentation between the steps of the preparation.
+        ValueError: The network takes images of neither 1 nor 3 channels, or there is no place for the augmentation between
+            the steps of the preparation.
     """
     images = TimmImages(config) if isinstance(config, Mapping) else config
+    channels = images.size[0]
+    if channels not in _MODES:
+        raise ValueError(f"The network takes {channels} channels, but images have 1 (grey) or 3 (colour).")
     if not images.divisible:
         if augmentation != "none":
             raise ValueError(

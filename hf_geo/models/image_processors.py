@@ -175,8 +175,8 @@ def resized(processor: BaseImageProcessor, height: int, width: int, channels: in
 
 def noise(channels: int, size: tuple[int, int]) -> PIL.Image.Image:
     """A grey or coloured image of random pixels, the same each time."""
-    pixels = np.random.default_rng(0).integers(256, size=(*size, channels), dtype=np.uint8)
-    return PIL.Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels)
+    shape = size if channels == 1 else (*size, 3)
+    return PIL.Image.fromarray(np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
 
 
 def _sizes(processor: BaseImageProcessor, channels: int) -> set[tuple[int, ...]]:

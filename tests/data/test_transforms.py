@@ -160,5 +160,6 @@ def test_more_than_eight_bits_are_refused(mode):
 
 
 def test_a_network_of_two_channels_is_refused():
+    config = {**CONFIG, "input_size": (2, 32, 32), "mean": (0.5,) * 2, "std": (0.5,) * 2}
     with pytest.raises(ValueError, match=r"takes 2 channels, but images have 1 \(grey\) or 3"):
-        to_channels(photo(), 2)
+        make_transform(config, "none", mirror=True)

@@ -224,7 +224,7 @@ def test_a_model_without_image_processor_gets_one(kind, config, native, asked, m
     ("channels", "made", "found"),
     [
         (3, "Siglip2ImageProcessor", r"a tensor of shape \(256, 768\)"),
-        (1, "ViTImageProcessor", "1, 1, 224, 224"),  # of three means
+        (1, "ViTImageProcessor", "3, 224, 224"),  # of three means
         (1, "CLIPImageProcessor", r"a tensor of shape \(3, 224, 224\)"),
     ],
 )
