@@ -62,7 +62,8 @@ def trains_saves_and_reopens(name, folder):
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     model.train()(x, labels=torch.tensor([0, 2])).loss.backward()
     optimizer.step()
-    expected = model.eval()(x).logits
+    with torch.no_grad():
+        expected = model.eval()(x).logits
     model.save_pretrained(folder / "checkpoint")
     export_model(model, folder / "export")
     reopened = {
@@ -71,7 +72,12 @@ def trains_saves_and_reopens(name, folder):
         "timm": timm.create_model(f"local-dir:{folder / 'export'}", pretrained=True),
         "transformers": AutoModelForImageClassification.from_pretrained(folder / "export"),
     }
+    saved = model.timm_model.state_dict()
     for opener, network in reopened.items():
+        network = getattr(network, "timm_model", network).eval()
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, saved[name]), f"{opener}: {name}"
         with torch.no_grad():
-            found = network.eval()(x)
-        torch.testing.assert_close(getattr(found, "logits", found), expected, rtol=1e-5, atol=1e-6, msg=opener)
+            found = network(x)
+        # One update leaves some networks with statistics that overflow.
+        torch.testing.assert_close(found, expected, equal_nan=True, msg=lambda m, by=opener: f"{by}: {m}")
