@@ -9,7 +9,7 @@ from typing import Any
 import timm
 import torch
 from transformers import (
-    AutoModelForCausalLM,
+    AutoImageProcessor,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,6 +20,7 @@ from transformers import (
 from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
 from hf_geo.data.text import DOCS, load_text_data
+from hf_geo.data.transforms import MODES
 from hf_geo.data.vision import load_image_data
 from hf_geo.losses import LOSSES, ClassificationLoss, check_top_k
 from hf_geo.metrics import image_classification_metrics, score_samples
@@ -30,8 +31,8 @@ from hf_geo.models import (
     build_image_classifier,
     build_language_model,
     check_images,
-    generate_text,
     input_config,
+    room_for_tokens,
 )
 from hf_geo.models.sources import find_model, opening, warn_of_code
 
@@ -56,10 +57,10 @@ class Job:
         dataset_id: Its id on the Hub, if it has one.
         template: The card's template.
         library: What opens the exported folder first: "timm" (and then transformers too) or "transformers".
-        how_to_load: A line of Python that opens the exported {folder}.
+        how_to_load: A line of Python that opens the exported {folder}, or what {timm} calls it.
         base_model: Hub id of the pretrained weights, if any.
-        card: What the template names beyond what every run has.
-        look_at: From the exported folder to more for the card.
+        card: Says, when the run has ended, what the template names beyond what every run has.
+        open_processor: Opens what the card's snippets open beside the model, from an exported folder.
     """
 
     task: str
@@ -74,10 +75,10 @@ class Job:
     template: str
     library: str
     how_to_load: str
+    card: Callable[[], dict[str, Any]]
+    open_processor: Callable[[Path], Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
-    card: dict[str, Any] = field(default_factory=dict)
-    look_at: Callable[[Path], dict[str, Any]] = lambda folder: {}
 
 
 def make_job(task: str | None, model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> Job:
@@ -151,7 +152,6 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
         new_model=None if pretrained else build,
         num_parameters=model.num_parameters(),
         datasets={split: data.dataset(split, config) for split in data.splits},
-        look_at=lambda folder: {"data_description": data.description},  # by now with what could not be read
         metric="accuracy",
         trainer=trainer,
         settings={"remove_unused_columns": False},  # the data sets hold what the model takes and nothing else
@@ -160,17 +160,19 @@ def image_classification(model_args: ModelArguments, data_args: DataArguments, a
         base_model=source.name if source.kind == "hub" else None,
         template="vision.md.jinja",
         library="timm" if by_timm else "transformers",
-        how_to_load='timm.create_model("local-dir:{folder}", pretrained=True)'
+        how_to_load="timm.create_model({timm}, pretrained=True)"
         if by_timm
-        else 'AutoModelForImageClassification.from_pretrained("{folder}")',
-        card={
+        else "AutoModelForImageClassification.from_pretrained({folder})",
+        card=lambda: {
             "architecture": architecture,
             "pretrained": pretrained,
             "classes": data.num_classes,
             "image_size": list(size),
+            "image_mode": MODES[size[0]],
             "needs_hf_geo": ours,
-            "data_description": data.description,
+            "data_description": data.description,  # by then with what could not be read
         },
+        open_processor=functools.partial(AutoImageProcessor.from_pretrained, trust_remote_code=trust),
     )
 
 
@@ -214,6 +216,7 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         trust_remote_code=model_args.trust_remote_code,
     )
     model = build()
+    longest = getattr(model.config, "max_position_embeddings", None)
     layout = LanguageData(
         text,
         tokenizer,
@@ -222,11 +225,11 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         accumulation_steps=args.gradient_accumulation_steps,
         batch_size=args.per_device_train_batch_size,
         eval_batch_size=args.per_device_eval_batch_size,
-        longest=getattr(model.config, "max_position_embeddings", None),
+        longest=longest,
     )
     splits = [split for split in text.splits if split != "train"]
     sets = {"train": layout.training_set(), **{split: layout.evaluation_set(split) for split in splits}}
-    prompt = first_words(layout.tokens("eval"), tokenizer)
+    prompt = first_words(layout.tokens("eval"), tokenizer, longest)
     return Job(
         task="text-generation",
         model=model,
@@ -251,32 +254,25 @@ def causal_lm(model_args: ModelArguments, data_args: DataArguments, args: Traini
         base_model=source.name if source and source.kind == "hub" else None,
         template="language.md.jinja",
         library="transformers",
-        how_to_load='AutoModelForCausalLM.from_pretrained("{folder}")',
-        card={
+        how_to_load="AutoModelForCausalLM.from_pretrained({folder})",
+        card=lambda: {
             "architecture": model.config.model_type,
             "pretrained": not from_scratch,
             "needs_hf_geo": model.config.model_type == WORD_TRANSFORMER,
             "vocabulary": f"{len(tokenizer):,}",
             "data_description": text.description,
             "measured": layout.perplexity,
+            "prompt": prompt,
+            "new_tokens": room_for_tokens(model, len(tokenizer(prompt)["input_ids"])),
         },
-        look_at=functools.partial(_sample_of, prompt=prompt, trust_remote_code=model_args.trust_remote_code),
+        open_processor=functools.partial(AutoTokenizer.from_pretrained, trust_remote_code=model_args.trust_remote_code),
     )
 
 
-def first_words(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The first words of a text that the tokenizer knows."""
+def first_words(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase, longest: int | None = None) -> str:
+    """The first words of a text that the tokenizer knows, at most half of the `longest` text that the model reads."""
     known = tokens if tokenizer.unk_token_id is None else tokens[tokens != tokenizer.unk_token_id]
-    return tokenizer.decode(known[:PROMPT_WORDS]).strip()
-
-
-def _sample_of(folder: Path, prompt: str, trust_remote_code: bool) -> dict[str, Any]:
-    """What the exported model, opened anew, makes of a prompt."""
-    model, tokenizer = (
-        auto.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        for auto in (AutoModelForCausalLM, AutoTokenizer)
-    )
-    return {"prompt": prompt, "sample": generate_text(model, tokenizer, prompt)}
+    return tokenizer.decode(known[: min(PROMPT_WORDS, (longest or 2 * PROMPT_WORDS) // 2)]).strip()
 
 
 TASKS = {"image-classification": image_classification, "causal-lm": causal_lm}

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_geo.cli.options import OptionParser
+from hf_geo.cli.output import protect_output
 
 SUBJECTS = ("optim", "subspaces", "language")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
+    protect_output()
     sys.path.insert(0, str(Path(__file__).parent))  # also where this file was imported from elsewhere
     parser = OptionParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

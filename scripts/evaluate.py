@@ -20,19 +20,23 @@ from typing import Any
 
 import torch
 
-from hf_geo.checkpoints.placing import place_result
+from hf_geo.checkpoints.placing import place_result, whole_file
+from hf_geo.checkpoints.results import save_result
 from hf_geo.cli.config import make_parser
 from hf_geo.cli.options import add_trust, at_least, device, seed
+from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.data.sources import DIGITS
 from hf_geo.data.text import DOCS
 from hf_geo.evaluation.norms import recalibrate_norms
-from hf_geo.evaluation.plans import Plan, plan_walk
-from hf_geo.evaluation.report import add_to_card, as_data, as_table, draw, name_positions
-from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, Walk, evaluate_models, walk
+from hf_geo.evaluation.plans import plan_walk
+from hf_geo.evaluation.report import as_data, as_table, name_positions
+from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, evaluate_models, walk
+from hf_geo.hub.describe import WALK, Description
 from hf_geo.hub.export import export_model
 from hf_geo.models.sources import ModelSource
+from hf_geo.runs.folder import check_writable
 from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
 from hf_geo.trained import Trained, find_trained, open_trained, settings_of
@@ -42,6 +46,7 @@ SUBSPACE = "subspace_config.json"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
+    protect_output()
     with one_sentence_errors("evaluate.py"):
         options, data_args = parse(argv)
         for name in options.model:
@@ -50,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_subspace = len(sources) == 1 and sources[0].has_file(SUBSPACE)
         if options.export_position is not None:
             check_export(options, is_subspace)
+        folder = results_folder(options)
+        if folder is not None:
+            check_writable(folder)
         data = open_trained(
             sources,
             data_args,
@@ -80,15 +88,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             together = [tuple(range(len(models)))] if options.ensemble and len(models) > 1 else []
             found = evaluate_models(models, data.evaluation, ensembles=together, causal=data.causal)
-            subspace, plan, names, positions = None, None, display_names(options.model), [None] * len(models)
-    results = {
-        "models": display_names(options.model),
-        "dataset": data.dataset,
-        "split": data.split,
-        **as_data(found, names, positions),
-    }
-    print(json.dumps(finite(results), indent=2) if options.json else as_table(results))
-    written = write(results, found, plan, subspace, options)
+            subspace, names, positions = None, display_names(options.model), [None] * len(models)
+        results = finite(
+            {
+                "models": display_names(options.model),
+                "dataset": data.dataset,
+                "split": data.split,
+                **as_data(found, names, positions, subspace and subspace.config),
+            }
+        )
+        print(json.dumps(results, indent=2) if options.json else as_table(results))
+        written = write(results, folder) if folder else []
     print("\n".join(f"  wrote {path}" for path in written), file=sys.stderr if options.json else sys.stdout)
     return 0
 
@@ -190,37 +200,36 @@ def export(data: Trained, source: ModelSource, options: argparse.Namespace) -> N
     subspace.set_position(position[0] if len(position) == 1 else position)
     if data.recalibration is not None:
         recalibrate_norms(model, data.recalibration, options.recalibration_batches or None)
-    export_model(model, options.output_dir, processor=data.processor, state_dict=subspace.folded_state_dict())
+    weights = subspace.folded_state_dict()
+    refused = save_result(
+        options.output_dir,
+        lambda folder: export_model(model, folder, processor=data.processor, state_dict=weights),
+        first=True,
+    )
+    if refused:
+        raise ValueError(
+            f"The network could not be written to {options.output_dir!r}, because {refused}: choose another --output_dir."
+        )
     opens = "timm and transformers" if data.processor is None else "transformers"
     print(f"  wrote {options.output_dir}/model.safetensors with config.json: opens in {opens}")
 
 
-def write(
-    results: dict[str, Any], found: Walk, plan: Plan | None, subspace: Subspace | None, options: argparse.Namespace
-) -> list[str]:
+def results_folder(options: argparse.Namespace) -> Path | None:
+    """Where results go; None for a model of the Hub without an --output_dir."""
+    model_folder = Path(options.model[0].removeprefix("local-dir:"))
+    if options.output_dir is not None:
+        return Path(options.output_dir)
+    return model_folder if model_folder.is_dir() else None
+
+
+def write(results: dict[str, Any], folder: Path) -> list[str]:
     """Writes evaluation.json, and of a subspace its figures and the card's section; returns what was written."""
-    model_folder = options.model[0].removeprefix("local-dir:")
-    if options.output_dir is None and not Path(model_folder).is_dir():
-        return []
-    folder = Path(options.output_dir or model_folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(json.dumps(finite(results), indent=2) + "\n", encoding="utf-8")
-    written = [f"{folder}/evaluation.json"]
-    if subspace is not None:
-        title = f"{subspace.config.kind} on {results['dataset']}"
-        figures = draw(found, plan, subspace.config, folder / "figures", title)
-        figures = {f"figures/{name}": caption for name, caption in figures.items()}
-        written += [f"{folder}/{name}" for name in figures]
-        if (folder / "README.md").is_file():
-            note = f"Measured on {results['samples']:,} predictions on the {results['split']} split"
-            if results["recalibration_samples"]:
-                note += (
-                    f", with norm statistics of {results['recalibration_samples']:,} training samples at each position"
-                )
-            note += "."
-            add_to_card(folder / "README.md", figures, as_table(results), note)
-            written.append(f"{folder}/README.md")
-    return written
+    with whole_file(folder / WALK) as path:
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    description = Description(folder)
+    if results["subspace"]:
+        description.add_walk(results)
+    return [f"{folder}/{name}" for name in (WALK, *description.made)]
 
 
 if __name__ == "__main__":

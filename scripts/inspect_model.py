@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from hf_geo.cli.options import OptionParser, add_trust, at_least, seed
+from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.models.config import parse_model_args
 from hf_geo.models.sources import find_model, opening, warn_of_code
@@ -48,6 +49,7 @@ COLUMNS = ("parameter", "shape", "invariant", "why not", "group", "weight decay"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
+    protect_output()
     options = parse(argv)
     with one_sentence_errors("inspect_model.py"):
         get_method(options.optim)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from hf_geo.checkpoints.placing import place_result
 from hf_geo.cli.options import OptionParser
+from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.hub.push import push_folder, read_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    protect_output()
     parser = OptionParser(prog="push.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run")
     parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")

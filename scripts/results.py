@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_geo.cli.options import OptionParser
+from hf_geo.cli.output import protect_output
 from hf_geo.cli.run_arguments import resolve_settings
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.experiments.comparison import compare_with_published, read_published
@@ -29,6 +30,7 @@ HEAD = "# Results\n\nMeasured with this package, each with its budget. What the 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
+    protect_output()
     with one_sentence_errors(PROG):
         parser = OptionParser(PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("folders", nargs="+", metavar="FOLDER", help="Folders of runs, or of one sweep.")

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from hf_geo.cli.config import make_parser, parse_command_line
 from hf_geo.cli.options import OptionParser, at_least
+from hf_geo.cli.output import protect_output
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS, resolve_settings
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.experiments.axes import SEED, VARIANT, check_axes, collect_axes, is_range, split_values
@@ -44,6 +45,7 @@ AXIS_OPTIONS = {VARIANT: "variants", "optim": "optims", "learning_rate": "lrs", 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
+    protect_output()
     with one_sentence_errors(PROG):
         options, arguments = parse(argv)
         axes = read_axes(options)

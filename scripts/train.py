@@ -6,8 +6,8 @@
 Options come from a recipe (--config), from the command line, which wins, or keep their defaults.
 """
 
-import dataclasses
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,21 +19,24 @@ from transformers import set_seed
 from transformers.trainer_utils import has_length
 
 from hf_geo.checkpoints.compatibility import UnfitCheckpoint
-from hf_geo.checkpoints.results import OutOfRoom, finish_result, save_where_there_is_room
+from hf_geo.checkpoints.disk import in_words
+from hf_geo.checkpoints.placing import PARTIAL, place_result
+from hf_geo.checkpoints.results import OutOfRoom, save_where_there_is_room
 from hf_geo.cli.config import parse_command_line
-from hf_geo.cli.preflight import check_settings, check_trainer, no_empty_folder
+from hf_geo.cli.output import protect_output
+from hf_geo.cli.preflight import check_export, check_settings, check_trainer, no_empty_folder
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.bad_samples import DataFault, dead_workers_named
 from hf_geo.data.config import DataArguments
 from hf_geo.experiments.recipes import origin
 from hf_geo.hub.background import BackgroundPush
-from hf_geo.hub.card import write_card
+from hf_geo.hub.card import installed_versions
+from hf_geo.hub.describe import describe
 from hf_geo.hub.export import export_model
 from hf_geo.hub.push import check_destination, push_folder
 from hf_geo.hub.pushing import PushEachSave
 from hf_geo.models.config import ModelArguments
 from hf_geo.optim import get_method, list_optimizers
-from hf_geo.runs.figures import draw_geometry, draw_training_curves
 from hf_geo.runs.folder import (
     check_output_dir,
     default_output_dir,
@@ -42,18 +45,17 @@ from hf_geo.runs.folder import (
     public_settings,
     remove_checkpoints,
 )
-from hf_geo.runs.report import RunReport, write_results
+from hf_geo.runs.report import RunReport, write_measured, write_results
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import Job, make_job
 from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
 from hf_geo.training.nonfinite import NonFiniteTraining
 from hf_geo.training.trainer import GeoTrainer
 
-TRAINING, GEOMETRY = "figures/training.png", "figures/geometry.png"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
+    protect_output()
     with one_sentence_errors("train.py"):
         model_args, data_args, subspace_args, run_args, args, chosen = parse_command_line(
             (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments),
@@ -93,52 +95,55 @@ def main(argv: Sequence[str] | None = None) -> int:
                 subspace=subspace,
             )
             check_trainer(trainer)
-        if trainer.is_world_process_zero():
-            finish_result(args.output_dir)
+            first = trainer.is_world_process_zero()
+            folders = (args.output_dir, run_args.fallback_dir)
+            check_export(lambda folder: export_untrained(trainer, job, folder), folders, first=first)
+        if first:
+            place_result(args.output_dir)
             if run_args.overwrite:
                 remove_checkpoints(args.output_dir)
 
     pusher = BackgroundPush(hub_id, **hub) if hub_id else None
     if pusher and args.hub_strategy != "end":
         trainer.add_callback(PushEachSave(pusher, lambda folder: write_network(trainer, job, folder)))
-    evaluated = [split for split in job.datasets if split != "train"]
     try:
         with dead_workers_named(job.datasets.values()):
             trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
-            trainer.settle()
-            measured = {split: trainer.evaluate(job.datasets[split], metric_key_prefix=split) for split in evaluated}
     except (UnfitCheckpoint, NonFiniteTraining, DataFault) as error:
         with one_sentence_errors("train.py"):
             raise error
-    state_dict = gather_weights(trainer)
-    first = trainer.is_world_process_zero()
-    settings = (model_args, data_args, subspace_args, args)
-    shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
-    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), hub_id)
 
-    def write(folder: Path) -> None:
-        write_network(trainer, job, folder, state_dict)
-        if not first:
-            return
-        write_results(
-            folder,
-            train_results=trained | {"hardware": report.hardware, "num_processes": trainer.accelerator.num_processes},
-            eval_results={key: value for values in measured.values() for key, value in values.items()},
+    # The network is written before anything else is tried: what fails from here on costs no training.
+    problem = settle(trainer)
+    settings = (model_args, data_args, subspace_args, args)
+    processes = trainer.accelerator.num_processes
+    with one_sentence_errors("train.py"):
+        folder = save_network(
+            trainer,
+            job,
+            run_args.fallback_dir,
+            train_results=trained | {"hardware": hardware(processes, args.device), "num_processes": processes},
             training_args=public_settings(*settings) | origin(chosen.config, chosen.variant),
             trainer_state=portable_state(trainer.state),
         )
-        card = dataclasses.replace(report, figures=draw_figures(trainer, job, folder))
-        name = (hub_id or Path(args.output_dir).resolve().name).rsplit("/", 1)[-1]
-        write_card(folder, card, template=job.template, name=name, fields=job.card | job.look_at(folder))
-
-    try:
-        folder = save_where_there_is_room(args.output_dir, run_args.fallback_dir, write, first=first)
-    except OutOfRoom as error:
-        with one_sentence_errors("train.py"):
-            raise error
+    measured, problem = ({}, problem) if problem else measure(trainer, job)
+    shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
+    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), hub_id)
+    with one_sentence_errors("train.py"):
+        if first:
+            write_measured(folder, report, measured, portable_state(trainer.state))
+            described = describe(folder, trust_remote_code=model_args.trust_remote_code)
+        if problem:
+            command = shlex.join(["python", "scripts/evaluate.py", "--model", folder])
+            raise RuntimeError(
+                f"The network is trained and complete in {folder!r}, but it could not be evaluated ({in_words(problem)}): "
+                f"`{command}` does that again."
+            ) from problem
     if not first:
         return 0
-    print_summary(report, job, folder, pushed=bool(hub_id))
+    print(f"\n{report.summary(folder, job.how_to_load, described.made)}")
+    if not hub_id:
+        print(f"  push it:     {shlex.join(['python', 'scripts/push.py', folder])} NAMESPACE/NAME")
     if pusher:
         pusher.wait()
         kept = {"checkpoint": "last", "all_checkpoints": "all"}.get(args.hub_strategy.value, "none")
@@ -146,6 +151,64 @@ def main(argv: Sequence[str] | None = None) -> int:
             url = push_folder(folder, hub_id, checkpoints=kept, **hub)
         print(f"  on the Hub:  {url}")
     return 0
+
+
+def export_untrained(trainer: GeoTrainer, job: Job, folder: Path) -> None:
+    """Exports the network as it is before training, and opens what the card's snippets open beside it."""
+    weights = trainer.subspace.folded_state_dict() if trainer.subspace else job.model.state_dict()
+    write_network(trainer, job, folder, weights)
+    job.open_processor(folder)
+
+
+def settle(trainer: GeoTrainer) -> Exception | None:
+    """Gives the model its final weights and norm statistics; returns what kept it from doing so."""
+    try:
+        trainer.settle()
+    except Exception as error:
+        if trainer.args.world_size > 1:
+            raise  # the other processes wait for this one's statistics
+        return error
+    return None
+
+
+def save_network(trainer: GeoTrainer, job: Job, fallback_dir: str | None, **results: Any) -> str:
+    """Writes the network, and what is known of its training, as one result; returns the folder that it is in.
+
+    All processes take part.
+
+    Raises:
+        RuntimeError: It could not be written. The message says what is left.
+    """
+    first, output_dir = trainer.is_world_process_zero(), trainer.args.output_dir
+    state_dict = gather_weights(trainer)
+
+    def write(folder: Path) -> None:
+        write_network(trainer, job, folder, state_dict)
+        if first:
+            write_results(folder, **results)
+
+    try:
+        return save_where_there_is_room(output_dir, fallback_dir, write, first=first)
+    except OutOfRoom:
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"The network is trained but could not be written ({in_words(error)}): what there is of it lies in "
+            f"{str(Path(output_dir, PARTIAL))!r}; to write it anew from the last checkpoint, run the same command with "
+            "--resume_from_checkpoint true."
+        ) from error
+
+
+def measure(trainer: GeoTrainer, job: Job) -> tuple[dict[str, dict[str, float]], Exception | None]:
+    """Evaluates the network on every split but that of training; returns figures by split, and what ended it early."""
+    measured: dict[str, dict[str, float]] = {}
+    try:
+        with dead_workers_named(job.datasets.values()):
+            for split in (split for split in job.datasets if split != "train"):
+                measured[split] = trainer.evaluate(job.datasets[split], metric_key_prefix=split)
+    except Exception as error:
+        return measured, error
+    return measured, None
 
 
 def gather_weights(trainer: GeoTrainer) -> dict[str, torch.Tensor]:
@@ -170,16 +233,6 @@ def write_network(
         export_model(job.model, folder, processor=job.trainer.get("processing_class"), state_dict=state_dict)
 
 
-def draw_figures(trainer: GeoTrainer, job: Job, folder: Path) -> dict[str, str]:
-    """Draws the run's figures into `folder`; returns their places there, with captions."""
-    log = trainer.state.log_history
-    draw_training_curves(log, job.metric, folder / TRAINING, job.dataset_name)
-    figures = {TRAINING: f"Loss and {job.metric} during training"}
-    if draw_geometry(log, folder / GEOMETRY, job.dataset_name):
-        figures[GEOMETRY] = "What the optimizer did to each layer"
-    return figures
-
-
 def make_report(
     trainer: GeoTrainer,
     job: Job,
@@ -188,15 +241,19 @@ def make_report(
     settings: dict[str, Any],
     hub_id: str | None,
 ) -> RunReport:
-    """The finished run as plain data, its figures yet to be drawn."""
+    """The finished run as plain data."""
     results = {
         split: {name: values[f"{split}_{name}"] for name in (job.metric, "loss")} for split, values in measured.items()
     }
     optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
+    paper = get_method(optimizer).paper if optimizer in list_optimizers() else None
+    subspace = trainer.subspace and trainer.subspace.config
     return RunReport(
+        name=(hub_id or Path(trainer.args.output_dir).resolve().name).rsplit("/", 1)[-1],
         task=job.task,
+        metric=job.metric,
         optimizer=optimizer,
-        paper=get_method(optimizer).paper if optimizer in list_optimizers() else None,
+        paper=paper and {name: getattr(paper, name) for name in ("title", "url", "arxiv", "bibtex")},
         dataset_name=job.dataset_name,
         dataset_id=job.dataset_id,
         results=results,
@@ -205,31 +262,19 @@ def make_report(
             for split, data in job.datasets.items()
         },
         settings=settings,
-        figures={},
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
         seconds=trained["train_runtime"],
         hardware=hardware(trainer.accelerator.num_processes, trainer.args.device),
         parameters=job.num_parameters,
-        subspace=trainer.subspace and trainer.subspace.config,
+        versions=installed_versions(),
+        subspace=subspace and {name: getattr(subspace, name) for name in ("kind", "num_points", "layerwise")},
         hub_id=hub_id if hub_id and "/" in hub_id else None,  # a bare name is no address yet
         library=job.library,
+        template=job.template,
+        fields=job.card(),
         base_model=job.base_model,
     )
-
-
-def print_summary(report: RunReport, job: Job, folder: str, *, pushed: bool) -> None:
-    """Says what came out, where it is, and what can be done with it."""
-    print(
-        f"\n{job.metric} {report.shown(job.metric)} on {report.evaluated_on}, after {report.seconds:.0f} s of training"
-    )
-    opens = "timm and transformers" if job.library == "timm" else "transformers"
-    print(f"  weights:     {folder}/model.safetensors with config.json: opens in {opens}")
-    print(f"  model card:  {folder}/README.md, with {folder}/{TRAINING}")
-    print(f"  figures:     {folder}/eval_results.json, train_results.json, trainer_state.json")
-    print(f"  load it:     {job.how_to_load.format(folder=folder)}")
-    if not pushed:
-        print(f"  push it:     python scripts/push.py {folder} NAMESPACE/NAME")
 
 
 if __name__ == "__main__":

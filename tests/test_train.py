@@ -20,7 +20,7 @@ QUICK = ("--config", REPOSITORY / "configs" / "quickstart.yaml", "--model", "tes
 SCHEDULE = ("--max_steps=50", "--eval_strategy=steps", "--eval_steps=25", "--save_strategy=steps", "--save_steps=25")
 FILES = {
     "README.md", "config.json", "model.safetensors", "train_results.json", "eval_results.json", "trainer_state.json",
-    "training_args.json", "figures/training.png",
+    "training_args.json", "card.json", "figures/training.png",
 }  # fmt: skip
 OPEN = """
 import json, sys, timm, torch

@@ -66,7 +66,9 @@ def check_same_model(model: nn.Module, checkpoint: str | Path) -> None:
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
     if index.is_file():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        files = [
+            folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        ]
     if not all(file.is_file() for file in files):
         return
     saved = {}

@@ -55,6 +55,11 @@ def disk_failure(error: BaseException) -> str | None:
     return None
 
 
+def in_words(error: BaseException) -> str:
+    """Any error as part of a sentence."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     while error is not None:
         yield error

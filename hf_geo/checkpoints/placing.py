@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 COMPLETE = "_result"  # a new result until all of it has its place
@@ -12,7 +14,8 @@ PARTIAL, _LINK = "_result.partial", "_result.link"
 REPLACED = ".replaced.json"  # inside the new result: what it takes the place of
 # What a finished run leaves besides its checkpoints: the result of the next run replaces these and nothing else.
 RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
-           "training_args.json", "subspace.safetensors", "subspace_config.json", "figures")  # fmt: skip
+           "training_args.json", "card.json", "evaluation.json", "subspace.safetensors", "subspace_config.json",
+           "figures")  # fmt: skip
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
@@ -53,6 +56,20 @@ def _link(source: Path, target: Path, link: Path) -> None:
     if not (target.exists() and target.samefile(link)):  # else renaming does nothing
         os.replace(link, target)
     link.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Gives a place to write a file aside; complete and on the disk, it then takes the place of `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"_{path.name}")
+    try:
+        yield aside
+        flush(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def flush(path: str | Path) -> None:

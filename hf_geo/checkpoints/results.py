@@ -71,12 +71,6 @@ def save_where_there_is_room(
     )
 
 
-def finish_result(folder: str | Path) -> None:
-    """Does what a killed process has left undone: gives a complete new result its place, removes an incomplete one."""
-    place_result(folder)
-    shutil.rmtree(Path(folder) / PARTIAL, ignore_errors=True)
-
-
 def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

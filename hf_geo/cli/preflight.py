@@ -1,7 +1,8 @@
 """What would stop a run after it began is found before."""
 
 import os
-from collections.abc import Collection, Iterator
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
+from hf_geo.checkpoints.disk import disk_failure, first_of_all, in_words
 from hf_geo.optim import list_optimizers
 
+_TRIAL = "_trial"  # in a run's folder, a name that is not pushed with it
 _MANY = 1_000_000  # updates, of which any warm-up is a part
 # Settings of transformers that take the labels or the metrics away on which a run's results are based.
 _NEEDED = {
@@ -74,6 +77,42 @@ def check_trainer(trainer: Trainer) -> None:
             f"{args.lr_scheduler_kwargs}: {error}; change one of them."
         ) from error
     trainer.lr_scheduler = None
+
+
+def check_export(export: Callable[[Path], object], folders: Sequence[str | None], *, first: bool) -> None:
+    """Exports the network as it will be after training, opens what has to open, and removes it all again.
+
+    Args:
+        export: Writes into the folder it is given, and opens what it wrote.
+        folders: Where the result may go, in this order.
+        first: Whether this process has the files; every process calls this.
+
+    Raises:
+        ValueError: The network cannot be exported, or the disk refuses it.
+    """
+    problem = first_of_all(_try_export(export, [folder for folder in folders if folder]) if first else None)
+    if problem:
+        raise ValueError(problem)
+
+
+def _try_export(export: Callable[[Path], object], folders: Sequence[str]) -> str | None:
+    """Why no export is possible, as a sentence; None where one is."""
+    refused = []
+    for folder in folders:
+        trial = Path(folder, _TRIAL)
+        try:
+            shutil.rmtree(trial, ignore_errors=True)  # of a killed process
+            trial.mkdir(parents=True)
+            export(trial)
+            return None
+        except Exception as error:
+            reason = disk_failure(error)
+            if reason is None:
+                return f"The network could be trained but not saved ({in_words(error)}): choose another --model."
+            refused.append(f"to {folder!r}, because {reason}")
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+    return f"The result could not be written {', nor '.join(refused)}: make room there, or name a --fallback_dir that has room."
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from timm.data import create_transform
 from .bad_samples import BadSample
 from .randomness import seeded
 
-_MODES = {1: "L", 3: "RGB"}
+MODES = {1: "L", 3: "RGB"}  # of images, by the channels a network takes
 
 
 def to_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
@@ -22,7 +22,7 @@ def to_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
     """
     if image.mode.startswith(("I", "F")):
         raise BadSample(f"it has mode {image.mode!r}, more than 8 bits a channel")
-    return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+    return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 
 def crop_and_flip(images: torch.Tensor, seeds: np.ndarray, padding: int, flip: bool) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Pictures of a walk."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,7 +121,7 @@ _SHOWN = {
 
 
 def _values(rows: Sequence[dict], name: str) -> list[float]:
-    return [_SHOWN[name][1] * row[name] for row in rows]
+    return [math.nan if row[name] is None else _SHOWN[name][1] * row[name] for row in rows]  # JSON has no nan
 
 
 def _main(walk: Walk) -> str:
@@ -133,6 +134,6 @@ def _mark(axes: Axes, x: Sequence[float], y: Sequence[float], marker: str, label
 
 
 def _save(figure: Figure, path: str | Path, title: str) -> None:
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may hold a $
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_geo.subspaces import SubspaceConfig
+from hf_geo.subspaces.shapes import SHAPES
 
 from .figures import draw_distances, draw_path, draw_triangle
 from .plans import Plan
@@ -36,15 +39,19 @@ def name_positions(plan: Plan, config: SubspaceConfig) -> list[str]:
     return names
 
 
-def as_data(walk: Walk, names: Sequence[str], positions: Sequence[Any]) -> dict[str, Any]:
+def as_data(
+    walk: Walk, names: Sequence[str], positions: Sequence[Any], config: SubspaceConfig | None = None
+) -> dict[str, Any]:
     """Plain data for JSON.
 
     Args:
         walk: What was measured.
         names: Of its points.
         positions: Of its points; None for a model that has none.
+        config: Of the subspace that was walked, if it was one.
     """
     return {
+        "subspace": config and {"kind": config.kind, "num_points": config.num_points},
         "samples": walk.samples,
         "recalibration_samples": walk.recalibration_samples,
         "points": [
@@ -84,52 +91,64 @@ def _shown(column: str, value: float | None) -> str:
     return f"{100 * value:.2f} %" if column in _SHARES else f"{value:.4f}"
 
 
-def draw(walk: Walk, plan: Plan, config: SubspaceConfig, folder: str | Path, title: str = "") -> dict[str, str]:
-    """Draws a walk into `folder`; returns file names with captions.
+def draw(data: Mapping[str, Any], folder: str | Path, title: str = "") -> dict[str, str]:
+    """Draws the walk of a subspace into `folder`; returns file names with captions.
 
     Lines and curves are drawn along their position, simplexes against the distance from the centre and, with three
     points, as a heat map. Layer-wise draws are in the data and not in the pictures.
+
+    Args:
+        data: As of `as_data`.
+        folder: Made if missing.
+        title: Above each picture.
     """
-    folder = Path(folder)
-    grid = Walk(
-        walk.points[: plan.grid],
-        [row for row in walk.ensembles if max(row["members"]) < plan.grid],
-        walk.samples,
-        walk.recalibration_samples,
-    )
-    positions = [position.tolist() for position in plan.positions[: plan.grid]]
-    what = "Perplexity" if "perplexity" in walk.points[0] else "Accuracy"
-    if config.shape.along:
+    folder, kind = Path(folder), data["subspace"]["kind"]
+    # A layer-wise position has one more axis than those of the grid.
+    points = [row for row in data["points"] if np.ndim(row["position"]) == np.ndim(data["points"][0]["position"])]
+    numbers = {row["name"]: number for number, row in enumerate(points)}
+    ensembles = [
+        {**row, "members": [numbers[name] for name in row["members"]]}
+        for row in data["ensembles"]
+        if numbers.keys() >= set(row["members"])
+    ]
+    grid = Walk(points, ensembles, data["samples"], data["recalibration_samples"])
+    positions = [row["position"] for row in points]
+    what = "Perplexity" if "perplexity" in points[0] else "Accuracy"
+    if SHAPES[kind].along:
         draw_path(grid, positions, folder / "walk.png", title)
-        return {"walk.png": f"{what} and calibration along the {config.kind}"}
+        return {"walk.png": f"{what} and calibration along the {kind}"}
     figures = {"distances.png": f"{what} against the distance from the centre of the simplex"}
     draw_distances(grid, positions, folder / "distances.png", title)
-    if config.num_points == 3:
+    if data["subspace"]["num_points"] == 3:
         draw_triangle(grid, positions, folder / "triangle.png", title)
         figures["triangle.png"] = f"{what} over the simplex"
     return figures
 
 
-def add_to_card(card: str | Path, figures: Mapping[str, str], table: str, note: str) -> None:
-    """Puts a walk into a model card, in place of an earlier one: before "How it was trained", or else at the end.
+def note_on(data: Mapping[str, Any]) -> str:
+    """A sentence on what the figures of `as_data` were measured on."""
+    note = f"Measured on {data['samples']:,} predictions on the {data['split']} split"
+    if data["recalibration_samples"]:
+        note += f", with norm statistics of {data['recalibration_samples']:,} training samples at each position"
+    return note + "."
+
+
+def add_to_card(card: str, figures: Mapping[str, str], table: str, note: str) -> str:
+    """A model card with a walk in place of an earlier one, or else before "How it was trained" or at the end.
 
     Args:
-        card: The README.md; changed in place.
+        card: The text of a README.md.
         figures: Paths from the card's folder, with captions.
         table: Markdown.
         note: A sentence on what was measured.
     """
-    card = Path(card)
-    text = card.read_text(encoding="utf-8")
     pictures = "\n\n".join(f"![{caption}]({path})" for path, caption in figures.items())
     section = (
         f"{_START}\n## Along the subspace\n\n{pictures}\n\n{note}\n\n<details><summary>All values</summary>\n\n"
         f"{table}\n\n</details>\n{_END}\n\n"
     )
-    if _START in text and _END in text:
-        before, rest = text.split(_START, 1)
-        text = before + section.rstrip("\n") + rest.split(_END, 1)[1]
-    else:
-        before, heading, after = text.partition("## How it was trained")
-        text = before + section + heading + after if heading else text.rstrip("\n") + "\n\n" + section
-    card.write_text(text, encoding="utf-8")
+    if _START in card and _END in card:
+        before, rest = card.split(_START, 1)
+        return before + section.rstrip("\n") + rest.split(_END, 1)[1]
+    before, heading, after = card.partition("## How it was trained")
+    return before + section + heading + after if heading else card.rstrip("\n") + "\n\n" + section

@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 import hf_geo
+from hf_geo.checkpoints.placing import whole_file
 from hf_geo.runs.report import RunReport
 
 # What begins a heading, a list or a rule where it begins a line.
@@ -70,8 +71,12 @@ def render_card(template: str, metadata: ModelCardData, fields: Mapping[str, Any
         autoescape=False,  # Markdown, not HTML: values go through the filters below instead
     )
     environment.filters |= {"text": plain_text, "code": inline_code}
-    versions = {"hf_geo": hf_geo.__version__} | {package: version(package) for package in VERSIONED}
-    return environment.get_template(template).render(metadata=metadata.to_yaml(), versions=versions, **fields)
+    return environment.get_template(template).render(metadata=metadata.to_yaml(), **fields)
+
+
+def installed_versions() -> dict[str, str]:
+    """Releases of the packages that a run depends on, by name."""
+    return {"hf_geo": hf_geo.__version__} | {package: version(package) for package in VERSIONED}
 
 
 def card_metadata(
@@ -82,7 +87,7 @@ def card_metadata(
     dataset_name: str,
     dataset_id: str | None,
     split: str,
-    results: Mapping[str, float],
+    results: Mapping[str, float | None],
     library: str,
     base_model: str | None = None,
 ) -> ModelCardData:
@@ -111,7 +116,7 @@ def card_metadata(
             metric_value=float(value),
         )
         for metric, value in results.items()
-        if math.isfinite(value)  # the Hub takes no other number
+        if value is not None and math.isfinite(value)  # the Hub takes no other number
     ]
     return ModelCardData(
         model_name=name,
@@ -126,24 +131,23 @@ def card_metadata(
     )
 
 
-def write_card(folder: str | Path, report: RunReport, *, template: str, name: str, fields: Mapping[str, Any]) -> None:
+def write_card(folder: str | Path, report: RunReport, *, figures: Mapping[str, str], fields: Mapping[str, Any]) -> None:
     """Writes `README.md` into `folder`.
 
     Args:
         folder: The run's folder.
         report: What was done and measured.
-        template: The card's template.
-        name: The model's name.
-        fields: What the template names about the task.
+        figures: Pictures, as paths inside the folder, with their captions.
+        fields: What the template names besides what is in the report.
     """
     paper = report.paper
-    final = report.results[report.final_split]
+    final = report.results.get(report.final_split, {})
     metadata = card_metadata(
-        name=name,
+        name=report.name,
         task=report.task,
         tags=[
             report.optimizer,
-            *([f"arxiv:{paper.arxiv}"] if paper else []),
+            *([f"arxiv:{paper['arxiv']}"] if paper else []),
             *(SUBSPACE_TAGS if report.subspace else ()),
         ],
         dataset_name=report.dataset_name,
@@ -155,14 +159,14 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
     )
     seconds = round(report.seconds)
     card = render_card(
-        template,
+        report.template,
         metadata,
         {
-            "name": name,
+            "name": report.name,
             "split": report.final_split,
             "results": [{"name": metric, "shown": report.shown(metric)} for metric in final],
             "evaluated_on": report.evaluated_on,
-            "figures": [{"path": path, "caption": caption} for path, caption in report.figures.items()],
+            "figures": [{"path": path, "caption": caption} for path, caption in figures.items()],
             "settings": report.settings,
             "optimizer": report.optimizer,
             "subspace": report.subspace,
@@ -174,9 +178,12 @@ def write_card(folder: str | Path, report: RunReport, *, template: str, name: st
             "duration": f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s",
             "hardware": report.hardware,
             "parameters": f"{report.parameters:,}",
+            "versions": report.versions,
             "library": report.library,
             "hub_id": report.hub_id,
+            **report.fields,
             **fields,
         },
     )
-    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+    with whole_file(Path(folder, "README.md")) as path:
+        path.write_text(card, encoding="utf-8")

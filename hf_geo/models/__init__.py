@@ -5,7 +5,7 @@ from . import mlp_depth as mlp_depth
 from .build import build_image_classifier, input_config
 from .config import ModelArguments, parse_model_args
 from .image_sizes import check_images
-from .language import build_language_model, check_vocabulary, generate_text
+from .language import build_language_model, check_vocabulary, generate_text, room_for_tokens
 from .word_transformer import WordTransformerForCausalLM
 from .word_transformer_config import WordTransformerConfig
 
@@ -20,4 +20,5 @@ __all__ = [
     "generate_text",
     "input_config",
     "parse_model_args",
+    "room_for_tokens",
 ]

@@ -76,6 +76,12 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         )
 
 
+def room_for_tokens(model: PreTrainedModel, length: int, most: int = 60) -> int:
+    """How many tokens, at most `most`, a text of `length` tokens can be continued by within the model's positions."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return most if positions is None or positions < 1 else max(0, min(most, positions - length))
+
+
 @torch.no_grad()
 def generate_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_new_tokens: int = 60, seed: int = 0
@@ -86,26 +92,29 @@ def generate_text(
         model: A causal language model.
         tokenizer: The model's.
         prompt: At least one word the tokenizer knows.
-        max_new_tokens: Words (tokens) to add at most; a line may end before.
+        max_new_tokens: Words (tokens) to add at most; a line may end before, and so may the model's positions.
         seed: Of the draws. The state of torch's generators is left as it was.
 
     Returns:
         The prompt and what follows it.
 
     Raises:
-        ValueError: The prompt has no word, or none that the vocabulary knows.
+        ValueError: The prompt has no word, or none that the vocabulary knows, or it fills all positions.
     """
-    encoded = tokenizer(prompt, return_tensors="pt").to(model.device)
+    encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)
     ids = encoded["input_ids"]
     if ids.numel() == 0 or (tokenizer.unk_token_id is not None and bool((ids == tokenizer.unk_token_id).all())):
         raise ValueError(
             f"The prompt {prompt!r} has no word that is among the {len(tokenizer):,} of the vocabulary: "
             "use words of the training text."
         )
+    room = room_for_tokens(model, ids.shape[1], max_new_tokens)
+    if room == 0:
+        raise ValueError(f"The prompt {prompt!r} leaves none of the model's positions for more: use a shorter one.")
     was_training = model.training
     model.eval()
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        longer = model.generate(**encoded, max_new_tokens=max_new_tokens, do_sample=True)
+        longer = model.generate(**encoded, max_new_tokens=room, do_sample=True)
     model.train(was_training)
     return tokenizer.decode(longer[0], skip_special_tokens=False).removesuffix(tokenizer.eos_token or "").strip()

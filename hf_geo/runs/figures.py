@@ -1,5 +1,6 @@
 """Figures of a run, from the Trainer's own log."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from hf_geo.checkpoints.placing import whole_file
 
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange"}
 
@@ -28,7 +31,7 @@ def draw_training_curves(
     grid = figure.subplots(1, len(panels), squeeze=False)[0] if panels else []
     for axes, (label, keys) in zip(grid, panels, strict=True):
         for name, key in keys.items():
-            points = [(row["step"], row[key]) for row in log_history if key in row]
+            points = [(row["step"], _number(row[key])) for row in log_history if key in row]
             if points:
                 axes.plot(
                     *zip(*points, strict=True),
@@ -43,8 +46,8 @@ def draw_training_curves(
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may hold a $
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
 
 
 GEOMETRY = {
@@ -74,7 +77,7 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
             if key.startswith("geometry/"):
                 kind, _, layer = key.removeprefix("geometry/").partition("/")
                 label = GEOMETRY.get(kind, "step size")
-                curves.setdefault(label, {}).setdefault(layer or kind, []).append((row["step"], value))
+                curves.setdefault(label, {}).setdefault(layer or kind, []).append((row["step"], _number(value)))
     if not curves:
         return False
     figure = Figure(figsize=(3.4 * min(len(curves), 3), 2.9 * -(-len(curves) // 3)), layout="constrained")
@@ -91,6 +94,11 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
     figure.suptitle(
         f"{title}: a line a layer, from the first (dark) to the last (bright)", fontsize="medium", parse_math=False
     )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
     return True
+
+
+def _number(value: float | None) -> float:
+    """What a log holds; JSON has None for what was not finite."""
+    return math.nan if value is None else value

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainerState
 
-from hf_geo.checkpoints.placing import COMPLETE
+from hf_geo.checkpoints.placing import COMPLETE, PARTIAL
 from hf_geo.checkpoints.store import checkpoints, discard, staged_whole
 
 # Settings about this machine or this account, which say nothing about the model.
@@ -40,23 +40,30 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
         resume = None
     if overwrite and resume:
         raise ValueError("--overwrite and --resume_from_checkpoint contradict each other: give one of them.")
+    check_writable(folder)
+    found = bool(checkpoints(folder) or staged_whole(folder))
+    if resume:
+        return _checkpoint_to_resume(resume, found, folder)
+    finished = (folder / "model.safetensors").exists() or (folder / COMPLETE).exists()
+    if not overwrite and (finished or found or (folder / PARTIAL).exists()):
+        state = "a finished run" if finished else "an unfinished run" if found else f"an unfinished result ({PARTIAL})"
+        resume = " go on with --resume_from_checkpoint true," if found else ""
+        raise ValueError(
+            f"The output folder {str(folder)!r} holds {state}: choose another --output_dir,{resume} or replace it with "
+            "--overwrite true."
+        )
+    return None
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises `ValueError` for a folder that cannot be written, or not made."""
+    folder = Path(folder)
     try:
         parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError:  # a name that is too long for the file system
         parent = None
     if parent is None or not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ValueError(f"The output folder {str(folder)!r} cannot be written: choose another --output_dir.")
-    found = bool(checkpoints(folder) or staged_whole(folder))
-    if resume:
-        return _checkpoint_to_resume(resume, found, folder)
-    finished = (folder / "model.safetensors").exists() or (folder / COMPLETE).exists()
-    if not overwrite and (finished or found):
-        state = "a finished run" if finished else "an unfinished run"
-        raise ValueError(
-            f"The output folder {str(folder)!r} holds {state}: choose another --output_dir, go on with "
-            "--resume_from_checkpoint true, or replace it with --overwrite true."
-        )
-    return None
 
 
 def remove_checkpoints(output_dir: str | Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from hf_geo.checkpoints.placing import COMPLETE, place_result
-from hf_geo.checkpoints.results import OutOfRoom, finish_result, save_result, save_where_there_is_room
+from hf_geo.checkpoints.placing import COMPLETE, PARTIAL, place_result
+from hf_geo.checkpoints.results import OutOfRoom, save_result, save_where_there_is_room
 from tests.checkpoints.test_store import CRASHING
 from tests.reliability.campaign import OLD, which_result, write_old_result
 
@@ -45,11 +45,15 @@ def test_saving_may_end_at_any_instant(tmp_path, monkeypatch, old: str | None, l
         placed, complete = which_result(tmp_path), which_result(tmp_path / COMPLETE)
         assert placed is not None or complete == "new" or old is None
         assert (tmp_path / "model.safetensors").exists() <= (placed is not None)  # what opens is no mixture
+        partial = {path.name: path.stat().st_size for path in (tmp_path / PARTIAL).glob("*")}
         place_result(tmp_path)
         assert complete is None or which_result(tmp_path) == "new"
-        finish_result(tmp_path)
         seen.append(which_result(tmp_path))
-        assert not list(tmp_path.glob("_*")) and (tmp_path / "notes.txt").read_text() == "mine"
+        # What is not complete waits for the next result, for it may be all that a run has left.
+        assert {path.name for path in tmp_path.glob("_*")} <= {PARTIAL} and (
+            tmp_path / "notes.txt"
+        ).read_text() == "mine"
+        assert complete or {path.name: path.stat().st_size for path in (tmp_path / PARTIAL).glob("*")} == partial
         assert seen[-1] == "new" or complete is None
     assert which_result(tmp_path) == "new" and not list(tmp_path.glob("_*"))
     assert set(seen) == {old, "new"} and seen == sorted(seen, key=lambda found: found == "new")

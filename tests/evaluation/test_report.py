@@ -59,7 +59,8 @@ def test_data_are_json_and_the_table_has_a_row_for_each_network_and_ensemble(wal
 
 def test_pictures_are_drawn(walked: tuple, tmp_path: Path) -> None:
     name, config, plan, found = walked
-    figures = draw(found, plan, config, tmp_path / "figures", "a title")
+    data = as_data(found, name_positions(plan, config), [p.tolist() for p in plan.positions], config)
+    figures = draw(json.loads(json.dumps(data)), tmp_path / "figures", r"a $\title{$")
     assert set(figures) == FIGURES[name]
     for file in figures:
         image = Image.open(tmp_path / "figures" / file).convert("RGB")
@@ -74,22 +75,24 @@ def _colours(path: Path) -> set[tuple[int, int, int]]:
 def test_the_ensemble_is_in_the_picture(tmp_path: Path) -> None:
     rows = [{"accuracy": a, "nll": 1.0, "ece": 0.1} for a in (0.5, 0.7, 0.6)]
     pair = {"members": [0, 2], "accuracy": 0.9, "nll": 0.5, "ece": 0.05}
-    plan = Plan([torch.tensor(t) for t in (0.0, 0.5, 1.0)], [(0, 2)], 3)
-    draw(Walk(rows, [pair], 8, 8), plan, SubspaceConfig(), tmp_path / "with")
-    draw(Walk(rows, [], 8, 8), plan, SubspaceConfig(), tmp_path / "without")
+    for folder, ensembles in (("with", [pair]), ("without", [])):
+        data = as_data(Walk(rows, ensembles, 8, 8), ["0", "0.5", "1"], [0.0, 0.5, 1.0], SubspaceConfig())
+        draw(data, tmp_path / folder)
     orange = (255, 127, 14)
     assert orange in _colours(tmp_path / "with" / "walk.png")
     assert orange not in _colours(tmp_path / "without" / "walk.png")
 
 
+def test_what_is_not_finite_is_not_drawn(tmp_path: Path) -> None:
+    rows = [{"accuracy": 0.5, "nll": value, "ece": 0.1} for value in (1.0, None, 2.0)]
+    draw(as_data(Walk(rows, [], 8, 8), ["0", "0.5", "1"], [0.0, 0.5, 1.0], SubspaceConfig()), tmp_path)
+    assert (tmp_path / "walk.png").is_file()
+
+
 @pytest.mark.parametrize("text", ["# Card\n\n## How it was trained\n\nwell\n", "# Card\n"], ids=["ours", "other"])
-def test_a_later_walk_replaces_the_earlier_in_a_card(tmp_path: Path, text: str) -> None:
-    card = tmp_path / "README.md"
-    card.write_text(text)
-    add_to_card(card, {"figures/a.png": "A"}, "| table |", "First note.")
-    first = card.read_text()
-    add_to_card(card, {"figures/b.png": "B"}, "| other |", "Second note.")
-    second = card.read_text()
+def test_a_later_walk_replaces_the_earlier_in_a_card(text: str) -> None:
+    first = add_to_card(text, {"figures/a.png": "A"}, "| table |", "First note.")
+    second = add_to_card(first, {"figures/b.png": "B"}, "| other |", "Second note.")
     assert "![A](figures/a.png)" in first
     assert "First note." in first
     assert second == first.replace("![A](figures/a.png)", "![B](figures/b.png)").replace(

@@ -82,6 +82,19 @@ def test_a_walk_leaves_data_pictures_and_a_section_in_the_card(walked: Path) -> 
     assert "![Accuracy and calibration along the line](figures/walk.png)" in (walked / "README.md").read_text()
 
 
+def test_a_figure_that_fails_costs_no_evaluation(walked: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+    folder, figure = tmp_path / "a line", "![Accuracy and calibration along the line](figures/walk.png)"
+    shutil.copytree(walked, folder)
+    (folder / "evaluation.json").unlink()
+    with monkeypatch.context() as patch, caplog.at_level("WARNING", "hf_geo"):
+        patch.setattr("hf_geo.hub.describe.draw", lambda *args: 1 / 0)
+        assert evaluate(["--model", folder, *QUICK]) == 0
+    assert json.loads((folder / "evaluation.json").read_text())["samples"] == 64
+    assert figure not in (folder / "README.md").read_text() and f"`python scripts/card.py '{folder}'`" in caplog.text
+    assert script("card")([folder]) == 0
+    assert (folder / "README.md").read_text() == (walked / "README.md").read_text()
+
+
 @pytest.mark.parametrize("index", [1, 3])
 def test_an_exported_point_is_the_network_that_was_walked_and_opens_without_this_package(
     walked: Path, tmp_path: Path, index: int

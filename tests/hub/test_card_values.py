@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,8 +10,8 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_geo.hub.card import inline_code, plain_text, write_card
-from hf_geo.runs.report import RunReport, write_results
+from hf_geo.hub.card import inline_code, installed_versions, plain_text, write_card
+from hf_geo.runs.report import RunReport, read_report, write_measured, write_results
 from tests.local_hub.cards import FRONT_MATTER, problems
 
 NASTY = [
@@ -24,12 +23,12 @@ NASTY = [
 ]  # fmt: skip
 TEMPLATES = {
     "vision.md.jinja": {
-        "architecture": "resnet18", "pretrained": False, "classes": 10, "image_size": [3, 32, 32], "needs_hf_geo": True,
+        "architecture": "resnet18", "pretrained": False, "classes": 10, "image_size": [3, 32, 32], "image_mode": "RGB", "needs_hf_geo": True,
         "data_description": "All of it.",
     },
     "language.md.jinja": {
         "architecture": "gpt2", "pretrained": True, "needs_hf_geo": True, "vocabulary": "100", "data_description": "All of it.",
-        "measured": "per word", "prompt": "Once", "sample": "Once upon a time",
+        "measured": "per word", "prompt": "Once", "new_tokens": 60, "sample": "Once upon a time",
     },
 }  # fmt: skip
 
@@ -41,24 +40,27 @@ def card_of(folder, template: str, value: str | None = None) -> str:
         return ordinary if value is None else value
 
     report = RunReport(
+        name=text("model"),
         task="image-classification",
+        metric="accuracy",
         optimizer="fromage",
         dataset_name=text("digits"),
         dataset_id=None,
         results={"test": {"accuracy": 0.5, "loss": 1.0}},
         samples={"train": 10, "test": 5},
         settings={"model": text("resnet18"), "optim_args": text("p_bound=1")},
-        figures={"figures/training.png": text("Loss")},
         steps=3,
         epochs=1.0,
         seconds=2.0,
         hardware=text("2 CPU cores"),
         parameters=10,
+        versions=installed_versions(),
         library="timm",
-        subspace=SimpleNamespace(kind="line", num_points=2, layerwise=False),
+        template=template,
+        fields={key: text(known) if isinstance(known, str) else known for key, known in TEMPLATES[template].items()},
+        subspace={"kind": "line", "num_points": 2, "layerwise": False},
     )
-    fields = {key: text(known) if isinstance(known, str) else known for key, known in TEMPLATES[template].items()}
-    write_card(folder, report, template=template, name=text("model"), fields=fields)
+    write_card(folder, report, figures={"figures/training.png": text("Loss")}, fields={})
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
@@ -123,12 +125,14 @@ def test_results_are_standard_json_and_cards_name_finite_figures(tmp_path) -> No
     found = json.loads((tmp_path / "eval_results.json").read_text(), parse_constant=refuse)
     assert found == {"loss": None, "history": [{"norm": None, "step": 1}, None], "accuracy": 0.1, "words": "nan"}
     report = RunReport(
-        task="text-generation", optimizer="sgd", dataset_name="docs", dataset_id=None, settings={}, figures={}, steps=1, epochs=1.0,
-        results={"eval": {"perplexity": math.inf, "loss": 2.0}}, samples={"train": 1}, seconds=1.0, hardware="x", parameters=1,
-        library="transformers",
+        name="m", task="text-generation", metric="perplexity", optimizer="sgd", dataset_name="docs", dataset_id=None, settings={},
+        results={"eval": {"perplexity": math.inf, "loss": 2.0}}, samples={"train": 1}, steps=1, epochs=1.0, seconds=1.0, hardware="x",
+        parameters=1, versions={}, library="transformers", template="language.md.jinja", fields=TEMPLATES["language.md.jinja"],
     )  # fmt: skip
-    write_card(tmp_path, report, template="language.md.jinja", name="m", fields=TEMPLATES["language.md.jinja"])
+    write_measured(tmp_path, report, {}, {})
+    report = read_report(tmp_path)  # JSON has no infinity
+    write_card(tmp_path, report, figures={}, fields={})
     card = (tmp_path / "README.md").read_text()
     (measured,) = yaml.safe_load(FRONT_MATTER.match(card)[1])["model-index"][0]["results"]
     assert [metric["type"] for metric in measured["metrics"]] == ["loss"]
-    assert "| perplexity | inf |" in card and problems(card) == ([], [])
+    assert "| perplexity | not finite |" in card and problems(card) == ([], [])

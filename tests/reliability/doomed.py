@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 import hf_geo.training.saving as saving
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.checkpoints.results import finish_result, save_where_there_is_room
+from hf_geo.checkpoints.placing import place_result
+from hf_geo.checkpoints.results import save_where_there_is_room
 from hf_geo.checkpoints.store import checkpoints
 from tests.training.problems import Points, make_problem
 
@@ -92,7 +93,7 @@ def train(folder: Path, fate: Fate) -> None:
     resume = bool(checkpoints(folder))
     trainer.accelerator.wait_for_everyone()
     if first:
-        finish_result(folder)
+        place_result(folder)
     with (
         patch.object(saving, "rotate", within(fate, "rotate", saving.rotate)),
         patch.object(trainer, "_save_checkpoint", within(fate, "save", trainer._save_checkpoint)),

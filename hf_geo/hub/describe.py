@@ -1,0 +1,135 @@
+"""The figures and the card of a finished run, made from its folder alone, as often as one likes."""
+
+import json
+import logging
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_geo.checkpoints.disk import in_words
+from hf_geo.checkpoints.placing import whole_file
+from hf_geo.evaluation.report import add_to_card, as_table, draw, note_on
+from hf_geo.models import generate_text
+from hf_geo.runs.figures import draw_geometry, draw_training_curves
+from hf_geo.runs.report import CARD, RunReport, read_report
+
+from .card import write_card
+
+logger = logging.getLogger(__name__)
+TRAINING, GEOMETRY = "figures/training.png", "figures/geometry.png"
+README, WALK = "README.md", "evaluation.json"
+
+
+class Description:
+    """What is made of a folder's results, and what could not be.
+
+    A figure, a sample of text or a card that fails is left out, with one warning that says how to make it again: what was
+    earned lies in the folder by then.
+
+    Args:
+        folder: Of scripts/train.py, or of scripts/evaluate.py where it walked a subspace.
+        trust_remote_code: Run Python code that the model in the folder brings along, for a sample of text.
+
+    Attributes:
+        made: Paths inside the folder, in order.
+        missing: What could not be made, in words.
+    """
+
+    def __init__(self, folder: str | Path, *, trust_remote_code: bool = False) -> None:
+        self.folder, self.trust_remote_code = Path(folder), trust_remote_code
+        self.made: list[str] = []
+        self.missing: list[str] = []
+
+    def add_run(self, report: RunReport) -> None:
+        """Draws a run's figures and writes its card."""
+        figures, sample, log = {}, None, []
+        with self._optional("The log of the training"):
+            log = json.loads((self.folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        with self._optional("The figure of the training"):
+            draw_training_curves(log, report.metric, self.folder / TRAINING, report.dataset_name)
+            figures[TRAINING] = f"Loss and {report.metric} during training"
+        with self._optional("The figure of the geometry"):
+            if draw_geometry(log, self.folder / GEOMETRY, report.dataset_name):
+                figures[GEOMETRY] = "What the optimizer did to each layer"
+        self.made += figures
+        if "prompt" in report.fields:
+            with self._optional("The sample of text"):
+                sample = _sample(self.folder, report.fields["prompt"], self.trust_remote_code)
+        with self._optional("The card"):
+            write_card(self.folder, report, figures=figures, fields={"sample": sample})
+            self.made.append(README)
+
+    def add_walk(self, data: dict[str, Any]) -> None:
+        """Draws the walk of a subspace, and puts it into the card if there is one.
+
+        Args:
+            data: What evaluation.json holds.
+        """
+        figures, card = {}, self.folder / README
+        with self._optional("The figure of the walk"):
+            drawn = draw(data, self.folder / "figures", f"{data['subspace']['kind']} on {data['dataset']}")
+            figures = {f"figures/{name}": caption for name, caption in drawn.items()}
+            self.made += figures
+        if card.is_file():
+            with self._optional("The card's section on the walk"):
+                text = add_to_card(card.read_text(encoding="utf-8"), figures, as_table(data), note_on(data))
+                with whole_file(card) as path:
+                    path.write_text(text, encoding="utf-8")
+                self.made.append(README)
+
+    @contextmanager
+    def _optional(self, what: str) -> Iterator[None]:
+        """Turns an error into a warning."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, the results are not worth less
+            self.missing.append(what)
+            trust = ["--trust_remote_code", "true"] if self.trust_remote_code else []
+            logger.warning(
+                "%s could not be made (%s: %s); weights and results are complete. Make it again with `%s`.",
+                what,
+                type(error).__name__,
+                in_words(error),
+                shlex.join(["python", "scripts/card.py", str(self.folder), *trust]),
+                exc_info=os.environ.get("HF_GEO_TRACEBACK") == "1",
+            )
+
+
+def describe(folder: str | Path, *, trust_remote_code: bool = False) -> Description:
+    """Draws the figures of a run and of its walk, and writes its card, from the results in its folder.
+
+    Raises:
+        ValueError: There are no results in the folder, or they are damaged.
+    """
+    description, walk = Description(folder, trust_remote_code=trust_remote_code), _read_walk(Path(folder))
+    if walk is None or Path(folder, f"{CARD}.json").exists():
+        description.add_run(read_report(folder))
+    if walk is not None:
+        description.add_walk(walk)
+    return description
+
+
+def _read_walk(folder: Path) -> dict[str, Any] | None:
+    """The evaluation of a subspace along its positions, if there is one in a folder."""
+    path = folder / WALK
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return data if data.get("subspace") else None
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{str(path)!r} holds no evaluation ({error}): run scripts/evaluate.py again.") from error
+
+
+def _sample(folder: Path, prompt: str, trust_remote_code: bool) -> str:
+    """What the exported model, opened anew, makes of a prompt."""
+    model, tokenizer = (
+        auto.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        for auto in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    return generate_text(model, tokenizer, prompt)
