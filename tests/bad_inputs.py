@@ -340,6 +340,8 @@ ROWS: dict[str, Row] = {
     "deepspeed that is not installed": train({"deepspeed": "gone.json"}, "deepspeed", "is required"),
     "optimizer that is not installed": train({"optim": "galore_adamw"}, "galore_torch", "pip install"),
     # Optimizers' settings
+    "kernels of a missing package": train({"use_liger_kernel": "true"}, "--use_liger_kernel", "pip install liger-kernel, or leave it out"),
+    "debugging on a missing TPU": train({"debug": "tpu_metrics_debug"}, "--debug tpu_metrics_debug", "pip install torch_xla, or leave it out"),
     "setting misspelt": train({"optim_args": "p_bond=1"}, "no setting 'p_bond'", "did you mean 'p_bound'?"),
     "setting in words": train({"optim_args": "p_bound=big"}, "p_bound=big", "use a number"),
     "setting out of range": train({"optim_args": "p_bound=-1.0"}, "not -1.0", "p_bound has to be above 0 and finite"),

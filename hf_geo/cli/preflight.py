@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainingArguments
+from transformers.debug_utils import DebugOption
 from transformers.trainer_utils import has_length
+from transformers.utils import is_liger_kernel_available, is_torch_xla_available
 
 from hf_geo.checkpoints.disk import disk_failure, first_of_all, in_words
 from hf_geo.optim import list_optimizers
@@ -49,9 +51,15 @@ def check_trainer(trainer: Trainer) -> None:
 
     Raises:
         ValueError: One of them does not take its settings, or there is not one batch to train on.
-        ImportError: The optimizer needs a package that is not installed.
+        ImportError: The optimizer or an option needs a package that is not installed.
     """
     args = trainer.args
+    for given, available, option, package in (
+        (args.use_liger_kernel, is_liger_kernel_available, "--use_liger_kernel", "liger-kernel"),
+        (DebugOption.TPU_METRICS_DEBUG in args.debug, is_torch_xla_available, "--debug tpu_metrics_debug", "torch_xla"),
+    ):
+        if given and not available():
+            raise ImportError(f"{option} needs a package that is not here: pip install {package}, or leave it out.")
     loader = trainer.get_train_dataloader()
     if has_length(loader) and len(loader) == 0:
         raise ValueError(
@@ -60,7 +68,9 @@ def check_trainer(trainer: Trainer) -> None:
         )
     if args.optim in list_optimizers():
         trainer.create_optimizer()
-    elif not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # which have it made after the model is sharded
+    elif trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # it is made after the model is sharded
+        trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+    else:
         try:
             trainer.create_optimizer()
         except (TypeError, ValueError) as error:

@@ -62,8 +62,8 @@ class BackgroundPush:
             for name, place in () if self.refused else places.items():
                 refuse_secrets(folder / name, self._token or get_token())
                 self._send(folder / name, place, title)
-        except (PushFailed, ValueError) as error:
-            self.refused = not getattr(error, "may_pass", False)
+        except (PushFailed, ValueError, OSError) as error:
+            self.refused = not getattr(error, "may_pass", isinstance(error, OSError))
             after = "nothing more is pushed before its end" if self.refused else "the next save is pushed again"
             logger.warning("%r did not reach %s: %s; training goes on, %s.", title, self.repo_id, error, after)
         finally:

@@ -4,12 +4,14 @@ import json
 import logging
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
 
 from hf_geo.checkpoints.store import fault
 from hf_geo.hub.background import BackgroundPush
+from hf_geo.hub.pushing import PushEachSave
 from tests.hub.runs import write_run
 from tests.local_hub import LocalHub, Response
 from tests.scripts import TRAIN
@@ -88,6 +90,15 @@ def test_a_token_in_a_file_is_not_pushed(online, tmp_path, caplog) -> None:
         pusher.start(tmp_path, {"run": None}, "One")
         pusher.wait()
     assert "holds a Hub access token" in caplog.text and not online.requests
+
+
+def test_an_export_that_fails_ends_no_training(tmp_path, caplog) -> None:
+    (tmp_path / "checkpoint-2").mkdir()
+    args = SimpleNamespace(output_dir=tmp_path, hub_always_push=False, world_size=1, hub_strategy="every_save")
+    state = SimpleNamespace(global_step=2, is_world_process_zero=True)
+    PushEachSave(SimpleNamespace(busy=False), lambda folder: 1 / 0).on_save(args, state, None)
+    assert caplog.messages == ["Update 2 is not pushed, because division by zero; training goes on."]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
 def train(hub: LocalHub, folder: Path, *words: str, launcher: tuple[str, ...] = (), **options):

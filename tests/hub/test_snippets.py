@@ -1,0 +1,165 @@
+"""Every snippet of every card runs as it stands on the exported folder, and gives the evaluation's own predictions."""
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+from hf_geo.data.config import DataArguments
+from hf_geo.data.language import LanguageData
+from hf_geo.data.text import load_text_data
+from hf_geo.metrics import nll_per_row
+from tests.scripts import script
+
+QUIET = (
+    "--max_steps=2",
+    "--save_strategy=no",
+    "--report_to=none",
+    "--disable_tqdm=true",
+    "--per_device_train_batch_size=4",
+)
+SMALL = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "image_size": 16,
+    "patch_size": 8,
+}
+IMAGES = {
+    "timm": ("--model=test_vit", "--image_size=32", "--subspace=line"),
+    "timm, one channel": ("--model=test_resnet", "--model_args=in_chans=1", "--ema_decay=0.5"),
+    "an architecture of ours": ("--model=mlp_depth", "--model_args=depth=2,width=8", "--subspace=simplex", "--layerwise=true"),
+}  # fmt: skip
+TEXTS = {
+    "words": ("--model=word_transformer", "--model_args=d_model=8,nhead=2,d_hid=8,nlayers=1", "--bptt=5", "--columns=4", "--subspace=line"),
+    "tokens": ("--model=gpt2-tiny", "--swa_start=0"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory):
+    """The working directory, with data and models: a user's names of folders are names here."""
+    with contextlib.chdir(tmp_path_factory.mktemp("snippets")):
+        rng = np.random.default_rng(0)
+        for split, number in (("train", 6), ("test", 3)):
+            for colour, name in enumerate("ab"):
+                folder = Path("images", split, name)
+                folder.mkdir(parents=True)
+                for i in range(number):
+                    pixels = rng.integers(0, 200, (70, 90, 3), np.uint8)
+                    pixels[..., colour] += 50
+                    PIL.Image.fromarray(pixels).save(folder / f"{i}.png")
+        Path("texts").mkdir()
+        for split in ("train", "test"):
+            Path("texts", f"{split}.txt").write_text("to be or not to be that is the question\n" * 90)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token="<|end|>", model_max_length=32)
+        tokenizer.save_pretrained("gpt2-tiny")
+        config = GPT2Config(
+            vocab_size=257, n_embd=8, n_layer=1, n_head=1, n_positions=32, bos_token_id=0, eos_token_id=0
+        )
+        GPT2LMHeadModel(config).save_pretrained("gpt2-tiny")
+        yield
+
+
+def byte_level():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator([], trainers.BpeTrainer(special_tokens=["<|end|>"], initial_alphabet=alphabet))
+    return bpe
+
+
+def train(dataset: str, words: tuple[str, ...]) -> tuple[Path, list[str]]:
+    """A run's folder, and its card's snippets."""
+    folder = Path("runs", words[0].partition("=")[2])
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert script("train")([f"--dataset={dataset}", *words, *QUIET, f"--output_dir={folder}"]) == 0
+    card = (folder / "README.md").read_text()
+    return folder, re.findall(r"^```python\n(.*?)^```", card, re.M | re.S)
+
+
+def run(snippet: str, folder: Path, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The names that a snippet leaves, begun with `names`."""
+    names = {} if names is None else names
+    exec(snippet.replace("FOLDER", str(folder)), names)
+    return names
+
+
+def measured(folder: Path, snippet: str | None = None) -> dict[str, float]:
+    """What the evaluation found: of the exported network, or at the position of its subspace that a snippet sets."""
+    if snippet is None:
+        values = json.loads((folder / "eval_results.json").read_text())
+        return {name: values[f"test_{name}"] for name in ("loss", "accuracy") if f"test_{name}" in values}
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert script("evaluate")([f"--model={folder}", "--positions=6"]) == 0
+    position = json.loads(re.search(r"set_position\((.*)\)", snippet)[1])
+    points = json.loads((folder / "evaluation.json").read_text())["points"]
+    (point,) = (p for p in points if np.array_equal(np.float32(p["position"]), np.float32(position)))
+    return {name: point[name] for name in ("loss", "accuracy")}
+
+
+def of_images(snippet: str, folder: Path, subspace: str | None = None) -> dict[str, float]:
+    """Cross-entropy and accuracy over the test images, each opened by the snippet."""
+    losses, hits = [], []
+    for label, name in enumerate("ab"):
+        for path in sorted(Path("images", "test", name).iterdir()):
+            PIL.Image.open(path).save("image.png")
+            names = run(snippet, folder)
+            if subspace:
+                run(f"{subspace}\n{snippet.splitlines()[-1]}", folder, names)
+            logits = names["logits"].detach()
+            losses.append(F.cross_entropy(logits, torch.tensor([label])).item())
+            hits.append(logits.argmax().item() == label)
+    return {"loss": float(np.mean(losses)), "accuracy": float(np.mean(hits))}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_image_classifiers(kind: str) -> None:
+    folder, snippets = train("images", IMAGES[kind])
+    subspace = snippets.pop() if "set_position" in snippets[-1] else None
+    assert (subspace is not None) == ("--subspace" in "".join(IMAGES[kind]))
+    assert len(snippets) == (1 if kind.startswith("transformers") else 2)
+    for snippet in snippets:
+        assert of_images(snippet, folder) == pytest.approx(measured(folder), rel=1e-4), snippet
+    if subspace:
+        assert of_images(snippets[-1], folder, subspace) == pytest.approx(measured(folder, subspace), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_language_models(kind: str, capsys) -> None:
+    folder, snippets = train("texts", TEXTS[kind])
+    names = run(snippets[0], folder)
+    assert "to be" in capsys.readouterr().out
+    layout = LanguageData(
+        load_text_data(DataArguments(dataset="texts")), names["tokenizer"], DataArguments(bptt=5), longest=32
+    )
+    batches = torch.utils.data.DataLoader(
+        layout.evaluation_set("test"), layout.eval_batch_size, collate_fn=layout.collate
+    )
+
+    def loss() -> float:
+        with torch.no_grad():
+            nll, tokens = sum(nll_per_row(names["model"](**b)["logits"], b["labels"]).sum(0) for b in batches)
+        return (nll / tokens).item()
+
+    assert loss() == pytest.approx(measured(folder)["loss"], rel=1e-4)
+    for subspace in snippets[1:]:
+        run(subspace, folder, names)
+        assert loss() == pytest.approx(measured(folder, subspace)["loss"], rel=1e-4)
+    assert len(snippets) == (2 if kind == "words" else 1)
