@@ -170,7 +170,7 @@ def make_transform(config: Mapping[str, Any] | Preparation, augmentation: str, m
     """
     images = TimmImages(config) if isinstance(config, Mapping) else config
     channels = images.size[0]
-    if channels not in _MODES:
+    if channels not in MODES:
         raise ValueError(f"The network takes {channels} channels, but images have 1 (grey) or 3 (colour).")
     if not images.divisible:
         if augmentation != "none":

@@ -16,6 +16,9 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
 )
 
 from hf_geo.data.config import DataArguments
@@ -39,10 +42,20 @@ SMALL = {
     "image_size": 16,
     "patch_size": 8,
 }
+SMALL = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "image_size": 16,
+    "patch_size": 8,
+}
 IMAGES = {
     "timm": ("--model=test_vit", "--image_size=32", "--subspace=line"),
     "timm, one channel": ("--model=test_resnet", "--model_args=in_chans=1", "--ema_decay=0.5"),
     "an architecture of ours": ("--model=mlp_depth", "--model_args=depth=2,width=8", "--subspace=simplex", "--layerwise=true"),
+    "transformers": ("--model=vit-3",),
+    "transformers, one channel": ("--model=vit-1", "--subspace=curve"),
 }  # fmt: skip
 TEXTS = {
     "words": ("--model=word_transformer", "--model_args=d_model=8,nhead=2,d_hid=8,nlayers=1", "--bptt=5", "--columns=4", "--subspace=line"),
@@ -66,6 +79,10 @@ def place(tmp_path_factory):
         Path("texts").mkdir()
         for split in ("train", "test"):
             Path("texts", f"{split}.txt").write_text("to be or not to be that is the question\n" * 90)
+        for channels in (1, 3):
+            ViTForImageClassification(ViTConfig(**SMALL, num_channels=channels)).save_pretrained(f"vit-{channels}")
+            values = {"image_mean": [0.4] * channels, "image_std": [0.3] * channels}
+            ViTImageProcessor(size={"height": 16, "width": 16}, **values).save_pretrained(f"vit-{channels}")
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token="<|end|>", model_max_length=32)
         tokenizer.save_pretrained("gpt2-tiny")
         config = GPT2Config(
