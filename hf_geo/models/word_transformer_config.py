@@ -24,7 +24,7 @@ class WordTransformerConfig(PreTrainedConfig):
     """
 
     model_type = "word_transformer"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]  # noqa: RUF012
     attribute_map = {  # noqa: RUF012
         "hidden_size": "d_model",
         "intermediate_size": "d_hid",

@@ -1,13 +1,17 @@
 """The word-level Transformer is PyTorch's example, and behaves as a causal language model of transformers does."""
 
+import ast
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, StaticCache
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+import hf_geo.models
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
+from hf_geo.models.word_transformer import CACHE
 from tests.models.language_cases import WORDS, ReferenceTransformer, make_model, make_words, pytorch_name
 
 MASKED = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
@@ -126,13 +130,17 @@ def test_tied_weights_are_one_tensor_and_stay_so_when_saved(tmp_path) -> None:
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in untied.parameters()) - WORDS * 12
 
 
-@pytest.mark.parametrize("settings", [{}, {"do_sample": True}, {"num_beams": 3}], ids=["greedy", "sampling", "beams"])
-def test_generation_with_the_cache_is_generation_without(settings: dict) -> None:
+@pytest.mark.parametrize(
+    ("settings", "cache"),
+    [({}, {}), ({"do_sample": True}, {}), ({"num_beams": 3}, {}), ({}, {"cache_implementation": "static"})],
+    ids=["greedy", "sampling", "beams", "static"],
+)
+def test_generation_with_the_cache_is_generation_without(settings: dict, cache: dict) -> None:
     model, words = make_model(pad_token_id=0).eval(), make_words(rows=2, length=4)
     found = []
-    for use_cache in (True, False):
+    for options in ({"use_cache": True, **cache}, {"use_cache": False}):
         torch.manual_seed(0)
-        options = {"max_new_tokens": 12, "use_cache": use_cache, "attention_mask": torch.ones_like(words), **settings}
+        options |= {"max_new_tokens": 12, "attention_mask": torch.ones_like(words), **settings}
         found.append(model.generate(words, **options))
     assert found[0].shape == (2, 16) and torch.equal(*found)
     if not settings:
@@ -140,14 +148,27 @@ def test_generation_with_the_cache_is_generation_without(settings: dict) -> None
         assert torch.equal(found[0][:, 4:], logits[:, 3:-1].argmax(-1))
 
 
-def test_words_read_one_by_one_are_words_read_at_once() -> None:
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("room", [None, 20])
+def test_words_read_one_by_one_are_words_read_at_once(name: str, masked: bool, room: int | None) -> None:
+    """With a cache that grows and with one of fixed size, under either of the names releases of transformers give it."""
     model, words = make_model().eval(), make_words()
-    cache, found = None, []
+    cache, found, seen = None if room is None else StaticCache(model.config, max_cache_len=room), [], 0
     for part in words.split([3, 1, 1, 2], dim=1):
-        out = model(part, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        seen += part.shape[1]
+        mask = {"attention_mask": torch.ones(3, seen)} if masked else {}
+        out = model(part, **{name: cache}, use_cache=True, **mask)
+        cache = out[CACHE]
         found.append(out.logits)
     torch.testing.assert_close(torch.cat(found, dim=1), model(words).logits)
+
+
+def test_texts_packed_into_a_row_do_not_see_each_other() -> None:
+    model, words = make_model().eval(), make_words(rows=1, length=7)
+    packed = model(words, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2, 3]])).logits
+    apart = [model(text).logits for text in words.split([3, 4], dim=1)]
+    torch.testing.assert_close(packed, torch.cat(apart, dim=1))
 
 
 def test_padding_on_the_left_changes_nothing() -> None:
@@ -157,13 +178,27 @@ def test_padding_on_the_left_changes_nothing() -> None:
     for row, mask, whole in zip(words, MASKED, together, strict=True):
         alone = model.generate(row[mask.bool()][None], attention_mask=torch.ones(1, int(mask.sum())), **options)
         assert torch.equal(whole[5:], alone[0, -6:])
+    places = (MASKED.cumsum(1) - 1).clamp(min=0)
+    assert model(words, attention_mask=MASKED, position_ids=places).logits.isfinite().all()
+
+
+def test_exported_code_stands_on_public_ground() -> None:
+    """What lies beside exported weights runs under releases to come: of transformers it uses what its documentation shows."""
+    found = set()
+    for source in ("word_transformer", "word_transformer_config", "linear_cross_entropy"):
+        for node in ast.walk(ast.parse((Path(hf_geo.models.__file__).parent / f"{source}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module)
+    libraries = {name for name in found if name.split(".")[0] in ("transformers", "huggingface_hub")}
+    assert libraries == {"transformers", "transformers.modeling_outputs", "huggingface_hub.dataclasses"}
 
 
 def test_other_outputs() -> None:
     model, words = make_model().eval(), make_words()
     whole = model(words, output_hidden_states=True, use_cache=True)
     assert [h.shape for h in whole.hidden_states] == 3 * [(3, 7, 12)]
-    assert whole.past_key_values.get_seq_length() == 7
+    assert torch.equal(model.decoder(whole.hidden_states[-1]), whole.logits)
+    assert whole[CACHE].get_seq_length() == 7
     torch.testing.assert_close(model(words, logits_to_keep=2).logits, whole.logits[:, -2:])
     embedded = model.get_input_embeddings()(words)
     assert torch.equal(model(inputs_embeds=embedded, return_dict=False)[0], whole.logits)
