@@ -68,7 +68,7 @@ ROWS = {
     "train split": ({"train_split": "traning"}, "no split 'traning' (--train_split): it has train, test"),
     "eval split": ({"eval_split": "dev"}, "no split 'dev' (--eval_split)"),
     "image column": ({"dataset": CIFAR10, "image_column": "picture"}, "no column 'picture' (--image_column). The columns are img"),
-    "label column": ({"dataset": CIFAR10, "label_column": "img"}, "'img' (--label_column) does not hold classes or integers"),
+    "label column": ({"dataset": CIFAR10, "label_column": "img"}, "'img' (--label_column) does not hold classes, integers or words"),
     "not an image": (not_images, "No image column is found"),
     "text as image": (lambda f: not_images(f) | {"image_column": "image"}, "'image' (--image_column) does not hold images"),
     "label range": (labels_out_of_range, "7"),

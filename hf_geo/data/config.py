@@ -36,7 +36,10 @@ class DataArguments:
         default=None, metadata={"help": "Split for the final figures. Default: test, where there is one with labels."}
     )
     image_column: str | None = field(default=None, metadata={"help": "Column of the images. Default: found."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of the classes. Default: found."})
+    label_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the classes, numbers or words. Default: found; mere integers have to be named."},
+    )
     text_column: str | None = field(default=None, metadata={"help": "Column of the texts. Default: found."})
     text_layout: Literal["auto", "stream", "blocks"] = field(
         default="auto",

@@ -249,7 +249,11 @@ def test_a_folder_of_parquet_with_integers_for_classes(tmp_path):
     features = datasets.Features({"picture": datasets.Image(), "grade": datasets.Value("int32")})
     rows = {"picture": [PIL.Image.new("L", (8, 8), i) for i in range(30)], "grade": [i % 3 for i in range(30)]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
-    data = load(tmp_path)
+    with pytest.raises(
+        ValueError, match="'grade' run from 0 to 2 in 30 samples, and nothing says that they are classes"
+    ):
+        load(tmp_path)
+    data = load(tmp_path, label_column="grade")
     assert data.label_names == ("0", "1", "2")
     assert [len(s) for s in data.splits.values()] == [27, 3]
 
