@@ -10,11 +10,9 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from hf_geo import Subspace
-from hf_geo.data import DataArguments, load_image_data
-from hf_geo.data.image_datasets import decode
 from hf_geo.tasks import first_words, guess_task
 from tests.paths import REPOSITORY, SHARED
-from tests.scripts import TRAIN, script
+from tests.scripts import TRAIN
 from tests.training.launching import launch_or_fail
 
 CONFIGS = REPOSITORY / "configs"
@@ -87,49 +85,6 @@ def test_the_task_is_told_from_model_and_data(model, dataset, task) -> None:
 
 def test_the_task_of_a_folder_is_told_from_its_configuration(language_run) -> None:
     assert guess_task(str(language_run), "anything") == "causal-lm"
-
-
-def test_an_image_classifier_of_transformers_own(tmp_path, capsys) -> None:
-    """Its card's figures are those of the exported network on images as the exported image processor prepares them."""
-    from transformers import (
-        AutoImageProcessor,
-        AutoModelForImageClassification,
-        ConvNextImageProcessor,
-        ResNetConfig,
-        ResNetForImageClassification,
-    )
-
-    small = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "num_labels": 10}
-    ResNetForImageClassification(ResNetConfig(**small)).save_pretrained(tmp_path / "start")
-    ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.6, resample=0).save_pretrained(tmp_path / "start")
-    words = ("--model", tmp_path / "start", "--dataset", "digits", "--optim", "fromage", "--max_steps", "40")
-    few = ("--image_size", "24", "--max_eval_samples", "64", "--disable_tqdm", "true")
-    done = launch_or_fail(TRAIN, *words, *few, "--output_dir", tmp_path / "run")
-    assert "opens in transformers" in done.stdout
-    processor = AutoImageProcessor.from_pretrained(tmp_path / "run")
-    model = AutoModelForImageClassification.from_pretrained(tmp_path / "run").eval()
-    assert (processor.size["shortest_edge"], processor.crop_pct) == (24, 0.6)
-    assert model.config.id2label == {i: str(i) for i in range(10)}
-    split = load_image_data(DataArguments(dataset="digits", max_eval_samples=64)).splits["test"]
-    images = [decode(row["image"]).convert("RGB") for row in split.rows]
-    with torch.no_grad():
-        logits = torch.cat([model(**processor(image, return_tensors="pt")).logits for image in images])
-    labels = torch.from_numpy(split.labels)
-    printed = json.loads((tmp_path / "run/eval_results.json").read_text())
-    assert printed["test_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
-    assert printed["test_accuracy"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
-    card = ModelCard.load(tmp_path / "run" / "README.md")
-    assert "3 x 24 x 24" in card.content
-    assert card.data.library_name == "transformers" and "timm.create_model" not in card.content
-    told = [path for path in (tmp_path / "run").glob("*.*") if path.suffix in (".json", ".md")]
-    assert [path.name for path in told if str(tmp_path) in path.read_text()] == []
-    # Evaluated again, it is by the export's own preparation, which no option changes.
-    assert script("evaluate")(["--model", tmp_path / "run", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)["points"][0]
-    assert again["accuracy"] == pytest.approx(printed["test_accuracy"])
-    with pytest.raises(SystemExit):
-        script("evaluate")(["--model", tmp_path / "run", "--image_size", "32"])
-    assert "--image_size 32 is not how" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("unknown", ("<unk>", None))

@@ -219,7 +219,11 @@ def _build_transformers(
         )
     with opening("image classifier", source.name):
         return AutoModelForImageClassification.from_pretrained(
-            source.name, ignore_mismatched_sizes=True, trust_remote_code=trust_remote_code, **label_config
+            source.name,
+            dtype=torch.float32,  # as timm's networks, whatever the weights were stored as
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
+            **label_config,
         )
 
 

@@ -255,7 +255,7 @@ def test_a_model_of_transformers_own(tmp_path):
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
     )
-    ViTForImageClassification(config).save_pretrained(tmp_path)
+    ViTForImageClassification(config).bfloat16().save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3, image_std=[0.2] * 3).save_pretrained(
         tmp_path
     )
@@ -265,6 +265,7 @@ def test_a_model_of_transformers_own(tmp_path):
     assert input_config(model).size == (3, 32, 32)
     assert input_config(model).processor.image_mean == (0.1,) * 3
     assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
     with pytest.raises(ValueError, match="--model_args are arguments of timm architectures"):
         build_image_classifier(str(tmp_path), num_classes=3, model_args={"drop_rate": 0.1})
 
