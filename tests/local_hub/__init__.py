@@ -1,14 +1,14 @@
 """A small Hugging Face Hub on this machine, for unmodified clients over real HTTP.
 
-`LocalHub` speaks the part of the Hub's HTTP API that huggingface_hub, datasets, timm and transformers use to create
-repositories, push to them and read them back, with tokens, private repositories and the Hub's own error answers.
+`LocalHub` implements the part of the Hub's HTTP API that huggingface_hub, datasets, timm and transformers use to create
+repositories, push to them and read them back, with tokens, private repositories and the Hub's own error responses.
 
-Like the real one it has two origins: large files are sent to and fetched from a "CDN" on another port, by redirect,
-without the caller's token.
+Like the real one it has two origins: large files are uploaded to and downloaded from a "CDN" on another port, by redirect
+and without the caller's token.
 """
 
 from tests.local_hub.faults import FaultAtEachRequest
 from tests.local_hub.hub import LocalHub
-from tests.local_hub.messages import Refused, Request, Response
+from tests.local_hub.messages import RefusedError, Request, Response
 
-__all__ = ["FaultAtEachRequest", "LocalHub", "Refused", "Request", "Response"]
+__all__ = ["FaultAtEachRequest", "LocalHub", "RefusedError", "Request", "Response"]

@@ -1,4 +1,4 @@
-"""The checks the Hub makes on a card's metadata before it takes a README."""
+"""The Hub's checks of a card's metadata before it accepts a README."""
 
 import re
 from typing import Any
@@ -7,18 +7,18 @@ import yaml
 
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "openrail", "other")
-# What each result of a `model-index` must hold, and where the Hub looks for it.
+# The fields that each result of a `model-index` must have.
 REQUIRED = (("task", "type"), ("dataset", "name"), ("dataset", "type"))
 
 
 def metadata(readme: str) -> Any:
-    """The YAML at the top of a README; None without any. Raises `yaml.YAMLError`."""
+    """Returns the YAML front matter of a README; None without any. Raises `yaml.YAMLError`."""
     found = FRONT_MATTER.match(readme)
     return yaml.safe_load(found.group(1)) if found else None
 
 
 def problems(readme: str) -> tuple[list[str], list[str]]:
-    """Errors and warnings, worded as the Hub words them."""
+    """Returns the errors and the warnings, in the Hub's words."""
     try:
         data = metadata(readme)
     except yaml.YAMLError as error:

@@ -1,7 +1,7 @@
-"""The fault-injecting mode: each fault at each request of each client, chosen by the repository's name.
+"""Fault injection: any fault at any request of a client, chosen by the repository's name.
 
-A client that works on the repository `ada/KIND-N` meets the fault KIND at its Nth request (from 0), once. So one client
-process can go through all of them, one repository after the other.
+A client that works on the repository `ada/KIND-N` meets the fault KIND at its Nth request (from 0), once, so that one client
+process can go through all faults, one repository after the other.
 """
 
 import re
@@ -15,8 +15,8 @@ from tests.local_hub.messages import Request, Response
 if TYPE_CHECKING:
     from tests.local_hub.hub import LocalHub
 
-RETRY_AFTER = 7  # seconds, in the answer 429
-HANG = 0.6  # seconds that a "timeout" lasts before the line is cut
+RETRY_AFTER = 7  # seconds, in the header of a response 429
+HANG = 0.6  # seconds that a "timeout" lasts before the connection is reset
 
 
 def _status(status: int, **headers: str) -> Callable[["LocalHub", Request], Response]:
@@ -33,14 +33,14 @@ def _timeout(hub: "LocalHub", request: Request) -> Response:
 
 
 def _truncated(hub: "LocalHub", request: Request) -> Response:
-    """What was asked is done, but half of the answer gets lost."""
+    """The request is carried out, but half of the response is lost."""
     response = routes.answer(hub, request)
     response.cut = True
     return response
 
 
 def _lost(hub: "LocalHub", request: Request) -> Response:
-    """What was asked is done, but the answer gets lost."""
+    """The request is carried out, but the response is lost."""
     routes.answer(hub, request)
     raise ConnectionResetError
 
@@ -58,8 +58,11 @@ LASTING = {"401": _status(401), "403": _status(403)}
 
 
 class FaultAtEachRequest:
-    """A `LocalHub.fault` hook; `reached` tells for each repository how many requests were made of it, `met` which request
-    met its fault.
+    """A `LocalHub.fault` hook.
+
+    Attributes:
+        reached: Number of requests by repository.
+        met: The request that met the fault, by repository.
     """
 
     def __init__(self, hub: "LocalHub") -> None:
@@ -69,7 +72,7 @@ class FaultAtEachRequest:
         self._name = ""
 
     def __call__(self, request: Request) -> Response | None:
-        # Requests of the CDN and of the card's check name no repository: they are of the one that was worked on last.
+        # Requests to the CDN and checks of cards name no repository: they belong to the one named last.
         found = re.search(r"\b(?:[a-z]+|\d{3})-\d+\b", request.path) or re.search(
             rb'"name": ?"((?:[a-z]+|\d{3})-\d+)"', request.body
         )

@@ -1,4 +1,4 @@
-"""The Hub as a test holds it: addresses, accounts, a record of requests, a hook for faults, a way to run clients."""
+"""The Hub as tests use it: addresses, accounts, a log of requests, a hook for faults, and a way to run clients."""
 
 import os
 import subprocess
@@ -20,14 +20,14 @@ class LocalHub:
 
     `write_token` and `read_token` are ada's, who belongs to the organisation `analytical-society`; `other_token` is
     bob's. `requests` holds every request in order of arrival. `fault`, if set, is called with each request before the
-    Hub answers: it may return a `Response` to send instead, sleep, or raise `ConnectionResetError` to cut the line.
+    Hub responds: it may return a `Response` to send instead, sleep, or raise `ConnectionResetError` to reset the connection.
 
     Args:
-        folder: An empty place for what is pushed and for the clients' caches.
+        folder: An empty folder for pushed files and the clients' caches.
         seeds: Read-only repositories, `{models,datasets}/<org>/<name>`. Defaults to the real data sets of `shared/hub`.
     """
 
-    # Shaped like real ones: what looks for tokens must find these.
+    # Shaped like real tokens, so that checks for leaked tokens find them.
     write_token = "hf_" + "AdaMayWrite" * 3 + "A"
     read_token = "hf_" + "AdaMayRead0" * 3 + "A"
     other_token = "hf_" + "BobMayWrite" * 3 + "A"
@@ -40,13 +40,10 @@ class LocalHub:
             self.read_token: Account("ada", "read", ("analytical-society",)),
             self.other_token: Account("bob", "write"),
         }
-        self.page_size = 1000
-        self.part_size = 5 * 2**30
         self.fault: Callable[[Request], Response | None] | None = None
         self.requests: list[Request] = []
         self.mistakes: list[Exception] = []
-        self.parts: dict[str, dict[int, bytes]] = {}  # uploads in parts that are not complete, by SHA-256
-        self.shared: dict[str, File] = {}  # what the CDN may give away, by SHA-256
+        self.shared: dict[str, File] = {}  # files that the CDN serves, by SHA-256
         self._lock = threading.Lock()
         self._servers = [Server(self, "hub"), Server(self, "cdn")]
         self.endpoint, self.cdn = (server.url for server in self._servers)
@@ -64,6 +61,7 @@ class LocalHub:
             raise self.mistakes[0]
 
     def answer(self, request: Request) -> Response:
+        """Responds to a request, or injects a fault."""
         response = self.fault(request) if self.fault else None
         if response is None:
             with self._lock:
@@ -71,8 +69,8 @@ class LocalHub:
         return response
 
     def environment(self, token: str | None = None, **changes: str) -> dict[str, str]:
-        """What a client process needs to use this Hub and nothing else; these are read when Python starts."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+        """Returns environment variables with which a client process uses this Hub and nothing else."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
         own = {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(self.folder / "home"),
@@ -83,7 +81,7 @@ class LocalHub:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(REPOSITORY),
         }
-        return kept | own | ({"HF_TOKEN": token} if token else {}) | changes
+        return inherited | own | ({"HF_TOKEN": token} if token else {}) | changes
 
     def run(
         self, program: str | Sequence[str | Path], *, token: str | None = None, check: bool = True, **changes: str
@@ -92,17 +90,17 @@ class LocalHub:
 
         Args:
             program: Python code, or the arguments to `python` (a script's path, or `-m`, and its arguments).
-            token: Whom the client is logged in as; nobody by default.
+            token: Token that the client is logged in with; none by default.
             check: Fail the test, showing what was printed, if the exit status is not 0.
             changes: Environment variables to set on top.
         """
         arguments = ["-c", program] if isinstance(program, str) else list(program)
-        place = self.folder / "work"
-        place.mkdir(exist_ok=True)
+        work = self.folder / "work"
+        work.mkdir(exist_ok=True)
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             env=self.environment(token, **changes),
-            cwd=place,
+            cwd=work,
             capture_output=True,
             text=True,
             timeout=300,

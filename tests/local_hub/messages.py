@@ -1,4 +1,4 @@
-"""What travels between the socket and the API: a request, a response, and a refusal."""
+"""A request, a response, and the exception that becomes an error response."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 @dataclass
 class Request:
-    """One request, kept in `LocalHub.requests` with what became of it (`status`, `sent` body bytes)."""
+    """One request, kept in `LocalHub.requests` with its outcome (`status`, and `sent` bytes of the body)."""
 
     origin: str  # "hub" or "cdn"
     method: str
@@ -61,8 +61,8 @@ class Response:
         return cls(status, json.dumps(value).encode(), {"Content-Type": "application/json", **named})
 
 
-class Refused(Exception):
-    """Raised by the API to answer with an error as the Hub words it: a message, and a code that clients act on."""
+class RefusedError(Exception):
+    """Becomes an error response as the Hub sends it: a message, and a code that clients act on."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)

@@ -1,11 +1,11 @@
-"""Accounts and repositories: who am I, create, information, references, history, file listings."""
+"""Accounts and repositories: who am I, create, information, file listings."""
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs
 
 from tests.local_hub import cards
-from tests.local_hub.access import account, commit_at, readable, signed_in, writable
-from tests.local_hub.messages import Refused, Request, Response
+from tests.local_hub.access import account, commit_at, readable, signed_in
+from tests.local_hub.messages import RefusedError, Request, Response
 from tests.local_hub.store import Commit, File, Repository
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def create(hub: "LocalHub", request: Request) -> Response:
     namespace = wanted.get("organization") or caller.user
     repo_id = f"{namespace}/{wanted['name']}"
     if not caller.is_member(namespace) or caller.role != "write":
-        raise Refused(403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')
+        raise RefusedError(403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')
     url = f"{hub.endpoint}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
     if hub.store.find(kind, repo_id):
         return Response.of({"error": f"You already created this {kind} repo", "url": url, "name": repo_id}, 409)
@@ -85,32 +85,10 @@ def _sibling(name: str, file: File, with_sizes: bool) -> dict[str, Any]:
     return {"rfilename": name, "size": file.size, "blobId": file.oid} | lfs
 
 
-def references(hub: "LocalHub", request: Request, kind: str, repo_id: str) -> Response:
-    repository = readable(hub, request, kind, repo_id)
-    main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repository.head.oid}
-    return Response.of({"branches": [main], "converts": [], "tags": [], "pullRequests": []})
-
-
-def history(hub: "LocalHub", request: Request, kind: str, repo_id: str, revision: str) -> Response:
-    repository = readable(hub, request, kind, repo_id)
-    last = repository.history.index(commit_at(repository, revision))
-    return Response.of(
-        [
-            {"id": c.oid, "title": c.title, "message": c.description, "date": c.date, "authors": []}
-            for c in reversed(repository.history[: last + 1])
-        ]
-    )
-
-
-def permission(hub: "LocalHub", request: Request, kind: str, repo_id: str, write: str | None) -> Response:
-    (writable if write else readable)(hub, request, kind, repo_id)
-    return Response.of({})
-
-
 def tree(
     hub: "LocalHub", request: Request, kind: str, repo_id: str, revision: str, path: str | None = None
 ) -> Response:
-    """The entries below `path`, a page at a time; the `Link` header leads to the next page."""
+    """Lists the entries below `path`."""
     repository = readable(hub, request, kind, repo_id)
     commit = commit_at(repository, revision)
     options = request.parameters
@@ -119,18 +97,12 @@ def tree(
     prefix = f"{path}/" if path else ""
     names = [n for n in entries if n.startswith(prefix) and (recursive or "/" not in n[len(prefix) :])]
     if path and not names:
-        raise Refused(404, f"{path} does not exist on {revision!r}", "EntryNotFound", X_Repo_Commit=commit.oid)
-    start = int(options.get("cursor", ["0"])[0])
-    size = min(int(options.get("limit", [hub.page_size])[0]), hub.page_size)
-    page = Response.of([entries[name] for name in names[start : start + size]])
-    if start + size < len(names):
-        following = parse_qs(request.query) | {"cursor": [str(start + size)]}
-        page.headers["Link"] = f'<{hub.endpoint}{request.path}?{urlencode(following, doseq=True)}>; rel="next"'
-    return page
+        raise RefusedError(404, f"{path} does not exist on {revision!r}", "EntryNotFound", X_Repo_Commit=commit.oid)
+    return Response.of([entries[name] for name in names])
 
 
 def paths(hub: "LocalHub", request: Request, kind: str, repo_id: str, revision: str) -> Response:
-    """The entries of the asked paths that exist."""
+    """Lists those of the given paths that exist."""
     repository = readable(hub, request, kind, repo_id)
     form = parse_qs(request.body.decode())
     entries = _entries(repository, commit_at(repository, revision), form)
@@ -138,7 +110,7 @@ def paths(hub: "LocalHub", request: Request, kind: str, repo_id: str, revision: 
 
 
 def _entries(repository: Repository, commit: Commit, options: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
-    """All files and folders of a commit by path, as the Hub describes them."""
+    """Returns all files and folders of a commit by path, as the Hub describes them."""
     entries: dict[str, dict[str, Any]] = {}
     extra = {}
     if options.get("expand", ["false"])[0].lower() in ("true", "1"):

@@ -1,16 +1,16 @@
-"""Which function answers which address."""
+"""The function that answers each address."""
 
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from tests.local_hub import downloads, repositories, uploads
-from tests.local_hub.messages import Refused, Request, Response
+from tests.local_hub.messages import RefusedError, Request, Response
 
 if TYPE_CHECKING:
     from tests.local_hub.hub import LocalHub
 
-# A name without an organisation ("gpt2") is a legal address of a repository that this Hub does not have.
+# A name without an organisation ("gpt2") is a valid address of a repository that this Hub does not have.
 REPO = r"(?P<repo_id>[\w.-]+(?:/[\w.-]+)??)"
 API = rf"/api/(?P<kind>model|dataset|space)s/{REPO}"
 PAGE = rf"/(?:(?P<kind>dataset|space)s/)?{REPO}"
@@ -23,8 +23,8 @@ def _nothing(hub: "LocalHub", request: Request) -> Response:
 
 
 def _no_export(hub: "LocalHub", request: Request) -> Response:
-    """The dataset viewer, of a data set that it has not processed: clients then read the repository itself."""
-    raise Refused(404, "The response is not found.", "ResponseNotFound")
+    """The dataset viewer for a data set that it has not processed: clients then read the repository itself."""
+    raise RefusedError(404, "The response is not found.", "ResponseNotFound")
 
 
 _TABLE = [
@@ -33,11 +33,7 @@ _TABLE = [
     ("hub POST", r"/api/validate-yaml", repositories.validate_card),
     ("hub HEAD GET", r"/api/telemetry/.*", _nothing),
     ("hub GET", r"/(?:parquet|info)", _no_export),
-    ("hub POST", r"/api/complete_multipart", uploads.complete_multipart),
     ("hub GET", rf"{API}/revision/{REVISION}", repositories.information),
-    ("hub GET", rf"{API}/refs", repositories.references),
-    ("hub GET", rf"{API}/commits/{REVISION}", repositories.history),
-    ("hub GET", rf"{API}/auth-check(?P<write>/write)?", repositories.permission),
     ("hub GET", rf"{API}/tree/{REVISION}(?:/(?P<path>.+))?", repositories.tree),
     ("hub POST", rf"{API}/paths-info/{REVISION}", repositories.paths),
     ("hub POST", rf"{API}/preupload/{REVISION}", uploads.preupload),
@@ -47,13 +43,13 @@ _TABLE = [
     ("hub POST", rf"{PAGE}\.git/info/lfs/objects/verify", uploads.lfs_verify),
     ("hub HEAD GET", rf"{PAGE}/resolve/{REVISION}/(?P<path>.+)", downloads.resolve),
     ("cdn HEAD GET", rf"/blob/{OID}", downloads.cdn_get),
-    ("cdn PUT", rf"/upload/{OID}(?:/(?P<part>\d+))?", uploads.cdn_put),
+    ("cdn PUT", rf"/upload/{OID}", uploads.cdn_put),
 ]
 ROUTES = [(methods.split(), re.compile(pattern), answer) for methods, pattern, answer in _TABLE]
 
 
 def answer(hub: "LocalHub", request: Request) -> Response:
-    """The API's response to a request; an unknown address is a 404, as on the real Hub."""
+    """Returns the API's response to a request; 404 for an unknown address, as on the real Hub."""
     for (origin, *methods), pattern, function in ROUTES:
         found = pattern.fullmatch(request.path)
         if found and origin == request.origin and request.method in methods:
@@ -62,6 +58,6 @@ def answer(hub: "LocalHub", request: Request) -> Response:
                 named["kind"] = named["kind"] or "model"
             try:
                 return function(hub, request, **named)
-            except Refused as refusal:
-                return refusal.response
-    return Refused(404, "Sorry, we can't find the page you are looking for.").response
+            except RefusedError as error:
+                return error.response
+    return RefusedError(404, "Sorry, we can't find the page you are looking for.").response

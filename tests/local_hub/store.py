@@ -1,4 +1,4 @@
-"""What the local Hub keeps: files, commits and repositories."""
+"""The local Hub's storage: files, commits and repositories."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def goes_to_lfs(name: str, size: int, sample: bytes) -> bool:
 
 @dataclass(frozen=True)
 class File:
-    """A file's bytes on disk, and the names that git (`oid`) and LFS (`sha256`) give them."""
+    """A file on disk, and the ids that git (`oid`) and LFS (`sha256`) give its content."""
 
     path: Path
     lfs: bool
@@ -42,7 +42,7 @@ class File:
 
     @cached_property
     def pointer(self) -> bytes:
-        """What git keeps in an LFS file's place."""
+        """The LFS pointer that git stores in the file's place."""
         return b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize %d\n" % (
             self.sha256.encode(),
             self.size,
@@ -90,7 +90,7 @@ class Repository:
         return next((commit for commit in self.history if commit.oid == revision), None)
 
     def commit(self, title: str, files: Mapping[str, File], description: str = "") -> Commit:
-        """Makes `files` the whole content of the repository."""
+        """Adds a commit with `files` as the whole content of the repository."""
         parent = self.head.oid if self.history else ""
         tree = "".join(f"{name} {file.etag}\n" for name, file in sorted(files.items()))
         oid = hashlib.sha1(f"{self.kind} {self.id} {parent}\n{title}\n{tree}".encode()).hexdigest()
@@ -100,7 +100,7 @@ class Repository:
 
 
 class Store:
-    """Repositories made at run time under `folder`, and read-only ones from `seeds`/{models,datasets}/<org>/<name>."""
+    """Repositories created at run time under `folder`, and read-only ones from `seeds`/{models,datasets}/<org>/<name>."""
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         self.blobs = folder / "blobs"
@@ -124,7 +124,7 @@ class Store:
         return repository
 
     def add(self, content: bytes) -> Path:
-        """Keeps `content` under its SHA-256 and says where."""
+        """Stores `content` under its SHA-256 and returns the path."""
         path = self.blobs / hashlib.sha256(content).hexdigest()
         path.write_bytes(content)
         return path
@@ -136,7 +136,7 @@ class Store:
 
 @cache
 def _seed_files(folder: Path) -> dict[str, File]:
-    """The files below `folder`; cached so that their hashes are computed once per process."""
+    """Returns the files below `folder`; cached so that their hashes are computed once a process."""
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():

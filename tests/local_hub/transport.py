@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a socket: reads a request, has the Hub answer it, sends the answer."""
+"""HTTP/1.1 on a socket: reads a request, has the Hub answer it, sends the response."""
 
 import socket
 import struct
@@ -33,12 +33,12 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits for the client's delayed acknowledgement
+    disable_nagle_algorithm = True  # else each response waits for the client's delayed acknowledgement
 
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except ConnectionError:  # the client hung up, or a fault hook cut the line: then by a reset
+        except ConnectionError:  # the client hung up, or a fault hook asked for a reset
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
 
@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
             response = hub.answer(request)
         except ConnectionError:
             raise
-        except Exception as error:  # a mistake in the Hub itself: `LocalHub.close` raises it in the test
+        except Exception as error:  # a bug in the Hub itself, which `LocalHub.__exit__` raises in the test
             traceback.print_exc()
             hub.mistakes.append(error)
             response = Response.of({"error": repr(error)}, 500)
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(response.body)
 
     def _send_half(self, request: Request, response: Response) -> None:
-        """Half of the body, or of the headers where there is none, and then the end of the line."""
+        """Sends half of the body, or of the headers if there is none, and then closes the connection."""
         self.close_connection = True
         body = response.body.read_bytes() if isinstance(response.body, Path) else response.body
         half = body[response.start :][: response.size // 2]
