@@ -1,4 +1,4 @@
-"""The script that shows the invariance table: real models of timm and transformers, JSON, text, users' mistakes."""
+"""`scripts/inspect_model.py`: models of timm and transformers, as JSON, as a table, and users' mistakes."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ import timm
 import torch
 import transformers
 
-from hf_geo.optim import get_method, list_optimizers, scale_invariant_parameters
+from hf_geo.optim import get_method, list_optimizers, measure_invariance, scale_invariant_parameters
 from tests.paths import REPOSITORY
 
 SCRIPT = REPOSITORY / "scripts" / "inspect_model.py"
@@ -59,13 +59,15 @@ def test_json_says_what_the_probe_found(report):
     assert invariant["percent"] == pytest.approx(100 * weights / total["parameters"])
 
 
-@pytest.mark.parametrize("name", list_optimizers())
-def test_every_optimizer(name: str, report):
-    found = report("--model", "cifar_resnet20", "--optim", name)
-    groups = {row["group"] for row in found["parameters"]}
-    decays = "weight_decay" in get_method(name).arguments
-    assert groups == {"rest", *(["geometry"] if get_method(name).geometry else []), *(["no_decay"] if decays else [])}
-    assert all((row["weight_decay"] is None) != decays for row in found["parameters"])
+def test_groups_are_those_of_the_optimizer(script):
+    model = timm.create_model("cifar_resnet20")
+    rows = measure_invariance(model, torch.randn(4, 3, 32, 32), explain=True)
+    for name in list_optimizers():
+        found = script.make_report(model, rows, script.parse(["--model", "cifar_resnet20", "--optim", name]))
+        method, groups = get_method(name), {row["group"] for row in found["parameters"]}
+        has_decay = "weight_decay" in method.arguments
+        assert groups == {"rest", *(["geometry"] if method.geometry else []), *(["no_decay"] if has_decay else [])}
+        assert all((row["weight_decay"] is None) != has_decay for row in found["parameters"])
 
 
 @pytest.mark.parametrize(
