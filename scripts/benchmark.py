@@ -1,8 +1,8 @@
-"""Speed and memory, as ratios measured side by side in one run.
+"""Measures speed and memory, as ratios of what is timed side by side in one run.
 
-python scripts/benchmark.py optim         steps of the optimizers beside torch's fused AdamW and SGD
-python scripts/benchmark.py subspaces     training steps on subspaces beside plain ones, and walks
-python scripts/benchmark.py language      words per second of the word-level Transformer beside PyTorch's example
+python scripts/benchmark.py optim         optimizer steps, compared with torch's fused AdamW and SGD
+python scripts/benchmark.py subspaces     training steps on subspaces compared with plain ones, and walks
+python scripts/benchmark.py language      words per second of the word-level Transformer, compared with PyTorch's example
 """
 
 import argparse
@@ -20,7 +20,7 @@ SUBJECTS = ("optim", "subspaces", "language")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
-    sys.path.insert(0, str(Path(__file__).parent))  # also where this file was imported from elsewhere
+    sys.path.insert(0, str(Path(__file__).parent))  # needed if this file was imported from elsewhere
     parser = OptionParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,12 @@
-"""Words per second of our word-level Transformer beside PyTorch's word-language-model example, a step of each in turn.
+"""Words per second of our word-level Transformer, compared with PyTorch's word-language-model example.
 
-The example's way, written anew from its description: `nn.TransformerEncoder` under a mask, `log_softmax` over the whole
-vocabulary, `NLLLoss`, plain SGD with the gradient clipped at 0.25. Ours takes the same batches and the same SGD. Seconds are
-the process's own processor time on a CPU, so that what else runs on the machine does not count, and wall time on a GPU.
+Steps of both are timed in turn, on the same batches and with the same SGD. The example is reimplemented from its
+description: `nn.TransformerEncoder` with a mask, `log_softmax` over the whole vocabulary, `NLLLoss`, plain SGD with the
+gradient clipped at 0.25. Times are processor time on a CPU, so that other programs do not count, and wall time on a GPU.
 """
 
 import argparse
+import functools
 import math
 import statistics
 import time
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_geo.cli.options import OptionParser, at_least, device
+from hf_geo.cli.options import at_least, device
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.models.word_transformer import sinusoids
 
@@ -27,7 +28,7 @@ NAMES = ("example", "hf_geo")
 
 
 class ExampleTransformer(nn.Module):
-    """The example's network: log-probabilities (length, columns, words) of the words after those of (length, columns)."""
+    """The example's network: from words (length, columns) to log-probabilities (length, columns, vocabulary) of the next."""
 
     def __init__(self, config: WordTransformerConfig, longest: int = 5000):
         super().__init__()
@@ -50,7 +51,7 @@ class ExampleTransformer(nn.Module):
 def make_step(
     name: str, config: WordTransformerConfig, device: str, mixed: bool
 ) -> tuple[nn.Module, Callable[[Tensor], None]]:
-    """The network of one of `NAMES`, and its training step on words of shape (columns, bptt + 1)."""
+    """Makes the network of one of `NAMES`, and its training step on words of shape (columns, bptt + 1)."""
     torch.manual_seed(0)
     network = ExampleTransformer(config) if name == "example" else WordTransformerForCausalLM(config)
     network.to(device).train()
@@ -71,16 +72,32 @@ def make_step(
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(parameter.grad, alpha=-LEARNING_RATE)
-        if words.is_cuda:
-            torch.cuda.synchronize()
 
     return network, step
 
 
-class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make, from their making until nothing refers to them.
+def seconds(call: Callable[[], object], device: str, cpu_clock: Callable[[], float] = time.process_time) -> float:
+    """Times a call: on a GPU by wall time until its work is done, else by `cpu_clock`."""
+    is_cuda = torch.device(device).type == "cuda"
+    clock = time.perf_counter if is_cuda else cpu_clock
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    start = clock()
+    call()
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    return clock() - start
 
-    `peak` is the most there were at a time, beyond the tensors that were there before.
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations allocate, until they are freed.
+
+    Args:
+        before: Its parameters and buffers are not counted.
+
+    Attributes:
+        bytes: Bytes allocated now.
+        peak: The most bytes that were allocated at a time.
     """
 
     def __init__(self, before: nn.Module):
@@ -116,26 +133,23 @@ def measure(
     device: str = "cpu",
     mixed: bool = False,
 ) -> dict[str, float]:
-    """Times both ways in turn.
+    """Times steps of both networks in turn.
 
     Returns:
-        Words per second of "example" and "hf_geo" (medians), their "ratio" (the median over rounds), and the memory in
-        MiB that a step of each needs at its peak beyond the network.
+        Words per second of "example" and "hf_geo" (medians), their "ratio" (median over rounds), and the memory in MiB that
+        a step of each needs at its peak in addition to the network.
     """
     words = torch.randint(config.vocab_size, (columns, bptt + 1), generator=torch.Generator().manual_seed(0)).to(device)
     networks, steps = {}, {}
     for name in NAMES:
         networks[name], steps[name] = make_step(name, config, device, mixed)
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in NAMES}
+    times: dict[str, list[float]] = {name: [] for name in NAMES}
     for turn in range(rounds + 2):
         for name in NAMES if turn % 2 else NAMES[::-1]:
-            start = clock()
-            steps[name](words)
-            seconds[name].append(clock() - start)
-    seconds = {name: values[2:] for name, values in seconds.items()}  # two rounds to warm up
-    found = {f"{name} words/s": columns * bptt / statistics.median(values) for name, values in seconds.items()}
-    found["ratio"] = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
+            times[name].append(seconds(functools.partial(steps[name], words), device))
+    times = {name: values[2:] for name, values in times.items()}  # the first two rounds warm up
+    found = {f"{name} words/s": columns * bptt / statistics.median(values) for name, values in times.items()}
+    found["ratio"] = statistics.median(a / b for a, b in zip(*times.values(), strict=True))
     for name, network in networks.items():
         network.zero_grad()
         with PeakMemory(network) as memory:
@@ -145,14 +159,18 @@ def measure(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this benchmark."""
     parser.add_argument("--columns", type=at_least(1), default=20, help="Rows of a batch (the paper's 20).")
     parser.add_argument("--bptt", type=at_least(1), default=35, help="Words of a window (the paper's 35).")
     parser.add_argument(
-        "--vocab_size", type=at_least(1), default=33_278, help="Words of the vocabulary (WikiText-2's 33,278)."
+        "--vocab_size", type=at_least(1), default=33_278, help="Size of the vocabulary (WikiText-2's 33,278)."
     )
     parser.add_argument("--rounds", type=at_least(1), default=15, help="Steps of each that are timed.")
     parser.add_argument(
-        "--threads", type=at_least(1), default=1, help="Of a CPU. The processor time of several includes their waits."
+        "--threads",
+        type=at_least(1),
+        default=1,
+        help="CPU threads. The processor time of several includes their waits.",
     )
     parser.add_argument(
         "--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run."
@@ -161,6 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measures and prints."""
     torch.set_num_threads(args.threads)
     config = WordTransformerConfig(vocab_size=args.vocab_size)
     found = measure(
@@ -171,9 +190,3 @@ def run(args: argparse.Namespace) -> None:
             f"{name:8s} {found[f'{name} words/s']:10,.0f} words/s {found[f'{name} MiB']:8,.0f} MiB at the peak of a step"
         )
     print(f"ratio    {found['ratio']:10.2f}")
-
-
-if __name__ == "__main__":
-    parser = OptionParser(description=__doc__)
-    add_arguments(parser)
-    run(parser.parse_args())

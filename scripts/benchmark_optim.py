@@ -1,8 +1,9 @@
-"""Milliseconds of an optimizer step beside torch's fused AdamW and SGD, a step of each in turn.
+"""Milliseconds of an optimizer step, compared with torch's fused AdamW and SGD.
 
-Every optimizer has weights and gradients of its own, of a network's shapes; weights with two or more axes are taken by filter
-where the method has a geometry. The limit is the time that moving each weight, gradient and state once takes at the bandwidth
-of a copy measured in the same run. Extra memory is what a step needs at its peak beside weights, gradients and state.
+Steps of all are timed in turn. Every optimizer has weights and gradients of its own, of a network's shapes; methods with a
+geometry treat weights with two or more axes by filter. The limit is the time that moving each weight, gradient and state once
+takes at the bandwidth of a copy measured in the same run. Extra memory is the peak of a step beyond weights, gradients and
+state.
 """
 
 import argparse
@@ -15,10 +16,10 @@ from multiprocessing import get_context
 
 import timm
 import torch
-from benchmark_language import PeakMemory
+from benchmark_language import PeakMemory, seconds
 from torch import Tensor, nn
 
-from hf_geo.cli.options import OptionParser, at_least, device
+from hf_geo.cli.options import at_least, device
 from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from hf_geo.optim import create_optimizer, get_method, list_optimizers
 
@@ -30,7 +31,7 @@ WARM_UP = 3
 
 
 def wide_resnet(depth: int = 28, width: int = 10) -> list[tuple[int, ...]]:
-    """Shapes of a wide residual network's parameters (Zagoruyko & Komodakis 2016) for 10 classes."""
+    """Returns the shapes of a wide residual network's parameters (Zagoruyko & Komodakis 2016) for 10 classes."""
     shapes, inputs = [(16, 3, 3, 3)], 16
     for channels in (16 * width, 32 * width, 64 * width):
         for block in range((depth - 4) // 6):
@@ -49,11 +50,13 @@ def wide_resnet(depth: int = 28, width: int = 10) -> list[tuple[int, ...]]:
 
 
 def timm_shapes(name: str) -> list[tuple[int, ...]]:
+    """Returns the shapes of a timm model's parameters."""
     with torch.device("meta"):
         return [tuple(p.shape) for p in timm.create_model(name).parameters()]
 
 
 def word_transformer() -> list[tuple[int, ...]]:
+    """Returns the shapes of the word-level Transformer's parameters for WikiText-2."""
     model = WordTransformerForCausalLM(WordTransformerConfig(vocab_size=33_278))
     return [tuple(p.shape) for p in model.parameters()]
 
@@ -67,7 +70,7 @@ NETWORKS: dict[str, Callable[[], list[tuple[int, ...]]]] = {
 
 
 def make(name: str, shapes: list[tuple[int, ...]], device: str) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
-    """An optimizer over weights of the given shapes with gradients, and its step."""
+    """Makes an optimizer over weights of the given shapes with gradients, and its step."""
     torch.manual_seed(0)
     model = nn.ParameterList(torch.randn(shape, device=device) * 0.05 + 0.01 for shape in shapes)
     for p in model:
@@ -75,7 +78,7 @@ def make(name: str, shapes: list[tuple[int, ...]], device: str) -> tuple[torch.o
     if name in REFERENCES:
         optimizer = REFERENCES[name](model)
     else:
-        # Without SGD-G's orthogonality term, a matrix product of another cost than the step.
+        # SGD-G's orthogonality term is left out: it is a matrix product, whose cost would hide the step's.
         geometry = {str(i): (0,) for i, p in enumerate(model) if p.ndim > 1 and p[0].numel() > 1}
         method = get_method(name)
         on_spheres = method.geometry and any(method.geometry(model[int(i)].shape, (0,)) for i in geometry)
@@ -88,28 +91,18 @@ def make(name: str, shapes: list[tuple[int, ...]], device: str) -> tuple[torch.o
 
 
 def tensors(optimizer: torch.optim.Optimizer) -> tuple[list[Tensor], list[Tensor]]:
-    """Its parameters, and the tensors of its state that are as large as a row or more."""
+    """Returns an optimizer's parameters, and the tensors of its state other than single numbers."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = [v for entry in optimizer.state.values() for v in entry.values() if isinstance(v, Tensor) and v.numel() > 1]
     return parameters, state
-
-
-def seconds(call: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def measure(network: str, methods: list[str], rounds: int, device: str) -> dict[str, dict[str, float]]:
     """Times the steps of all methods and references in turn.
 
     Returns:
-        By name: "ms" (median), "adamw" and "sgd" (median over rounds of the ratio to these), "MiB moved", "limit" (the ratio to
-        the time that moving them takes), and "MiB extra" at the peak of a step.
+        By name: "ms" (median), "adamw" and "sgd" (median over rounds of the ratio to these), "MiB moved", "limit" (ratio to the
+        time that moving them takes), and "MiB extra" at the peak of a step.
     """
     shapes = NETWORKS[network]()
     made = {name: make(name, shapes, device) for name in (*REFERENCES, *methods)}
@@ -118,8 +111,8 @@ def measure(network: str, methods: list[str], rounds: int, device: str) -> dict[
     times: dict[str, list[float]] = {name: [] for name in (*made, "copy")}
     for _ in range(rounds + WARM_UP):
         for name, (_, step) in made.items():
-            times[name].append(seconds(step, device))
-        times["copy"].append(seconds(lambda: target.copy_(source), device))
+            times[name].append(seconds(step, device, time.perf_counter))
+        times["copy"].append(seconds(lambda: target.copy_(source), device, time.perf_counter))
     times = {name: values[WARM_UP:] for name, values in times.items()}
     bandwidth = 2 * source.nbytes / statistics.median(times["copy"])
 
@@ -142,12 +135,15 @@ def measure(network: str, methods: list[str], rounds: int, device: str) -> dict[
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="Whose shapes.")
+    """Adds the options of this benchmark."""
     parser.add_argument(
-        "--methods", nargs="+", choices=list_optimizers(), default=list_optimizers(), help="Which steps."
+        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="Networks whose shapes are used."
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=list_optimizers(), default=list_optimizers(), help="Methods to measure."
     )
     parser.add_argument("--rounds", type=at_least(1), default=30, help="Steps of each that are timed.")
-    parser.add_argument("--threads", type=at_least(1), default=None, help="Of a CPU; torch's default when not given.")
+    parser.add_argument("--threads", type=at_least(1), default=None, help="CPU threads (default: torch's).")
     parser.add_argument(
         "--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run."
     )
@@ -155,13 +151,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measures and prints."""
     if args.threads:
         torch.set_num_threads(args.threads)
     threads, settings = torch.get_num_threads(), (args.methods, args.rounds, args.device)
     if len(args.networks) == 1:
         found = {args.networks[0]: measure(args.networks[0], *settings)}
     else:
-        # A process of its own for each: steps differ by a third in memory that was used before.
+        # Each in a process of its own: steps take up to a third longer in memory that was used before.
         alone = {"max_tasks_per_child": 1, "mp_context": get_context("spawn")}
         with ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,), **alone) as pool:
             found = {network: pool.submit(measure, network, *settings).result() for network in args.networks}
@@ -177,9 +174,3 @@ def run(args: argparse.Namespace) -> None:
                 f"  {name:9s} {row['ms']:9.2f} {row['adamw']:9.2f} {row['sgd']:7.2f} {row['MiB moved']:11.1f} "
                 f"{row['limit']:9.2f} {row['MiB extra']:11.2f}"
             )
-
-
-if __name__ == "__main__":
-    parser = OptionParser(description=__doc__)
-    add_arguments(parser)
-    run(parser.parse_args())

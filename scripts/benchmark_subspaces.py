@@ -1,36 +1,35 @@
-"""What a subspace costs: a training step beside the plain one, its memory, and a walk beside the paper's loop.
+"""The cost of a subspace: of a training step and its memory compared with the plain network, and of a walk.
 
-Steps of the plain network, a line and a simplex of five points are timed in turn. Seconds are the process's own
-processor time on a CPU, so that what else runs on the machine does not count, and wall time on a GPU.
+Steps of the plain network, a line and a simplex of five points are timed in turn. Times are processor time on a CPU, so that
+other programs do not count, and wall time on a GPU.
 
-The paper's loop takes norm statistics from the whole training set and evaluates, for two networks at each of 22 steps
-along a line. Its time and a walk's are linear in the numbers of batches: both are measured on a few, of JPEG files that
-are decoded as they are read, and given for CIFAR-10's 50,000 training and 10,000 test images.
+A walk is compared with the paper's loop, which takes norm statistics from the whole training set and evaluates, for two
+networks at each of 22 steps along a line. Both take time linear in the number of batches: they are measured on a few, of JPEG
+files that are decoded as they are read, and extrapolated to CIFAR-10's 50,000 training and 10,000 test images.
 """
 
 import argparse
 import io
 import statistics
-import time
 from collections.abc import Callable
 
 import timm
 import torch
 import torch.nn.functional as F
-from benchmark_language import PeakMemory
+from benchmark_language import PeakMemory, seconds
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 import hf_geo.models.cifar  # noqa: F401  (its names in timm)
-from hf_geo.cli.options import OptionParser, at_least, device
+from hf_geo.cli.options import at_least, device
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, walk
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
 
 SHAPES = {"plain": None, "line": SubspaceConfig("line"), "simplex of 5": SubspaceConfig("simplex", 5)}
-# The sizes at which a subspace is usually trained: network, pixels, batch.
+# Sizes at which subspaces are usually trained: network, pixels, batch.
 SETTINGS = {
     "cifar_resnet20": ("cifar_resnet20", 32, 128),
     "resnet18": ("resnet18", 224, 32),
@@ -40,7 +39,7 @@ LOOP_STEPS, POSITIONS = 22, 21
 
 
 class Step:
-    """A training step with SGD and momentum, at a position of its own each time.
+    """A training step with SGD and momentum, at a new position each time.
 
     Args:
         make: Makes the network.
@@ -72,25 +71,12 @@ class Step:
         self.count += 1
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Time of one call."""
-    if device.type == "cpu":
-        start = time.process_time()
-        call()
-        return time.process_time() - start
-    torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
 def measure_steps(make: Callable[[], nn.Module], images: Tensor, labels: Tensor, rounds: int) -> dict[str, dict]:
     """Times steps in turn.
 
     Returns:
-        For each of `SHAPES`: `seconds` of a step (median), its `ratio` to the plain one (median over rounds), and in MiB
-        `parameters` and `peak`: what a step needs beside them at its peak, gradients and optimizer state included.
+        For each of `SHAPES`: `seconds` of a step (median), its `ratio` to the plain one (median over rounds), and in MiB the
+        `parameters` and the `peak` that a step needs in addition, gradients and optimizer state included.
     """
     steps = {name: Step(make, config, images, labels) for name, config in SHAPES.items()}
     found = {}
@@ -131,10 +117,10 @@ class Photographs(Dataset):
 def measure_walk(
     make: Callable[[], nn.Module], pixels: int, batch: int, batches: int, device: torch.device
 ) -> dict[str, float]:
-    """Times the paper's loop and a walk per batch, and gives both for CIFAR-10.
+    """Times the paper's loop and a walk by batch, and extrapolates both to CIFAR-10.
 
     Returns:
-        Seconds of the `loop`, the `full` walk (statistics of the whole training set) and the `default` one.
+        Seconds of the `loop`, of the `full` walk (statistics of the whole training set) and of the `default` one.
     """
     subspace = Subspace.attach(make(), SHAPES["line"], model_init=make)
     subspace.model.to(device)
@@ -165,10 +151,11 @@ def measure_walk(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this benchmark."""
     parser.add_argument("--networks", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="Networks to train.")
     parser.add_argument("--rounds", type=at_least(1), default=10, help="Steps of each that are timed.")
     parser.add_argument(
-        "--batches", type=at_least(0), default=4, help="Batches of a walk that are timed; 0 leaves walks out."
+        "--batches", type=at_least(0), default=4, help="Batches of a walk that are timed; 0 skips walks."
     )
     parser.add_argument(
         "--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="Where to run."
@@ -176,6 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measures and prints."""
     for network in args.networks:
         name, pixels, batch = SETTINGS[network]
         torch.manual_seed(0)
@@ -198,9 +186,3 @@ def run(args: argparse.Namespace) -> None:
                 print(
                     f"    norm statistics of {words:20s} {found[which]:8,.0f} s  {found['loop'] / found[which]:5.2f} x"
                 )
-
-
-if __name__ == "__main__":
-    parser = OptionParser(description=__doc__)
-    add_arguments(parser)
-    run(parser.parse_args())
