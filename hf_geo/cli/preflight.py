@@ -1,5 +1,6 @@
 """What would stop a run after it began is found before."""
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -7,6 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
+from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.trainer_utils import has_length
@@ -14,6 +18,9 @@ from transformers.utils import is_liger_kernel_available, is_torch_xla_available
 
 from hf_geo.checkpoints.disk import disk_failure, first_of_all, in_words
 from hf_geo.optim import list_optimizers
+from hf_geo.training.checks import check_shared_folder
+from hf_geo.training.norms import has_batch_norms
+from hf_geo.training.optimizers import first_samples
 
 _TRIAL = "_trial"  # in a run's folder, a name that is not pushed with it
 _MANY = 1_000_000  # updates, of which any warm-up is a part
@@ -50,7 +57,8 @@ def check_trainer(trainer: Trainer) -> None:
     """Makes the loader and the optimizer, and a schedule for a stand-in of it, to hear what they do not take.
 
     Raises:
-        ValueError: One of them does not take its settings, or there is not one batch to train on.
+        ValueError: One of them does not take its settings, there is not one batch to train on or the network cannot train on
+            one sample alone, or the machines' disks are not as `save_on_each_node` says.
         ImportError: The optimizer or an option needs a package that is not installed.
     """
     args = trainer.args
@@ -66,6 +74,9 @@ def check_trainer(trainer: Trainer) -> None:
             f"--dataloader_drop_last leaves no batch of {args.per_device_train_batch_size} to train on, as there are only "
             f"{len(trainer.train_dataset)} samples: choose a smaller --per_device_train_batch_size."
         )
+    if args.per_device_train_batch_size == 1 and has_batch_norms(trainer.model):
+        _check_single_sample(trainer.model, loader)
+    check_shared_folder(args)
     if args.optim in list_optimizers():
         trainer.create_optimizer()
     elif trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # it is made after the model is sharded
@@ -123,6 +134,21 @@ def _try_export(export: Callable[[Path], object], folders: Sequence[str]) -> str
         finally:
             shutil.rmtree(trial, ignore_errors=True)
     return f"The result could not be written {', nor '.join(refused)}: make room there, or name a --fallback_dir that has room."
+
+
+def _check_single_sample(model: nn.Module, loader: DataLoader) -> None:
+    model = copy.deepcopy(model).train()  # the run has done without this pass
+    batch = loader.collate_fn(first_samples(loader.dataset)[:1])
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            model(**send_to_device(batch, next(model.parameters()).device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "--per_device_train_batch_size 1 gives this network's batch norms a single value to normalize, which has no "
+            "variance: choose 2 or more."
+        ) from error
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import os
 import secrets
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
@@ -74,30 +75,44 @@ def check_processes(args: TrainingArguments) -> None:
 
 
 def check_shared_folder(args: TrainingArguments) -> None:
-    """Checks, with several machines, that all of them see the output folder, or that each saves for itself.
+    """Checks, with several processes, that each sees the output folder of exactly one process that saves there.
 
-    Every process calls this; it writes and removes one small file.
+    Every process calls this; each one that saves writes and removes one small file.
 
     Raises:
-        ValueError: The machines have different disks, and `save_on_each_node` is off.
+        ValueError: The machines have different disks and `save_on_each_node` is off, or they share one and it is on; or FSDP
+            is to save on each.
     """
-    if args.save_on_each_node or args.world_size <= int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size)):
+    if args.world_size == 1 or args.save_strategy == "no":
         return
-    name = [f"_shared-{secrets.token_hex(8)}" if args.process_index == 0 else None]
-    broadcast_object_list(name)
-    token = Path(args.output_dir, name[0])
+    if args.save_on_each_node and PartialState().distributed_type == DistributedType.FSDP:
+        raise ValueError(
+            "--save_on_each_node saves whole checkpoints, and FSDP's are in parts: choose an --output_dir on a shared disk."
+        )
+    secret = [secrets.token_hex(8)]
+    broadcast_object_list(secret)
+    tokens = [Path(args.output_dir, f"_shared-{secret[0]}-{rank}") for rank in range(args.world_size)]
+    own = tokens[args.process_index]
 
     def leave_token() -> None:
-        token.parent.mkdir(parents=True, exist_ok=True)
-        token.touch()
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.touch()
 
-    refused = first_of_all(refusal(leave_token) if args.process_index == 0 else None)  # then saving says so itself
-    missing = None if refused or token.exists() else f"process {args.process_index}"
-    missing = first_of_all(missing)
-    if args.process_index == 0:
-        token.unlink(missing_ok=True)
+    refused = first_of_all(refusal(leave_token) if args.should_save else None)  # then saving says so itself
+    seen = [rank for rank, token in enumerate(tokens) if token.exists()]
+    missing = first_of_all(None if seen else f"process {args.process_index} does not see what the first one writes")
+    twice = first_of_all(f"processes {seen[0]} and {seen[1]} would write the same files" if len(seen) > 1 else None)
+    if args.should_save:
+        refusal(lambda: own.unlink(missing_ok=True))
+    if refused:
+        return
     if missing:
         raise ValueError(
-            f"The machines do not share the disk of {args.output_dir!r} ({missing} does not see it), so a checkpoint would be "
+            f"The machines do not share the disk of {args.output_dir!r} ({missing}), so a checkpoint would be "
             "whole on none of them: add --save_on_each_node true, or choose an --output_dir on a shared disk."
+        )
+    if twice:
+        raise ValueError(
+            f"The machines share the disk of {args.output_dir!r} ({twice}): leave out --save_on_each_node, "
+            "which is for machines with disks of their own."
         )

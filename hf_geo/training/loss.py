@@ -1,15 +1,10 @@
-"""The loss that belongs to an update's gradient: the mean over its samples, for optimizers whose step depends on it."""
-
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+"""The loss that belongs to an update's gradient, for optimizers whose step depends on it."""
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import Trainer
-from transformers.trainer_pt_utils import find_batch_size
 
-IGNORED = -100  # a label that no loss counts
 EARLY = 10  # updates whose loss a Trainer's optimizer is handed on the host
 
 
@@ -79,70 +74,3 @@ def hand_over_loss(trainer, loss: Tensor) -> None:
         optimizer.register_step_pre_hook(lambda opt, args, kwargs: opt.set_loss(_loss_to_hand_over(trainer)))
         trainer._loss_taker = optimizer
     trainer._loss_of_update.add(loss)
-
-
-def count_loss_terms(batch: Any, *, shifted: bool) -> Tensor | int | None:
-    """The number of terms that a model's loss is the mean of.
-
-    These are the labels that are not -100 (classes, tokens, pixels), or the samples where labels are no integers.
-
-    Args:
-        batch: What the model gets, usually a mapping with "labels".
-        shifted: Whether the model predicts each token from those before it, so that the first label of a row has no term.
-
-    Returns:
-        A 0-dim tensor on the batch's device or a number; None for a batch without any tensor.
-    """
-    if isinstance(batch, Mapping):
-        labels = batch.get("shift_labels")
-        if labels is None and isinstance(batch.get("labels"), Tensor):
-            labels = batch["labels"][..., 1:] if shifted else batch["labels"]
-        if isinstance(labels, Tensor) and not labels.is_floating_point():
-            return labels.ne(IGNORED).sum()
-    return find_batch_size(batch)
-
-
-class LossTerms:
-    """Counts the terms of an update's loss, so that its gradient is the mean over all of them however they are divided.
-
-    transformers counts for models alone that take the number, and trusts them to use it.
-
-    Args:
-        trainer: A `transformers.Trainer`.
-    """
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def of(self, batch: Any) -> Tensor | int | None:
-        """Terms of one micro-batch."""
-        return count_loss_terms(batch, shifted=self.trainer._loss_shifts_labels)
-
-    def of_update(self, batches: Sequence[Any], device: torch.device) -> Tensor | None:
-        """Terms of an update's micro-batches on all processes; None where they cannot be counted."""
-        terms = [self.of(batch) for batch in batches]
-        if not terms or None in terms:
-            return None
-        total, args = torch.as_tensor(sum(terms), device=device), self.trainer.args
-        if args.world_size > 1 and args.average_tokens_across_devices:
-            return self.trainer.accelerator.reduce(total, reduction="sum")
-        return total * args.world_size
-
-    def weighted(self, compute: Callable[[Any], Any], total: Tensor, *, factor: int) -> Callable[[Any], Any]:
-        """From a function that returns a micro-batch's mean loss to one that returns its share of the update's loss.
-
-        The shares of an update add up to `factor` times the number of processes, because the processes' gradients are
-        averaged.
-
-        Args:
-            compute: Returns the loss of a batch, or a pair of the loss and the model's outputs.
-            total: Terms of the whole update.
-            factor: What the Trainer divides the loss by afterwards.
-        """
-
-        def compute_share(batch: Any) -> Any:
-            share = self.of(batch) * self.trainer.args.world_size * factor / total  # before labels are taken out
-            found = compute(batch)
-            return (found[0] * share, found[1]) if isinstance(found, tuple) else found * share
-
-        return compute_share

@@ -46,7 +46,9 @@ def broadcast_buffers(model: nn.Module) -> None:
         return
     for buffer in model.buffers():
         if not isinstance(buffer, DTensor):
-            dist.broadcast(buffer, 0)
+            # As bytes, for gloo knows only some dtypes; all of the storage, for elements of a view may share their place.
+            memory = torch.empty(0, dtype=torch.uint8, device=buffer.device).set_(buffer.untyped_storage())
+            dist.broadcast(memory, 0)
 
 
 def has_batch_norms(model: nn.Module) -> bool:

@@ -101,6 +101,11 @@ class CheckpointSaver:
             broadcast_object_list(found)
         if found[1]:
             raise UnfitCheckpoint(found[1])
+        # With `save_on_each_node`, every machine resumes from a checkpoint of its own.
+        elsewhere = found[0] and args.should_save and args.process_index > 0
+        problem = first_of_all(fault(found[0]) if elsewhere else None)
+        if problem:
+            raise UnfitCheckpoint(f"The checkpoint {found[0]!r} of another machine cannot be used, because {problem}.")
         return found[0]
 
     def best_is_whole(self) -> bool:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from hf_geo.evaluation.batches import batch_size
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.subspaces import Subspace, draw_generator, split_batch
 
@@ -33,23 +33,28 @@ class SubspaceTraining:
         self.settled = False
 
     def loss(
-        self, compute: Callable[[Mapping], Tensor], inputs: Mapping[str, Any], key: tuple[int, int], sums: bool
+        self,
+        compute: Callable[[Mapping], Tensor],
+        inputs: Mapping[str, Any],
+        key: tuple[int, int],
+        count: Callable[[Mapping], Tensor | int],
     ) -> Tensor:
-        """The loss of a batch, its samples divided over the drawn positions.
+        """The mean loss over a batch's items, its samples divided over the drawn positions.
 
         Args:
-            compute: From a part of the batch to its loss.
+            compute: From a part of the batch to the mean loss over its items.
             inputs: The batch.
             key: Number of the update, and of the micro-batch within it.
-            sums: Whether losses of parts add up to the batch's; otherwise they are means, to be averaged.
+            count: From a part of the batch to its number of items.
         """
         generator = draw_generator(self.seed, *key, self.rank)
         parts = split_batch(inputs, self.subspace.config.num_samples)
-        whole = batch_size(inputs)
+        items = [count(part) for part in parts]
+        whole = torch.as_tensor(sum(items)).clamp(min=1)
         losses = []
-        for part in parts:
+        for part, own in zip(parts, items, strict=True):
             self.subspace.sample(generator)
-            losses.append(compute(part) * (1.0 if sums else batch_size(part) / whole))
+            losses.append(compute(part) * own / whole)
         return sum(losses[1:], losses[0])
 
     def penalty(self, key: tuple[int, int]) -> Tensor | float:

@@ -1,6 +1,5 @@
 """`GeoTrainer`: transformers' Trainer that builds the geometry-aware optimizers."""
 
-import itertools
 import logging
 import math
 import os
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate.optimizer import AcceleratedOptimizer
+from safetensors.torch import save_model as save_weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
@@ -27,8 +27,8 @@ from .averaging import WeightAverage, check_same_average, kind_of_average
 from .baselines import BASELINES, baseline_cls_and_kwargs
 from .callbacks import GeometryTelemetry, SetEpochCallback
 from .checks import check_combination, check_shared_folder
-from .loaders import SingleSamples, make_loader
-from .loss import LossTerms, hand_over_loss
+from .loaders import make_loader
+from .loss import hand_over_loss
 from .nonfinite import NonFiniteTraining, NonFiniteUpdates, all_finite, remedy
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, some_samples
 from .optimizers import make_optimizer
@@ -36,8 +36,10 @@ from .saving import CheckpointSaver
 from .schedules import milestone_schedule, swa_schedule
 from .signals import StopOnSignal
 from .subspaces import SubspaceTraining
+from .updates import UpdateBatches
 
 logger = logging.getLogger(__name__)
+_SCALED = "loss_is_scaled_for_ga"
 
 
 class GeoTrainer(transformers.Trainer):
@@ -64,6 +66,7 @@ class GeoTrainer(transformers.Trainer):
     """
 
     args: GeoTrainingArguments
+    loss_is_scaled_for_ga = False  # transformers divides every loss, by what `training_step` says
 
     def __init__(self, *args, subspace: Subspace | SubspaceConfig | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -80,9 +83,10 @@ class GeoTrainer(transformers.Trainer):
         self._on_subspace = subspace and SubspaceTraining(subspace, self.args.seed, self.args.process_index)
         self._stand_in = self._on_subspace or self._average  # what is evaluated in place of the weights in training
         self._saver = CheckpointSaver(self)
-        self._loss_terms = LossTerms(self)
-        self._single_samples = SingleSamples(self)
+        self._updates = UpdateBatches(self)
         self._micro_batch = 0
+        # Losses of models that do not divide by the number of items would be multiplied by the processes.
+        self.args.average_tokens_across_devices = False
         if subspace and subspace.config.num_samples > 1 and self.args.ddp_broadcast_buffers is None:
             # DDP would overwrite buffers between the forwards of one backward.
             self.accelerator.ddp_handler.broadcast_buffers = False
@@ -131,7 +135,7 @@ class GeoTrainer(transformers.Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As in transformers, without a last batch of one sample where batch norms need two."""
-        drop_last = self.args.dataloader_drop_last or self._single_samples.end_an_epoch()
+        drop_last = self.args.dataloader_drop_last or self._updates.end_with_one_sample()
         return make_loader(super().get_train_dataloader, self.args, drop_last=drop_last)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
@@ -143,11 +147,8 @@ class GeoTrainer(transformers.Trainer):
         return make_loader(super().get_test_dataloader, self.args, test_dataset, drop_last=False)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of the next update, and the number of terms of its loss on all processes (see `LossTerms`)."""
-        batches = self._single_samples.without(list(itertools.islice(epoch_iterator, num_batches)))
-        if self.compute_loss_func is not None:
-            return super().get_batch_samples(iter(batches), len(batches), device)
-        return batches, self._loss_terms.of_update(batches, device)
+        """The micro-batches of the next update, and the number of its items on all processes (see `UpdateBatches`)."""
+        return self._updates.collect(epoch_iterator, num_batches, device)
 
     # Training
 
@@ -170,41 +171,43 @@ class GeoTrainer(transformers.Trainer):
             result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         if not self._weights_are_finite():
             raise NonFiniteTraining(f"Training has ended with weights that are not finite; {remedy(self.args)}")
+        broadcast_buffers(self.model)
         # What a kill has kept from being removed goes now.
         last = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         self._saver.rotate(self.args.output_dir, [self.state.best_model_checkpoint, last])
         return result
 
-    def training_step(self, *args, **kwargs) -> Tensor:
+    def training_step(self, model: nn.Module, inputs, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One forward and backward pass, whose loss the optimizer is told where its step depends on it."""
-        loss = super().training_step(*args, **kwargs)
+        if num_items_in_batch is not None:  # of the whole update, for which transformers divides the loss by this
+            self.current_gradient_accumulation_steps = self._updates.divisors[self._micro_batch]
+        loss = super().training_step(model, inputs)
         self.nonfinite.add_loss(loss)
         hand_over_loss(self, loss)
         self._micro_batch = 0 if self.accelerator.sync_gradients else self._micro_batch + 1
         return loss
 
     def compute_loss(self, model: nn.Module, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """The model's loss; in training times the micro-batch's share of the update, and on a subspace at drawn positions.
+        """The mean loss over a batch's items; in training on a subspace, at drawn positions and with the regularizer.
 
-        A model's own loss is taken to be the mean over the micro-batch, whatever the model does with
-        `num_items_in_batch`; `compute_loss_func` gets that number, as in transformers.
+        Also where a model or `compute_loss_func` divides by the number of items: it gets the batch's own.
         """
-        if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        given, total = self.compute_loss_func is not None, num_items_in_batch
-        compute = partial(
-            super().compute_loss, model, return_outputs=return_outputs, num_items_in_batch=total if given else None
-        )
-        # training_step divides by the micro-batches where it does not expect the loss to be of the whole update.
-        parts = self.current_gradient_accumulation_steps
-        divisor = 1 if given or (total is not None and self.model_accepts_loss_kwargs) else parts
-        if not given and total is not None:
-            compute = self._loss_terms.weighted(compute, total, factor=divisor)
-        if self._on_subspace is None:
-            return compute(inputs)
+        if self._on_subspace is None or not model.training:
+            return self._mean_loss(model, inputs, return_outputs)
         key = (self.state.global_step, self._micro_batch)
-        penalty = self._on_subspace.penalty(key) * divisor / parts
-        return self._on_subspace.loss(compute, inputs, key, sums=total is not None) + penalty
+        loss = self._on_subspace.loss(partial(self._mean_loss, model), inputs, key, self._updates.count)
+        return loss + self._on_subspace.penalty(key)
+
+    def _mean_loss(self, model: nn.Module, inputs, return_outputs: bool = False):
+        items, training = torch.as_tensor(self._updates.count(inputs)), model.training
+        given = self.args.n_gpu <= 1 and ("labels" in inputs or "shift_labels" in inputs)
+        number = items.clamp(min=1) if given else None
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=number)
+        loss = torch.where(items.to(loss.device) > 0, loss, 0.0)  # the mean over no items is no number
+        if training and self.compute_loss_func is not None and not hasattr(transformers.Trainer, _SCALED):
+            # transformers 5.17 never divides the loss of a `compute_loss_func`.
+            loss = loss / self.current_gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, *args, **kwargs) -> Tensor | float:
         # The only place that knows the norm of an update's gradient.
@@ -276,6 +279,8 @@ class GeoTrainer(transformers.Trainer):
             return super()._save(output_dir, state_dict)
         if self.args.should_save:
             self.model.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
+            if self.args.process_index > 0:  # of which `save_pretrained` (transformers 5.24) takes no weights
+                save_weights(self.model, os.path.join(output_dir, "model.safetensors"), metadata={"format": "pt"})
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(output_dir)
 
@@ -288,6 +293,7 @@ class GeoTrainer(transformers.Trainer):
                 "No checkpoint of update %d: its weights are not finite. Those there are stay.", self.state.global_step
             )
             return
+        broadcast_buffers(self.model)  # so that this run goes on with what a resumed one would
         self._saver.save(partial(super()._save_checkpoint, model, trial), run=self._get_output_dir(trial))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

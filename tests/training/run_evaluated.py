@@ -4,16 +4,31 @@ run_evaluated.py FOLDER
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import IterableDataset
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.training.checks import check_shared_folder
-from tests.training.problems import Normalized, Points
+from hf_geo.training.norms import broadcast_buffers
+from tests.training.problems import Classifier, Normalized, Points
 
+
+class Stream(IterableDataset):
+    """The points one after the other, of unknown number."""
+
+    def __init__(self, size: int) -> None:
+        self.points = Points(size)
+
+    def __iter__(self):
+        return (self.points[i] for i in range(len(self.points)))
+
+
+SIZES = (8, 9, 10, 13, 16)  # of an epoch; two processes take 4 samples each at a time
 ROWS = {"ddp": {}, "own buffers": {"ddp_broadcast_buffers": False}, "ema": {"ema_decay": 0.5}}
 
 
@@ -35,21 +50,56 @@ def train(folder: Path, **settings) -> list[float]:
     return [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
 
 
-def refusal_without_shared_disk(folder: Path, rank: int) -> str:
-    """What two machines of one process each are told that write to folders of their own."""
-    os.environ["LOCAL_WORLD_SIZE"] = "1"
-    args = GeoTrainingArguments(output_dir=str(folder / f"disk-{rank}"))
-    check_shared_folder(GeoTrainingArguments(output_dir=str(folder / "shared")))
-    try:
-        check_shared_folder(args)
-    except ValueError as error:
-        return str(error)
-    return ""
+def refusals(folder: Path, rank: int) -> list[str]:
+    """What two machines of one process each are told whose disks are, and then are not, as `save_on_each_node` says."""
+    heard = []
+    for disk, each in (("shared", False), (f"disk-{rank}", True), (f"disk-{rank}", False), ("shared", True)):
+        args = GeoTrainingArguments(output_dir=str(folder / disk), save_on_each_node=each)
+        args.distributed_state.local_process_index = 0
+        try:
+            check_shared_folder(args)
+        except ValueError as error:
+            heard.append(str(error))
+    return heard
+
+
+def epoch(folder: Path, size: int, data: type, batch_norms: bool) -> list[tuple[int, int]]:
+    """Of this process's micro-batches of one epoch, in updates of two: how many samples each has, and how many count."""
+    args = GeoTrainingArguments(output_dir=str(folder / "epoch"), per_device_train_batch_size=4, max_steps=9)
+    trainer = GeoTrainer(Normalized() if batch_norms else Classifier().double(), args, train_dataset=data(size))
+    loader = trainer.callback_handler.train_dataloader = trainer.get_train_dataloader()
+    iterator, found = iter(loader), []
+    while batches := trainer.get_batch_samples(iterator, 2, args.device)[0]:
+        divisors, total = trainer._updates.divisors, sum(len(batch["x"]) for batch in batches)
+        found += [
+            (len(batch["x"]), 0 if d.isinf() else len(batch["x"])) for batch, d in zip(batches, divisors, strict=True)
+        ]
+        assert total > 0
+    return found
+
+
+def odd_buffers(rank: int) -> bool:
+    """Whether buffers of unusual kinds become the first process's."""
+    model = torch.nn.Module()
+    kinds = [torch.int16, torch.bool, torch.bfloat16, torch.complex64, torch.float64]
+    values = [torch.full((3, 2), rank, dtype=kind) for kind in kinds] + [torch.full((), rank), torch.empty(0)]
+    values += [torch.full((3, 2), rank).t(), torch.full((1,), rank).expand(4)]
+    for index, value in enumerate(values):
+        model.register_buffer(f"b{index}", value)
+    broadcast_buffers(model)
+    return not any(buffer.any() for buffer in model.buffers())
 
 
 if __name__ == "__main__":
     folder, state = Path(sys.argv[1]), Accelerator()
     found = {name: train(folder / name, **settings) for name, settings in ROWS.items()}
-    found["refusal"] = refusal_without_shared_disk(folder, state.process_index)
+    found["epochs"] = {
+        f"{size} {data.__name__} {batch_norms}": gather_object([epoch(folder, size, data, batch_norms)])
+        for size in SIZES
+        for data in (Points, Stream)
+        for batch_norms in (False, True)
+    }
+    found["odd buffers"] = gather_object([odd_buffers(state.process_index)])
+    found["refusals"] = refusals(folder, state.process_index)
     if state.is_main_process:
         (folder / "found.json").write_text(json.dumps(found))

@@ -4,6 +4,7 @@ With one process: GeoTrainer with whole and with accumulated batches, transforme
 plain PyTorch loop. With two: GeoTrainer with whole and with accumulated batches.
 """
 
+import gc
 import sys
 import tempfile
 
@@ -33,7 +34,6 @@ def by_trainer(kind: str, name: str, batch: int, accumulation: int, trainer=GeoT
             per_device_train_batch_size=batch,
             gradient_accumulation_steps=accumulation,
             train_sampling_strategy="sequential",
-            accelerator_config={"even_batches": False},
             label_smoothing_factor=0.1 if kind == "points" else 0.0,
             save_strategy="no",
             logging_strategy="no",
@@ -94,6 +94,7 @@ def by_hand(name: str):
 
 
 def main(path: str) -> None:
+    gc.freeze()  # accelerate collects garbage before each training, among all that was imported
     found = {}
     processes = Accelerator().num_processes
     for name in list_optimizers():
@@ -110,7 +111,9 @@ def main(path: str) -> None:
         register_transformers()
         for name in list_optimizers():
             for kind in ("points", "sentences"):
-                found[f"{kind}/{name}/transformers"] = by_trainer(kind, name, BATCH, 1, Trainer, TrainingArguments)
+                for parts in (1, 2):
+                    batch, way = BATCH // parts, f"transformers {BATCH // parts} x {parts}"
+                    found[f"{kind}/{name}/{way}"] = by_trainer(kind, name, batch, parts, Trainer, TrainingArguments)
     if Accelerator().is_main_process:
         save_file(found, path)
 

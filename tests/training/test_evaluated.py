@@ -7,25 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import IterableDataset
 
 from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.training.averaging import AVERAGED
 from tests.training.launching import launch_or_fail
 from tests.training.problems import Normalized, Points
-from tests.training.run_evaluated import ROWS
+from tests.training.run_evaluated import ROWS, SIZES, Stream
 
 SCRIPT = Path(__file__).with_name("run_evaluated.py")
-
-
-class Stream(IterableDataset):
-    """The points one after the other, of unknown number."""
-
-    def __init__(self, size: int) -> None:
-        self.points = Points(size)
-
-    def __iter__(self):
-        return (self.points[i] for i in range(len(self.points)))
 
 
 def make_trainer(folder: Path, data, subspace: SubspaceConfig | None = None, **settings) -> GeoTrainer:
@@ -60,9 +49,30 @@ def test_two_processes_report_the_network_that_is_saved(two_processes, row: str)
             assert printed == pytest.approx(loss_of(model), abs=1e-9)
 
 
-def test_machines_without_a_shared_disk_are_told_before_training(two_processes) -> None:
-    assert "do not share the disk" in two_processes[1]["refusal"]
-    assert "--save_on_each_node true" in two_processes[1]["refusal"]
+def test_machines_are_told_before_training_that_their_disks_do_not_fit(two_processes) -> None:
+    own, shared = two_processes[1]["refusals"]
+    assert "do not share the disk" in own and "add --save_on_each_node true" in own
+    assert "share the disk" in shared and "leave out --save_on_each_node" in shared
+
+
+@pytest.mark.parametrize("batch_norms", [False, True])
+@pytest.mark.parametrize("data", ["Points", "Stream"])
+@pytest.mark.parametrize("size", SIZES)
+def test_each_sample_counts_once_in_an_epoch_of_two_processes(
+    two_processes, size: int, data: str, batch_norms: bool
+) -> None:
+    ranks = two_processes[1]["epochs"][f"{size} {data} {batch_norms}"]
+    assert len(ranks[0]) == len(ranks[1])  # or one process would wait for the other for ever
+    counted = sum(count for rank in ranks for _, count in rank)
+    if batch_norms:
+        assert all(samples > 1 for rank in ranks for samples, _ in rank)
+        assert 0 <= size - counted <= 2  # at most the single samples of the processes
+    else:
+        assert counted == size
+
+
+def test_buffers_of_every_kind_become_the_first_processs(two_processes) -> None:
+    assert two_processes[1]["odd buffers"] == [True, True]
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch) -> None:

@@ -11,7 +11,8 @@ from tests.training.launching import launch_or_fail
 
 SCRIPT = Path(__file__).with_name("run_trajectories.py")
 SPLITS = {"points": ("1 x 4 x 2", "2 x 4 x 1", "2 x 2 x 2"), "sentences": ("1 x 4 x 2", "2 x 4 x 1", "2 x 2 x 2")}
-LOOPS = {"points": ("transformers", "accelerate", "torch"), "sentences": ("transformers",)}
+THEIRS = ("transformers 8 x 1", "transformers 4 x 2")
+LOOPS = {"points": (*THEIRS, "accelerate", "torch"), "sentences": THEIRS}
 ROWS = [(kind, way) for kind in SPLITS for way in (*SPLITS[kind], *LOOPS[kind])]
 
 
