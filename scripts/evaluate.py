@@ -162,12 +162,21 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
             else "does not say what it was trained on"
         )
         raise ValueError(f"{first.model[0]!r} {told}: name the data with --dataset.")
+    for name in ("train_split", "eval_size"):
+        given, trained = getattr(options, name), known.get(name)
+        if name in known and options.dataset == dataset and given != trained:
+            raise ValueError(
+                f"--{name} {given} would evaluate {first.model[0]!r}, trained with {trained}, on samples it was trained on: "
+                "leave it out."
+            )
     return options, DataArguments(**{name: getattr(options, name) for name in fields})
 
 
 def is_known_anywhere(dataset: str | None) -> bool:
     """Whether what a run keeps of its data set's name is enough to find it: of a folder it is the last part of the path."""
-    return dataset is not None and ("/" in dataset or dataset in (DIGITS, DOCS))
+    if dataset is None or dataset.startswith("./"):
+        return False
+    return "/" in dataset or dataset in (DIGITS, DOCS)
 
 
 def display_names(models: Sequence[str]) -> list[str]:

@@ -25,9 +25,9 @@ from hf_geo.checkpoints.results import OutOfRoom, save_where_there_is_room
 from hf_geo.cli.config import parse_command_line
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.preflight import check_export, check_settings, check_trainer, no_empty_folder
+from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.bad_samples import DataFault, dead_workers_named
-from hf_geo.data.config import DataArguments
 from hf_geo.experiments.recipes import origin
 from hf_geo.hub.background import BackgroundPush
 from hf_geo.hub.card import installed_versions
@@ -35,7 +35,6 @@ from hf_geo.hub.describe import describe
 from hf_geo.hub.export import export_model
 from hf_geo.hub.push import check_destination, push_folder
 from hf_geo.hub.pushing import PushEachSave
-from hf_geo.models.config import ModelArguments
 from hf_geo.optim import get_method, list_optimizers
 from hf_geo.runs.folder import (
     check_output_dir,
@@ -48,7 +47,7 @@ from hf_geo.runs.folder import (
 from hf_geo.runs.report import RunReport, write_measured, write_results
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import Job, make_job
-from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
+from hf_geo.training.final import finalize, gather_weights
 from hf_geo.training.nonfinite import NonFiniteTraining
 from hf_geo.training.trainer import GeoTrainer
 
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     protect_output()
     with one_sentence_errors("train.py"):
         model_args, data_args, subspace_args, run_args, args, chosen = parse_command_line(
-            (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments),
+            RUN_ARGUMENTS,
             argv,
             prog="train.py",
             usage="train.py [--config FILE [--variant NAME]] [--smoke] [--OPTION VALUE ...]",
@@ -114,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise error
 
     # The network is written before anything else is tried: what fails from here on costs no training.
-    problem = settle(trainer)
+    problem = finalize(trainer)
     settings = (model_args, data_args, subspace_args, args)
     processes = trainer.accelerator.num_processes
     with one_sentence_errors("train.py"):
@@ -160,17 +159,6 @@ def export_untrained(trainer: GeoTrainer, job: Job, folder: Path) -> None:
     job.open_processor(folder)
 
 
-def settle(trainer: GeoTrainer) -> Exception | None:
-    """Gives the model its final weights and norm statistics; returns what kept it from doing so."""
-    try:
-        trainer.settle()
-    except Exception as error:
-        if trainer.args.world_size > 1:
-            raise  # the other processes wait for this one's statistics
-        return error
-    return None
-
-
 def save_network(trainer: GeoTrainer, job: Job, fallback_dir: str | None, **results: Any) -> str:
     """Writes the network, and what is known of its training, as one result; returns the folder that it is in.
 
@@ -209,14 +197,6 @@ def measure(trainer: GeoTrainer, job: Job) -> tuple[dict[str, dict[str, float]],
     except Exception as error:
         return measured, error
     return measured, None
-
-
-def gather_weights(trainer: GeoTrainer) -> dict[str, torch.Tensor]:
-    """The whole weights of the plain network; shards are gathered, so every process takes part."""
-    if trainer.subspace:
-        return trainer.subspace.folded_state_dict()
-    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return {name.replace("_orig_mod.", ""): tensor for name, tensor in state_dict.items()}  # if compiled
 
 
 def write_network(

@@ -1,5 +1,6 @@
 """Where a data set's name points: the embedded digits, a folder, or the Hub."""
 
+import errno
 import glob
 import logging
 import os
@@ -23,6 +24,7 @@ from hf_geo.hub.retries import causes, may_pass, persist
 from .builders import open_builder
 
 logger = logging.getLogger(__name__)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 _BROKEN = (pa.ArrowInvalid, EOFError, zlib.error, SplitsVerificationError)
 
 Rows = datasets.Dataset | datasets.IterableDataset
@@ -150,7 +152,23 @@ def _missing_rows(splits: Mapping[str, datasets.Dataset]) -> str | None:
     return None
 
 
+def _refused_cache(error: BaseException) -> str | None:
+    """A sentence where the cache of data sets cannot be written, whatever was to be read; None for other errors."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in _UNWRITABLE and cause.filename:
+            place = Path(cause.filename)
+            if cache.is_relative_to(place) or place.is_relative_to(cache):
+                return (
+                    f"The cache of data sets, {str(cache)!r}, cannot be written ({cause.strerror}): set HF_DATASETS_CACHE "
+                    "to a folder that can."
+                )
+    return None
+
+
 def _explain(name: str, is_folder: bool, error: Exception) -> str:
+    if refused := _refused_cache(error):
+        return refused
     generating = isinstance(error, datasets.exceptions.DatasetGenerationError)  # which hides what it was
     said = " ".join(str(error.__cause__ if generating and error.__cause__ else error).split())
     if "onfig" in said and "vailable" in said:

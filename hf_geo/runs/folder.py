@@ -89,6 +89,8 @@ def _checkpoint_to_resume(resume: str, found: bool, folder: Path) -> str | bool:
 def public_settings(*instances: Any, only: Collection[str] | None = None) -> dict[str, Any]:
     """The settings of dataclass instances without secrets or local paths: what a card and `training_args.json` may show.
 
+    Of a local path the last part is left; of a data set's folder `./` and the last part, so that it is no other name.
+
     Args:
         *instances: `TrainingArguments` (its own `to_dict` is used) or other dataclasses.
         only: Names of the settings to show; all of them when not given.
@@ -99,6 +101,9 @@ def public_settings(*instances: Any, only: Collection[str] | None = None) -> dic
         for name in (field.name for field in dataclasses.fields(instance) if field.init):
             if not PRIVATE.fullmatch(name) and (only is None or name in only):
                 found[name] = _without_local_paths(values[name])
+        dataset = values.get("dataset")
+        if "dataset" in found and isinstance(dataset, str) and os.path.isdir(dataset):
+            found["dataset"] = f"./{Path(dataset).name}"
     return found
 
 

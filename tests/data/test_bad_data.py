@@ -140,3 +140,11 @@ def test_the_reason_is_kept_for_those_who_look():
     with pytest.raises(ValueError) as error:
         load_image_data(DataArguments(dataset="some/data"))
     assert isinstance(error.value.__cause__, ConnectionError)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch) -> None:
+    folder = write(tmp_path / "data", [0, 1] * 5)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", "/dev/null/cache")
+    said = refusal(dataset=folder)
+    assert said.startswith("The cache of data sets, '/dev/null/cache', cannot be written (Not a directory)")
+    assert "set HF_DATASETS_CACHE" in said

@@ -21,7 +21,8 @@ from tests.scripts import script
 
 evaluate = script("evaluate")
 CONFIGS = REPOSITORY / "configs"
-SETTINGS = {"dataset": "digits", "max_train_samples": 200, "max_eval_samples": 64, "label_noise": 0.4, "optim": "sgd"}
+SETTINGS = {"dataset": "digits", "max_train_samples": 200, "max_eval_samples": 64, "label_noise": 0.4, "optim": "sgd",
+            "train_split": "train", "eval_size": None}  # fmt: skip
 QUICK = ("--positions", 5, "--recalibration_batches", 2, "--batch_size", 32)
 
 
@@ -207,7 +208,7 @@ def _of_three_classes(folder: Path) -> None:
 
 
 def _of_a_folder(folder: Path) -> None:
-    (folder / "training_args.json").write_text(json.dumps({**SETTINGS, "dataset": "birds"}))
+    (folder / "training_args.json").write_text(json.dumps({**SETTINGS, "dataset": "./birds"}))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,8 @@ def _of_a_folder(folder: Path) -> None:
             (),
             "does not say what it was trained on: name the data",
         ),
-        (_of_a_folder, (), "was trained on 'birds', of which it keeps no path: name the data with --dataset"),
+        (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),
+        (_of_a_folder, (), "was trained on './birds', of which it keeps no path: name the data with --dataset"),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
         (shutil.rmtree, (), "There is no folder"),
     ],

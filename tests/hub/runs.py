@@ -77,11 +77,11 @@ def write_run(folder: Path) -> dict[str, bytes]:
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
-    """SHA-256 and time of change of every file below `folder`, folders included: equal if nothing was touched."""
+    """SHA-256 and time of change of every file below `folder`, and the folders: equal if nothing that is kept was touched."""
     return {
         path.relative_to(folder).as_posix(): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder",
-            path.stat().st_mtime_ns,
+            path.stat().st_mtime_ns if path.is_file() else 0,  # a run tries before training whether it can write there
         )
         for path in sorted(folder.rglob("*"))
     }

@@ -124,7 +124,8 @@ def measured(folder: Path, snippet: str | None = None) -> dict[str, float]:
         values = json.loads((folder / "eval_results.json").read_text())
         return {name: values[f"test_{name}"] for name in ("loss", "accuracy") if f"test_{name}" in values}
     with contextlib.redirect_stdout(io.StringIO()):
-        assert script("evaluate")([f"--model={folder}", "--positions=6"]) == 0
+        data = "texts" if (folder / "tokenizer.json").is_file() else "images"
+        assert script("evaluate")([f"--model={folder}", f"--dataset={data}", "--positions=6"]) == 0
     position = json.loads(re.search(r"set_position\((.*)\)", snippet)[1])
     points = json.loads((folder / "evaluation.json").read_text())["points"]
     (point,) = (p for p in points if np.array_equal(np.float32(p["position"]), np.float32(position)))

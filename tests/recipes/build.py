@@ -76,7 +76,7 @@ def build(folder: str, path: str, variant: str) -> dict:
         "parameters": job.num_parameters,
         "points": round(trained / job.num_parameters, 1),
         "splits": sorted(job.datasets),
-        "data": str(job.card.get("data_description", "")),
+        "data": str(job.card().get("data_description", "")),
         "loss": model_args.loss,
     }
 
