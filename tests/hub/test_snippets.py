@@ -42,14 +42,6 @@ SMALL = {
     "image_size": 16,
     "patch_size": 8,
 }
-SMALL = {
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-    "image_size": 16,
-    "patch_size": 8,
-}
 IMAGES = {
     "timm": ("--model=test_vit", "--image_size=32", "--subspace=line"),
     "timm, one channel": ("--model=test_resnet", "--model_args=in_chans=1", "--ema_decay=0.5"),
