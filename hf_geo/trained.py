@@ -24,7 +24,7 @@ IMAGES, TEXTS = 128, 8  # of a batch
 
 
 @dataclass
-class Trained:
+class EvaluationSetup:
     """Models and data that fit each other.
 
     Args:
@@ -98,7 +98,7 @@ def open_trained(
     seed: int = 0,
     device: str = "cpu",
     trust_remote_code: bool = False,
-) -> Trained:
+) -> EvaluationSetup:
     """Opens models and the data to evaluate them on.
 
     Args:
@@ -132,7 +132,7 @@ def _image_classifiers(
     num_workers: int,
     seed: int,
     trust_remote_code: bool,
-) -> Trained:
+) -> EvaluationSetup:
     data = load_image_data(args, seed=seed)
     classes = [class_names(source) for source in sources]
     if any(names != classes[0] for names in classes[1:]):
@@ -169,7 +169,7 @@ def _image_classifiers(
         order = torch.Generator().manual_seed(seed) if shuffled else None
         return DataLoader(train, shuffle=shuffled, generator=order, **settings)
 
-    return Trained(
+    return EvaluationSetup(
         models,
         data.name,
         split,
@@ -201,7 +201,7 @@ def _language_models(
     num_workers: int,
     seed: int,
     trust_remote_code: bool,
-) -> Trained:
+) -> EvaluationSetup:
     text = load_text_data(args)
     tokenizers = []
     for source in sources:
@@ -227,7 +227,7 @@ def _language_models(
         num_workers=num_workers,
         collate_fn=layout.collate,
     )
-    return Trained(models, text.name, split, loader, None, causal=True, processor=tokenizers[0])
+    return EvaluationSetup(models, text.name, split, loader, None, causal=True, processor=tokenizers[0])
 
 
 def _last(splits: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ from hf_geo.models.sources import ModelSource
 from hf_geo.runs.folder import check_writable
 from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
-from hf_geo.trained import Trained, find_trained, open_trained, settings_of
+from hf_geo.trained import EvaluationSetup, find_trained, open_trained, settings_of
 
 SUBSPACE = "subspace_config.json"
 
@@ -196,7 +196,7 @@ def check_export(options: argparse.Namespace, is_subspace: bool) -> None:
         )
 
 
-def export(data: Trained, source: ModelSource, options: argparse.Namespace) -> None:
+def export(data: EvaluationSetup, source: ModelSource, options: argparse.Namespace) -> None:
     """Writes the network at a position, with norm statistics of that position."""
     model = data.models[0]
     subspace = Subspace.load(source.name, model)

@@ -18,16 +18,16 @@ import torch
 from transformers import set_seed
 from transformers.trainer_utils import has_length
 
-from hf_geo.checkpoints.compatibility import UnfitCheckpoint
+from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 from hf_geo.checkpoints.disk import in_words
 from hf_geo.checkpoints.placing import PARTIAL, place_result
-from hf_geo.checkpoints.results import OutOfRoom, save_where_there_is_room
+from hf_geo.checkpoints.results import OutOfSpaceError, save_where_there_is_room
 from hf_geo.cli.config import parse_command_line
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.preflight import check_export, check_settings, check_trainer, no_empty_folder
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from hf_geo.cli.user_errors import one_sentence_errors
-from hf_geo.data.bad_samples import DataFault, dead_workers_named
+from hf_geo.data.bad_samples import DataError, dead_workers_named
 from hf_geo.experiments.recipes import origin
 from hf_geo.hub.background import BackgroundPush
 from hf_geo.hub.card import installed_versions
@@ -48,7 +48,7 @@ from hf_geo.runs.report import RunReport, write_measured, write_results
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import Job, make_job
 from hf_geo.training.final import finalize, gather_weights
-from hf_geo.training.nonfinite import NonFiniteTraining
+from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.trainer import GeoTrainer
 
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with dead_workers_named(job.datasets.values()):
             trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    except (UnfitCheckpoint, NonFiniteTraining, DataFault) as error:
+    except (IncompatibleCheckpointError, NonFiniteTrainingError, DataError) as error:
         with one_sentence_errors("train.py"):
             raise error
 
@@ -177,7 +177,7 @@ def save_network(trainer: GeoTrainer, job: Job, fallback_dir: str | None, **resu
 
     try:
         return save_where_there_is_room(output_dir, fallback_dir, write, first=first)
-    except OutOfRoom:
+    except OutOfSpaceError:
         raise
     except Exception as error:
         raise RuntimeError(
@@ -204,7 +204,7 @@ def write_network(
 ) -> None:
     """Exports the network that `state_dict` holds, or the one that an evaluation would take now; all processes take part."""
     if state_dict is None:
-        with trainer.as_evaluated():
+        with trainer.evaluation_weights():
             return write_network(trainer, job, folder, gather_weights(trainer))
     first = trainer.is_world_process_zero()
     if trainer.subspace and (first or trainer.is_fsdp_enabled):

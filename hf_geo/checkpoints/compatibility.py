@@ -12,7 +12,7 @@ from torch import nn
 _FREE = {"params", "param_names", "lr", "initial_lr", "swa_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
 
 
-class UnfitCheckpoint(ValueError):
+class IncompatibleCheckpointError(ValueError):
     """The checkpoint is not of the run that wants to resume from it."""
 
 
@@ -20,29 +20,29 @@ def check_same_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str,
     """A hook for `optimizer.register_load_state_dict_pre_hook`: the saved settings must be those of this optimizer.
 
     Raises:
-        UnfitCheckpoint: Another number of parameter groups or tensors, other settings, or another value of one.
+        IncompatibleCheckpointError: Another number of parameter groups or tensors, other settings, or another value of one.
     """
     ours, saved = optimizer.param_groups, state_dict["param_groups"]
     if len(ours) != len(saved):
-        raise UnfitCheckpoint(
+        raise IncompatibleCheckpointError(
             f"The checkpoint's optimizer has {len(saved)} parameter groups and this run's {type(optimizer).__name__} has {len(ours)}: "
             "resume with the optimizer and model the checkpoint was written with."
         )
     for index, (group, other) in enumerate(zip(ours, saved, strict=True)):
         label = group.get("name", index)
         if set(group) - _FREE != set(other) - _FREE:
-            raise UnfitCheckpoint(
+            raise IncompatibleCheckpointError(
                 f"The checkpoint was written by another optimizer than this run's {type(optimizer).__name__}: its settings are "
                 f"{', '.join(sorted(set(other) - _FREE))}, this run's {', '.join(sorted(set(group) - _FREE))}; resume with the same --optim."
             )
         if len(group["params"]) != len(other["params"]):
-            raise UnfitCheckpoint(
+            raise IncompatibleCheckpointError(
                 f"Parameter group {label!r} has {len(other['params'])} tensors in the checkpoint and {len(group['params'])} in this run: "
                 "resume with the same model and grouping."
             )
         for key in sorted(set(group) - _FREE):
             if _plain(group[key]) != _plain(other[key]):
-                raise UnfitCheckpoint(
+                raise IncompatibleCheckpointError(
                     f"The checkpoint was trained with {key}={_plain(other[key])!r} in parameter group {label!r} and this run asks for "
                     f"{key}={_plain(group[key])!r}: resume with the checkpoint's value, or start a new run."
                 )
@@ -60,7 +60,7 @@ def check_same_model(model: nn.Module, checkpoint: str | Path) -> None:
     A checkpoint without safetensors weights (an adapter's, FSDP's) is left to whoever loads it.
 
     Raises:
-        UnfitCheckpoint: The first tensor that is missing, unexpected, or of another shape.
+        IncompatibleCheckpointError: The first tensor that is missing, unexpected, or of another shape.
     """
     folder = Path(checkpoint)
     index = folder / "model.safetensors.index.json"
@@ -83,12 +83,12 @@ def check_same_model(model: nn.Module, checkpoint: str | Path) -> None:
     left_out.update(getattr(model, "_keys_to_ignore_on_save", None) or ())
     for name in sorted((set(saved) ^ set(ours)) - left_out):
         where = "only in the checkpoint" if name in saved else "not in the checkpoint"
-        raise UnfitCheckpoint(
+        raise IncompatibleCheckpointError(
             f"The checkpoint {folder.name} is of another model: tensor {name!r} is {where}; resume with the model it was written with."
         )
     for name, shape in saved.items():
         if name in ours and ours[name] != shape:
-            raise UnfitCheckpoint(
+            raise IncompatibleCheckpointError(
                 f"The checkpoint {folder.name} is of another model: tensor {name!r} has shape {shape} there and {ours[name]} in this run; resume "
                 "with the model it was written with."
             )

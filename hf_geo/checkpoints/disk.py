@@ -22,7 +22,7 @@ _CUT_SHORT = ("] . unexpected pos ", "PytorchStreamWriter failed writing", "basi
 _WORDS = {os.strerror(number): text for number, text in _REFUSALS.items()}
 
 
-def refusal(action: Callable[[], object]) -> str | None:
+def try_write(action: Callable[[], object]) -> str | None:
     """Does something that writes; returns why the disk refused, as part of a sentence, or None where it did not."""
     try:
         action()
@@ -69,7 +69,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def first_of_all(value: str | None) -> str | None:
+def first_error_across_ranks(value: str | None) -> str | None:
     """What the first process with something to tell has told; every process calls this, and none returns before all have."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return next((told for told in gather_object([value]) if told is not None), None)

@@ -11,13 +11,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .disk import first_of_all, refusal
+from .disk import first_error_across_ranks, try_write
 from .placing import COMPLETE, PARTIAL, REPLACED, RESULTS, WEIGHTS, flush, names_of, place_result, sync_folder
 
 logger = logging.getLogger(__name__)
 
 
-class OutOfRoom(RuntimeError):
+class OutOfSpaceError(RuntimeError):
     """The disk refuses the result, wherever it was to go."""
 
 
@@ -35,9 +35,9 @@ def save_result(folder: str | Path, write: Callable[[Path], None], *, first: boo
     folder = Path(folder)
     partial = folder / PARTIAL
     failure = (
-        first_of_all(refusal(lambda: first and _make_empty(partial)))
-        or first_of_all(refusal(lambda: write(partial)))
-        or first_of_all(refusal(lambda: first and _complete(folder)))
+        first_error_across_ranks(try_write(lambda: first and _make_empty(partial)))
+        or first_error_across_ranks(try_write(lambda: write(partial)))
+        or first_error_across_ranks(try_write(lambda: first and _complete(folder)))
     )
     if first:
         shutil.rmtree(partial, ignore_errors=True)
@@ -53,7 +53,7 @@ def save_where_there_is_room(
         The folder that the result is in.
 
     Raises:
-        OutOfRoom: The result is in neither of them. The message says what to do.
+        OutOfSpaceError: The result is in neither of them. The message says what to do.
     """
     failure = save_result(output_dir, write, first=first)
     if failure is None:
@@ -65,7 +65,7 @@ def save_where_there_is_room(
             logger.warning("%s: it is in %r instead.", told, fallback_dir)
             return fallback_dir
         told += f", nor to {fallback_dir!r}, because {other}"
-    raise OutOfRoom(
+    raise OutOfSpaceError(
         f"{told}: set that right and run the same command again with --resume_from_checkpoint true (it goes on from the last "
         "complete checkpoint), or name a --fallback_dir that has room."
     )

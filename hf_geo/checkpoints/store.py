@@ -19,7 +19,7 @@ from pathlib import Path
 import xxhash
 from safetensors import SafetensorError, safe_open
 
-from .compatibility import UnfitCheckpoint
+from .compatibility import IncompatibleCheckpointError
 from .pickles import code_in
 from .placing import flush, sync_folder
 
@@ -96,11 +96,11 @@ def check_whole(checkpoint: str | Path) -> Path:
     """Returns a checkpoint that can be trusted.
 
     Raises:
-        UnfitCheckpoint: It is damaged or incomplete.
+        IncompatibleCheckpointError: It is damaged or incomplete.
     """
     problem = fault(checkpoint)
     if problem:
-        raise UnfitCheckpoint(
+        raise IncompatibleCheckpointError(
             f"The checkpoint {str(checkpoint)!r} cannot be used, because {problem}: name another one, "
             "or say true for the newest whole one of the run."
         )
@@ -111,14 +111,14 @@ def newest_whole(run: str | Path) -> Path:
     """The whole checkpoint of the highest step; logs which ones were skipped, and why.
 
     Raises:
-        UnfitCheckpoint: The run has none.
+        IncompatibleCheckpointError: The run has none.
     """
     for checkpoint in reversed(checkpoints(run)):
         problem = fault(checkpoint)
         if problem is None:
             return _noted(checkpoint)
         logger.warning("%s is skipped, because %s.", checkpoint.name, problem)
-    raise UnfitCheckpoint(
+    raise IncompatibleCheckpointError(
         f"There is no whole checkpoint in {str(run)!r} to resume from: start without --resume_from_checkpoint."
     )
 

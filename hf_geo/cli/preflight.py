@@ -16,7 +16,7 @@ from transformers.debug_utils import DebugOption
 from transformers.trainer_utils import has_length
 from transformers.utils import is_liger_kernel_available, is_torch_xla_available
 
-from hf_geo.checkpoints.disk import disk_failure, first_of_all, in_words
+from hf_geo.checkpoints.disk import disk_failure, first_error_across_ranks, in_words
 from hf_geo.optim import list_optimizers
 from hf_geo.training.checks import check_shared_folder
 from hf_geo.training.norms import has_batch_norms
@@ -111,7 +111,7 @@ def check_export(export: Callable[[Path], object], folders: Sequence[str | None]
     Raises:
         ValueError: The network cannot be exported, or the disk refuses it.
     """
-    problem = first_of_all(_try_export(export, [folder for folder in folders if folder]) if first else None)
+    problem = first_error_across_ranks(_try_export(export, [folder for folder in folders if folder]) if first else None)
     if problem:
         raise ValueError(problem)
 

@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 _WORKERS = 64  # whose places are kept apart
 
 
-class BadSample(ValueError):
+class BadSampleError(ValueError):
     """A sample that cannot be used; the message says why."""
 
 
-class DataFault(RuntimeError):
+class DataError(RuntimeError):
     """The data cannot be read any further."""
 
     def __init__(self, message: str) -> None:
@@ -42,7 +42,7 @@ class BadSamples:
     def __len__(self) -> int:
         return len(self._names)
 
-    def skip(self, sample: str, reason: BadSample) -> None:
+    def skip(self, sample: str, reason: BadSampleError) -> None:
         """Notes that a sample is skipped, and logs it the first time.
 
         Args:
@@ -50,12 +50,12 @@ class BadSamples:
             reason: Why it cannot be used.
 
         Raises:
-            DataFault: There are too many.
+            DataError: There are too many.
         """
         if sample in self._names:
             return
         if len(self) >= self.limit:
-            raise DataFault(
+            raise DataError(
                 f"The {sample} cannot be used: {reason}; --max_bad_samples {self.limit} allows to skip no more: repair "
                 "the data set, or raise the limit."
             )
@@ -89,7 +89,7 @@ def dead_workers_named(datasets: Iterable[Any]) -> Iterator[None]:
         datasets: Those with `dying(pids)`, which says in words what these processes were reading, are asked.
 
     Raises:
-        DataFault: A worker died.
+        DataError: A worker died.
     """
     datasets = list(datasets)
     try:
@@ -101,7 +101,7 @@ def dead_workers_named(datasets: Iterable[Any]) -> Iterator[None]:
         pids = [int(pid) for pid in found[1].split(",")]
         samples = [words for data in datasets if hasattr(data, "dying") for words in data.dying(pids)]
         what = f"while it read {' and '.join(samples)}" if samples else "between two samples"
-        raise DataFault(
+        raise DataError(
             f"A data-loader worker {found[2].strip().rstrip('.')} {what}: look whether memory ran out, or try "
             "--dataloader_num_workers 0, which shows what happens there."
         ) from error

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .bad_samples import BadSample, BadSamples, Places
+from .bad_samples import BadSampleError, BadSamples, Places
 from .randomness import EpochCounter, sample_seeds
 from .transforms import PixelTransform
 
@@ -26,21 +26,21 @@ def decode(cell: dict[str, Any] | None) -> PIL.Image.Image:
     """The image in a cell of an undecoded `datasets.Image` column, turned upright.
 
     Raises:
-        BadSample: The cell holds no image, a broken one, or one of more than `PIL.Image.MAX_IMAGE_PIXELS`, which would fill
+        BadSampleError: The cell holds no image, a broken one, or one of more than `PIL.Image.MAX_IMAGE_PIXELS`, which would fill
             the memory.
     """
     if cell is None or (cell["bytes"] is None and cell["path"] is None):
-        raise BadSample("there is no image")
+        raise BadSampleError("there is no image")
     path = cell["path"] or ""
     if cell["bytes"] is None and "://" not in path and not os.path.isfile(path):
-        raise BadSample(f"there is no file {path!r}")
+        raise BadSampleError(f"there is no file {path!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             return _DECODER.decode_example(cell)
     except Exception as error:  # decoders fail in whatever way a broken file makes them
         said = " ".join(str(error).split()) or type(error).__name__
-        raise BadSample(re.sub("<_io.BytesIO object at 0x[0-9a-f]+>", "", said).strip(" .")) from error
+        raise BadSampleError(re.sub("<_io.BytesIO object at 0x[0-9a-f]+>", "", said).strip(" .")) from error
 
 
 class TensorImages(EpochCounter, torch.utils.data.Dataset):
@@ -103,7 +103,7 @@ class EncodedImages(EpochCounter, torch.utils.data.Dataset):
             self.places.note(int(index))
             try:
                 image = self.transform(decode(self.rows[int(index)]["image"]), seed)
-            except BadSample as reason:
+            except BadSampleError as reason:
                 self.bad.skip(self.name(int(index)), reason)
                 index = (int(index) + 1) % len(self)
             else:

@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 from tqdm.auto import tqdm
 
-from .bad_samples import BadSample, BadSamples
+from .bad_samples import BadSampleError, BadSamples
 from .columns import Columns
 from .image_datasets import EncodedImages, TensorImages, Transform, decode
 from .transforms import PixelTransform, to_channels
@@ -105,7 +105,7 @@ class ImageSplit:
         for index, row in enumerate(self.rows):
             try:
                 return decode(row["image"])
-            except BadSample as reason:
+            except BadSampleError as reason:
                 self.bad.skip(self.sample(index), reason)
         raise ValueError(_NONE_READABLE.format(self.name))
 
@@ -129,7 +129,7 @@ class ImageSplit:
                 if image.size != self.first.size or (channels == 1 and image.mode != "L"):
                     return None
                 pixels[i] = np.asarray(usual).reshape(shape[1:])
-            except BadSample as reason:
+            except BadSampleError as reason:
                 self.bad.skip(self.sample(i), reason)
                 kept[i] = False
         self._keep(kept)
@@ -150,7 +150,7 @@ class ImageSplit:
         progress = tqdm(faults, f"Checking {self.name}", len(self), unit=" images", delay=3, leave=False, disable=None)
         for i, fault in enumerate(progress):
             if fault is not None:
-                self.bad.skip(self.sample(i), BadSample(fault))
+                self.bad.skip(self.sample(i), BadSampleError(fault))
                 kept[i] = False
         self._keep(kept)
 
@@ -198,7 +198,7 @@ class _Faults(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> str | None:
         try:
             to_channels(decode(self.rows[index]["image"]), 3)
-        except BadSample as reason:
+        except BadSampleError as reason:
             return str(reason)
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .bad_samples import BadSample, BadSamples
+from .bad_samples import BadSampleError, BadSamples
 from .columns import Columns
 from .image_datasets import Transform, decode
 from .randomness import EpochCounter, sample_seeds
@@ -74,7 +74,7 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
             seed = sample_seeds(self.seed, epoch, np.array([contents]))[0]
             try:
                 image = self.transform(decode(cell), seed)
-            except BadSample as reason:
+            except BadSampleError as reason:
                 self.bad.skip(_sample(contents), reason)
             else:
                 yield {"pixel_values": image, "labels": label}
@@ -129,7 +129,7 @@ class StreamedSplit:
         for row in stream:
             try:
                 return cls(stream, len(columns.class_names), decode(row["image"]), row["label"] != -1, bad)
-            except BadSample as reason:
+            except BadSampleError as reason:
                 bad.skip(_sample(_checksum(row["image"])), reason)
         raise ValueError(
             f"The split {name!r} is empty: name another one with --train_split, --eval_split or --test_split."

@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 from timm.data import create_transform
 
-from .bad_samples import BadSample
+from .bad_samples import BadSampleError
 from .randomness import seeded
 
 MODES = {1: "L", 3: "RGB"}  # of images, by the channels a network takes
@@ -18,10 +18,10 @@ def to_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
     """Converts to greyscale (1 channel) or colour (3).
 
     Raises:
-        BadSample: The image has more than 8 bits a channel.
+        BadSampleError: The image has more than 8 bits a channel.
     """
     if image.mode.startswith(("I", "F")):
-        raise BadSample(f"it has mode {image.mode!r}, more than 8 bits a channel")
+        raise BadSampleError(f"it has mode {image.mode!r}, more than 8 bits a channel")
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 

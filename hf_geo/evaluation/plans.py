@@ -44,13 +44,13 @@ def plan_walk(subspace: Subspace, count: int, seed: int = 0) -> Plan:
     """
     config = subspace.config
     points = config.num_points
-    least = 2 if config.shape.along else points + 1
+    least = 2 if config.shape.is_path else points + 1
     if count < least:
         raise ValueError(
             f"The walk of a {config.kind} of {points} points takes {least} positions or more, not {count}."
         )
     generator = draw_generator(seed)
-    if config.shape.along:
+    if config.shape.is_path:
         positions = list(torch.linspace(0, 1, count, dtype=torch.float64))
         ensembles = [(i, count - 1 - i) for i in range(count // 2)]
     else:

@@ -32,7 +32,7 @@ def name_positions(plan: Plan, config: SubspaceConfig) -> list[str]:
     for index, position in enumerate(plan.positions):
         if index >= plan.grid:
             names.append(f"layer-wise draw {index - plan.grid + 1}")
-        elif config.shape.along:
+        elif config.shape.is_path:
             names.append(f"{position.item():.4g}")
         else:
             names.append("(" + ", ".join(f"{w:.3g}" for w in position.tolist()) + ")")
@@ -114,7 +114,7 @@ def draw(data: Mapping[str, Any], folder: str | Path, title: str = "") -> dict[s
     grid = Walk(points, ensembles, data["samples"], data["recalibration_samples"])
     positions = [row["position"] for row in points]
     what = "Perplexity" if "perplexity" in points[0] else "Accuracy"
-    if SHAPES[kind].along:
+    if SHAPES[kind].is_path:
         draw_path(grid, positions, folder / "walk.png", title)
         return {"walk.png": f"{what} and calibration along the {kind}"}
     figures = {"distances.png": f"{what} against the distance from the centre of the simplex"}

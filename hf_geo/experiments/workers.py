@@ -103,7 +103,7 @@ def classify_error(error: Exception) -> Outcome:
     """Returns the outcome of a trial that ended with an error."""
     # The module is heavy; where the script has not imported it, the error cannot be of its class.
     nonfinite = sys.modules.get("hf_geo.training.nonfinite")
-    has_diverged = nonfinite is not None and isinstance(error, nonfinite.NonFiniteTraining)
+    has_diverged = nonfinite is not None and isinstance(error, nonfinite.NonFiniteTrainingError)
     is_sentence = isinstance(error, (ValueError, RuntimeError, OSError))  # errors of other kinds often are a bare word
     message = " ".join(str(error if is_sentence else repr(error)).split()) or type(error).__name__
     return DIVERGED if has_diverged else FAILED, message

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import get_token
 
-from .push import PushFailed, refuse_secrets, send
+from .push import PushError, refuse_secrets, send
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class BackgroundPush:
             for name, place in () if self.refused else places.items():
                 refuse_secrets(folder / name, self._token or get_token())
                 self._send(folder / name, place, title)
-        except (PushFailed, ValueError, OSError) as error:
+        except (PushError, ValueError, OSError) as error:
             self.refused = not getattr(error, "may_pass", isinstance(error, OSError))
             after = "nothing more is pushed before its end" if self.refused else "the next save is pushed again"
             logger.warning("%r did not reach %s: %s; training goes on, %s.", title, self.repo_id, error, after)

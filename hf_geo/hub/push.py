@@ -61,7 +61,7 @@ def push_folder(
     for done, (path, place) in enumerate(parts):
         try:
             url = send(path, repo_id, private=private, token=token, commit_message=commit_message, place=place)
-        except PushFailed as error:
+        except PushError as error:
             left = "" if done == 0 else f" (left are {', '.join(path.name for path, _ in parts[done:])})"
             raise RuntimeError(
                 f"Could not push {folder} to {repo_id}: {error}; the folder is unchanged, "
@@ -70,7 +70,7 @@ def push_folder(
     return url
 
 
-class PushFailed(RuntimeError):
+class PushError(RuntimeError):
     """The Hub did not take a push. The message is part of a sentence; `may_pass` says whether another try may help."""
 
     def __init__(self, message: str, may_pass: bool) -> None:
@@ -93,7 +93,7 @@ def send(
         place: The folder in the repository to push to; its top when not given.
 
     Raises:
-        PushFailed: The Hub cannot be reached, or refuses.
+        PushError: The Hub cannot be reached, or refuses.
     """
     api = HfApi(token=token, library_name="hf_geo", library_version=hf_geo.__version__)
 
@@ -114,7 +114,7 @@ def send(
     try:
         return persist(attempt, f"pushing to {repo_id}")
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        raise PushFailed(_reason(error, repo_id), may_pass(error)) from error
+        raise PushError(_reason(error, repo_id), may_pass(error)) from error
 
 
 def check_destination(

@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from hf_geo.checkpoints.disk import first_of_all, in_words, refusal
+from hf_geo.checkpoints.disk import first_error_across_ranks, in_words, try_write
 
 logger = logging.getLogger(__name__)
 _ASIDE = "_push-"  # and the step: in a run's folder, a name that is not pushed with it
@@ -67,9 +67,9 @@ class PushEachSave(TrainerCallback):
             if first and checkpoint.name in places:
                 shutil.copytree(checkpoint, aside / checkpoint.name, copy_function=_link)
 
-        failure = first_of_all(refusal(lambda: first and (aside / "network").mkdir(parents=True)))
+        failure = first_error_across_ranks(try_write(lambda: first and (aside / "network").mkdir(parents=True)))
         try:
-            failure = failure or first_of_all(refusal(put_aside))
+            failure = failure or first_error_across_ranks(try_write(put_aside))
         except Exception as error:
             if args.world_size > 1:
                 raise  # the other processes wait for this one's part of the network

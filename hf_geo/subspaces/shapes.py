@@ -22,7 +22,7 @@ class Shape:
         default_points: Control points when the user names no number.
         points: The numbers of control points it exists for, as a predicate.
         requires: That rule in words, for the error message.
-        along: Whether a position is one number in [0, 1] (else it is a weight for every control point).
+        is_path: Whether a position is one number in [0, 1] (else it is a weight for every control point).
         coefficients: From positions (numbers, or rows of weights) to rows of coefficients, (..., num_points).
         pairs: From the number of control points to the pairs the regularizer may draw.
     """
@@ -30,14 +30,14 @@ class Shape:
     default_points: int
     points: Callable[[int], bool]
     requires: str
-    along: bool
+    is_path: bool
     coefficients: Callable[[Tensor], Tensor]
     pairs: Callable[[int], list[tuple[int, int]]]
 
     def draw(self, rows: tuple[int, ...], num_points: int, generator: torch.Generator | None) -> Tensor:
         """`rows` independent positions, uniform over [0, 1] or over the simplex (normalised exponentials); float64."""
         device = generator.device if generator is not None else "cpu"
-        if self.along:
+        if self.is_path:
             return torch.rand(rows, dtype=torch.float64, generator=generator, device=device)
         weights = torch.empty((*rows, num_points), dtype=torch.float64, device=device).exponential_(generator=generator)
         return weights / weights.sum(-1, keepdim=True)
@@ -54,17 +54,17 @@ class Shape:
 
     def centre(self, num_points: int) -> Tensor:
         """The middle of a line or curve, equal weights of a simplex."""
-        value = 0.5 if self.along else [1 / num_points] * num_points
+        value = 0.5 if self.is_path else [1 / num_points] * num_points
         return torch.tensor(value, dtype=torch.float64)
 
     def check(self, position: Tensor, num_points: int, num_layers: int | None) -> None:
         """Raises `ValueError` unless `position` is one of this shape's (or, given `num_layers`, one for each layer)."""
-        one = () if self.along else (num_points,)
+        one = () if self.is_path else (num_points,)
         if position.shape != one and (num_layers is None or position.shape != (num_layers, *one)):
-            expected = "a number in [0, 1]" if self.along else f"{num_points} weights that sum to one"
+            expected = "a number in [0, 1]" if self.is_path else f"{num_points} weights that sum to one"
             layers = "" if num_layers is None else f", or a row of that for each of the {num_layers} layers"
             raise ValueError(f"A position here is {expected}{layers}; got a value of shape {tuple(position.shape)}.")
-        if self.along:
+        if self.is_path:
             if not bool(((position >= 0) & (position <= 1)).all()):
                 raise ValueError(f"A position on a line or curve lies in [0, 1]; got {position.tolist()}.")
         else:

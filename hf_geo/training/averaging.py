@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 from transformers import TrainerCallback
 
-from hf_geo.checkpoints.compatibility import UnfitCheckpoint
+from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 from hf_geo.evaluation.norms import recalibrate_norms
 
 from .arguments import GeoTrainingArguments
@@ -105,14 +105,16 @@ class WeightAverage(TrainerCallback):
         """Goes on with the averages of a checkpoint that `check_same_average` has seen.
 
         Raises:
-            UnfitCheckpoint: They are of other weights.
+            IncompatibleCheckpointError: They are of other weights.
         """
         weights, saved = _trainable(model), load_file(Path(folder, AVERAGED))
         self.count = int(_metadata(folder)["count"])
         if self.count and set(saved) != set(weights):
             name = sorted(set(saved) ^ set(weights))[0]
             where = "only there" if name in saved else "not there"
-            raise UnfitCheckpoint(f"The averages of the checkpoint {folder} are of other weights: {name!r} is {where}.")
+            raise IncompatibleCheckpointError(
+                f"The averages of the checkpoint {folder} are of other weights: {name!r} is {where}."
+            )
         self.averages = {name: _like(saved[name], weights[name]) for name in weights} if self.count else {}
 
 
@@ -122,11 +124,11 @@ def kind_of_average(args: GeoTrainingArguments) -> str | None:
 
 
 def check_same_average(checkpoint: str | Path, args: GeoTrainingArguments) -> None:
-    """Raises `UnfitCheckpoint` where a checkpoint and the run that resumes from it average their weights differently."""
+    """Raises `IncompatibleCheckpointError` where a checkpoint and the run that resumes from it average their weights differently."""
     ours, saved = kind_of_average(args), _metadata(checkpoint).get("kind")
     if ours != saved:
         words = [kind or "no average" for kind in (saved, ours)]
-        raise UnfitCheckpoint(
+        raise IncompatibleCheckpointError(
             f"The checkpoint {Path(checkpoint).name} keeps {words[0]} of the weights and this run {words[1]}: resume with "
             "the same --swa_start or --ema_decay, or start a new run."
         )

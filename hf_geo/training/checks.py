@@ -9,7 +9,7 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
-from hf_geo.checkpoints.disk import first_of_all, refusal
+from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
 from hf_geo.optim import list_optimizers
 from hf_geo.subspaces import Subspace, SubspaceConfig
 
@@ -98,12 +98,18 @@ def check_shared_folder(args: TrainingArguments) -> None:
         own.parent.mkdir(parents=True, exist_ok=True)
         own.touch()
 
-    refused = first_of_all(refusal(leave_token) if args.should_save else None)  # then saving says so itself
+    refused = first_error_across_ranks(
+        try_write(leave_token) if args.should_save else None
+    )  # then saving says so itself
     seen = [rank for rank, token in enumerate(tokens) if token.exists()]
-    missing = first_of_all(None if seen else f"process {args.process_index} does not see what the first one writes")
-    twice = first_of_all(f"processes {seen[0]} and {seen[1]} would write the same files" if len(seen) > 1 else None)
+    missing = first_error_across_ranks(
+        None if seen else f"process {args.process_index} does not see what the first one writes"
+    )
+    twice = first_error_across_ranks(
+        f"processes {seen[0]} and {seen[1]} would write the same files" if len(seen) > 1 else None
+    )
     if args.should_save:
-        refusal(lambda: own.unlink(missing_ok=True))
+        try_write(lambda: own.unlink(missing_ok=True))
     if refused:
         return
     if missing:

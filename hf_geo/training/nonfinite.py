@@ -13,7 +13,7 @@ from hf_geo.optim import get_method, list_optimizers
 from .arguments import GeoTrainingArguments
 
 
-class NonFiniteTraining(RuntimeError):
+class NonFiniteTrainingError(RuntimeError):
     """Training has led to weights, or to a row of losses or gradients, that are not finite."""
 
 
@@ -32,7 +32,7 @@ class NonFiniteUpdates(TrainerCallback):
         longest: The longest row of them, likewise.
 
     Raises:
-        NonFiniteTraining: During training: `args.max_nonfinite_steps` updates in a row were not finite.
+        NonFiniteTrainingError: During training: `args.max_nonfinite_steps` updates in a row were not finite.
     """
 
     def __init__(self, gather: Callable[[Tensor], Tensor]) -> None:
@@ -52,7 +52,7 @@ class NonFiniteUpdates(TrainerCallback):
         if control.should_log or state.global_step % limit == 0:
             self.read()
             if self.longest >= limit:
-                raise NonFiniteTraining(
+                raise NonFiniteTrainingError(
                     f"The loss or its gradient was not finite in {limit} updates in a row (--max_nonfinite_steps), noticed "
                     f"at update {state.global_step}; {remedy(args)}"
                 )

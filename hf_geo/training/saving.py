@@ -8,8 +8,8 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerState
 
-from hf_geo.checkpoints.compatibility import UnfitCheckpoint
-from hf_geo.checkpoints.disk import first_of_all, refusal
+from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
+from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
 from hf_geo.checkpoints.store import STAGING, check_whole, checkpoints, fault, newest_whole, publish, rotate, tidy
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class CheckpointSaver:
         if not self.staging:
             write(*args, **kwargs)
             return
-        failure = refusal(lambda: write(*args, **kwargs))
+        failure = try_write(lambda: write(*args, **kwargs))
         self._failure = self._failure or failure
 
     def save(self, write: Callable[[], None], run: str) -> None:
@@ -60,9 +60,9 @@ class CheckpointSaver:
         name = f"checkpoint-{state.global_step}"
         best = state.best_model_checkpoint
         failure = (
-            first_of_all(refusal(lambda: os.makedirs(os.path.join(run, STAGING, name), exist_ok=True)))
-            or first_of_all(self._write(write))
-            or first_of_all(refusal(lambda: self._publish(run, name)))
+            first_error_across_ranks(try_write(lambda: os.makedirs(os.path.join(run, STAGING, name), exist_ok=True)))
+            or first_error_across_ranks(self._write(write))
+            or first_error_across_ranks(try_write(lambda: self._publish(run, name)))
         )
         if failure:
             self._give_up(run, name, failure, best)
@@ -75,7 +75,7 @@ class CheckpointSaver:
     def rotate(self, run: str, keep: list[str | Path | None]) -> None:
         """Removes old checkpoints beyond `save_total_limit`, and none of those to keep."""
         if self.trainer.args.should_save:
-            failure = refusal(lambda: rotate(run, self.trainer.args.save_total_limit, filter(None, keep)))
+            failure = try_write(lambda: rotate(run, self.trainer.args.save_total_limit, filter(None, keep)))
             if failure:
                 logger.warning("An old checkpoint in %r could not be removed: %s.", run, failure)
 
@@ -86,7 +86,7 @@ class CheckpointSaver:
             requested: A checkpoint's folder, True for the newest whole one in the output folder, None or False for none.
 
         Raises:
-            UnfitCheckpoint: There is no whole checkpoint, or the one named is damaged.
+            IncompatibleCheckpointError: There is no whole checkpoint, or the one named is damaged.
         """
         args = self.trainer.args
         if args.should_save and os.path.isdir(args.output_dir):
@@ -95,23 +95,25 @@ class CheckpointSaver:
         if requested and self.trainer.is_world_process_zero():
             try:
                 found[0] = str(newest_whole(args.output_dir) if requested is True else check_whole(requested))
-            except UnfitCheckpoint as error:
+            except IncompatibleCheckpointError as error:
                 found[1] = str(error)
         if args.world_size > 1:
             broadcast_object_list(found)
         if found[1]:
-            raise UnfitCheckpoint(found[1])
+            raise IncompatibleCheckpointError(found[1])
         # With `save_on_each_node`, every machine resumes from a checkpoint of its own.
         elsewhere = found[0] and args.should_save and args.process_index > 0
-        problem = first_of_all(fault(found[0]) if elsewhere else None)
+        problem = first_error_across_ranks(fault(found[0]) if elsewhere else None)
         if problem:
-            raise UnfitCheckpoint(f"The checkpoint {found[0]!r} of another machine cannot be used, because {problem}.")
+            raise IncompatibleCheckpointError(
+                f"The checkpoint {found[0]!r} of another machine cannot be used, because {problem}."
+            )
         return found[0]
 
     def best_is_whole(self) -> bool:
         """Whether the best checkpoint can be loaded; says why where it cannot."""
         best = self.trainer.state.best_model_checkpoint
-        problem = first_of_all(fault(best) if self.trainer.is_world_process_zero() else None)
+        problem = first_error_across_ranks(fault(best) if self.trainer.is_world_process_zero() else None)
         if problem:
             logger.warning(
                 "The best checkpoint %s is not used, because %s: the last weights are kept.", Path(best).name, problem
@@ -121,7 +123,7 @@ class CheckpointSaver:
     def _write(self, write: Callable[[], None]) -> str | None:
         self.staging, self._failure = True, None
         try:
-            failure = refusal(write)
+            failure = try_write(write)
         finally:
             self.staging = False
         return self._failure or failure
@@ -144,7 +146,7 @@ class CheckpointSaver:
             state.best_metric, state.best_global_step = saved.best_metric, saved.best_global_step
         state.best_model_checkpoint = best
         if self.trainer.args.should_save:
-            refusal(lambda: tidy(run))  # a disk that does not even let go of files is tidied at the next start
+            try_write(lambda: tidy(run))  # a disk that does not even let go of files is tidied at the next start
             last = next(reversed(checkpoints(run)), None)
             logger.warning(
                 "%s could not be saved in %r, because %s: %s, and %s.",

@@ -29,7 +29,7 @@ from .callbacks import GeometryTelemetry, SetEpochCallback
 from .checks import check_combination, check_shared_folder
 from .loaders import make_loader
 from .loss import hand_over_loss
-from .nonfinite import NonFiniteTraining, NonFiniteUpdates, all_finite, remedy
+from .nonfinite import NonFiniteTrainingError, NonFiniteUpdates, all_finite, remedy
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, some_samples
 from .optimizers import make_optimizer
 from .saving import CheckpointSaver
@@ -156,8 +156,8 @@ class GeoTrainer(transformers.Trainer):
         """Trains as `transformers.Trainer.train` does; a checkpoint to resume from must be whole, and of this model.
 
         Raises:
-            UnfitCheckpoint: There is no such checkpoint.
-            NonFiniteTraining: Too many updates in a row were not finite, or the run has ended with such weights.
+            IncompatibleCheckpointError: There is no such checkpoint.
+            NonFiniteTrainingError: Too many updates in a row were not finite, or the run has ended with such weights.
             Stopped: The process got a signal to stop.
         """
         check_shared_folder(self.args)
@@ -170,7 +170,7 @@ class GeoTrainer(transformers.Trainer):
         with StopOnSignal(self):
             result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         if not self._weights_are_finite():
-            raise NonFiniteTraining(f"Training has ended with weights that are not finite; {remedy(self.args)}")
+            raise NonFiniteTrainingError(f"Training has ended with weights that are not finite; {remedy(self.args)}")
         broadcast_buffers(self.model)
         # What a kill has kept from being removed goes now.
         last = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
@@ -238,10 +238,10 @@ class GeoTrainer(transformers.Trainer):
         model has its own precision again afterwards.
         """
         broadcast_buffers(self.model)
-        with self.as_evaluated(), keep_precision(self.model):
+        with self.evaluation_weights(), keep_precision(self.model):
             return super().evaluation_loop(*args, **kwargs)
 
-    def as_evaluated(self) -> AbstractContextManager[None]:
+    def evaluation_weights(self) -> AbstractContextManager[None]:
         """While it is entered, the model is the one that is evaluated: at the centre, or with the averages."""
         if self._stand_in is None:
             return nullcontext()

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 from hf_geo.checkpoints.placing import COMPLETE, PARTIAL, place_result
-from hf_geo.checkpoints.results import OutOfRoom, save_result, save_where_there_is_room
+from hf_geo.checkpoints.results import OutOfSpaceError, save_result, save_where_there_is_room
 from tests.checkpoints.test_store import CRASHING
 from tests.reliability.campaign import OLD, which_result, write_old_result
 
@@ -78,9 +78,11 @@ def test_the_fallback_is_taken_when_the_disk_refuses(tmp_path, caplog) -> None:
         in caplog.text
     )
     assert which_result(other) == "new" and which_result(out) == "old" and not list(out.glob("_*"))
-    with pytest.raises(OutOfRoom, match=f"nor to '{other}', because the disk quota is used up: set that right and run"):
+    with pytest.raises(
+        OutOfSpaceError, match=f"nor to '{other}', because the disk quota is used up: set that right and run"
+    ):
         save_where_there_is_room(str(out), str(other), refuse, first=True)
-    with pytest.raises(OutOfRoom, match="or name a --fallback_dir that has room"):
+    with pytest.raises(OutOfSpaceError, match="or name a --fallback_dir that has room"):
         save_where_there_is_room(str(out), None, refuse, first=True)
     assert which_result(other) == "new" and which_result(out) == "old"
 

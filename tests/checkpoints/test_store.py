@@ -13,7 +13,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.checkpoints.compatibility import UnfitCheckpoint
+from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 from hf_geo.checkpoints.store import (
     MANIFEST,
     STAGING,
@@ -112,12 +112,12 @@ def test_a_finished_run_is_not_trained_further(copy, unbroken) -> None:
 def test_a_damaged_checkpoint_is_refused_by_name(copy) -> None:
     (copy / "checkpoint-4" / "scheduler.pt").write_bytes(b"")
     with pytest.raises(
-        UnfitCheckpoint, match=r"checkpoint-4' cannot be used, because scheduler.pt has 0 bytes instead of"
+        IncompatibleCheckpointError, match=r"checkpoint-4' cannot be used, because scheduler.pt has 0 bytes instead of"
     ):
         train(copy, resume=str(copy / "checkpoint-4"))
     for checkpoint in checkpoints(copy):
         (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(UnfitCheckpoint, match="There is no whole checkpoint in"):
+    with pytest.raises(IncompatibleCheckpointError, match="There is no whole checkpoint in"):
         train(copy, resume=True)
 
 

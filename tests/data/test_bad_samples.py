@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_geo.data import DataArguments, load_image_data
-from hf_geo.data.bad_samples import BadSample, BadSamples, DataFault, dead_workers_named
+from hf_geo.data.bad_samples import BadSampleError, BadSamples, DataError, dead_workers_named
 from hf_geo.data.image_datasets import EncodedImages, decode
 from hf_geo.models.build import build_image_classifier, input_config
 
@@ -90,7 +90,7 @@ def test_a_broken_image_is_skipped_and_named(tmp_path, caplog, kind: str, one_si
 
 def test_more_than_the_limit_ends_it_with_one_sentence(tmp_path) -> None:
     folder = write(tmp_path / "data", {3: b"x", 5: b"x", 7: b"x"})
-    with pytest.raises(DataFault) as fault:
+    with pytest.raises(DataError) as fault:
         training_set(dataset=folder, max_bad_samples=2)
     assert "image 7 of the split 'train' cannot be used" in str(fault.value)
     assert "--max_bad_samples 2 allows to skip no more: repair the data set, or raise the limit" in str(fault.value)
@@ -111,7 +111,7 @@ def test_a_stream_leaves_broken_images_out(tmp_path) -> None:
         assert len(list(samples)) == 22
     assert len(data.bad) == 2
     data, samples = training_set(dataset=folder, streaming=True, max_bad_samples=1)
-    with pytest.raises(DataFault, match="--max_bad_samples 1 allows"):
+    with pytest.raises(DataError, match="--max_bad_samples 1 allows"):
         list(samples)
 
 
@@ -123,7 +123,7 @@ def test_each_worker_counts_its_own_and_only_once(tmp_path, capfd) -> None:
         if fits:
             assert sum(len(batch["labels"]) for batch in loader) == 24
         else:
-            with pytest.raises(DataFault, match="image 10 of the split 'train' cannot be used"):
+            with pytest.raises(DataError, match="image 10 of the split 'train' cannot be used"):
                 list(loader)
 
 
@@ -149,14 +149,14 @@ def test_unreadable_evaluation_images_count_against_the_limit_before_training(tm
     folder = write(tmp_path / "data", {3: b"x", 5: b"x"}, one_size=False)
     data, _ = training_set(dataset=folder, max_bad_samples=1)
     config = input_config(build_image_classifier("test_resnet", num_classes=2, data_config=data.data_config))
-    with pytest.raises(DataFault, match="image 5 of the split 'test' cannot be used: cannot identify"):
+    with pytest.raises(DataError, match="image 5 of the split 'test' cannot be used: cannot identify"):
         data.dataset("test", config)
 
 
 def test_a_workers_fault_is_one_sentence_here_too(tmp_path) -> None:
     folder = write(tmp_path / "data", {3: b"x", 10: b"y"}, one_size=False)
     _, samples = training_set(dataset=folder, max_bad_samples=1)
-    with pytest.raises(DataFault) as fault:
+    with pytest.raises(DataError) as fault:
         list(DataLoader(samples, batch_size=4, num_workers=1))
     assert str(fault.value).startswith("The image 10 of the split 'train' cannot be used: cannot identify image file")
     assert "Traceback" not in str(fault.value) and "\n" not in str(fault.value)
@@ -176,7 +176,7 @@ def test_a_dead_worker_is_named_with_its_sample(victim: int) -> None:
     samples = EncodedImages(
         rows, np.zeros(12), functools.partial(_killer, victim=victim), 0, "image {} of train".format
     )
-    with pytest.raises(DataFault) as fault, dead_workers_named([samples]):
+    with pytest.raises(DataError) as fault, dead_workers_named([samples]):
         list(DataLoader(samples, batch_size=2, num_workers=2))
     assert f"while it read image {victim} of train: look whether memory ran out" in str(fault.value)
 
@@ -188,7 +188,7 @@ def test_other_errors_pass() -> None:
 
 @pytest.mark.parametrize("kind", ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"))
 def test_decoders_fail_in_one_way_only(kind: str) -> None:
-    """Whatever a flipped or missing byte does to Pillow's readers, it is an image or a `BadSample`."""
+    """Whatever a flipped or missing byte does to Pillow's readers, it is an image or a `BadSampleError`."""
     whole = encoded(PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 12, 3), dtype=np.uint8)), kind)
     draws, outcomes = np.random.default_rng(1), set()
     for _ in range(150):
@@ -200,7 +200,7 @@ def test_decoders_fail_in_one_way_only(kind: str) -> None:
             content[place] ^= 1 << draws.integers(8)
         try:
             outcomes.add(type(decode({"bytes": bytes(content), "path": None})).__module__.partition(".")[0])
-        except BadSample as reason:
+        except BadSampleError as reason:
             assert "\n" not in str(reason)
             outcomes.add("bad")
     assert outcomes == {"PIL", "bad"}
@@ -209,7 +209,7 @@ def test_decoders_fail_in_one_way_only(kind: str) -> None:
 def test_bad_samples_are_counted_once_each_up_to_the_limit() -> None:
     bad = BadSamples(50)
     for index in [*range(50), *range(50)]:
-        bad.skip(f"image {index}", BadSample("why"))
+        bad.skip(f"image {index}", BadSampleError("why"))
     assert len(bad) == 50
-    with pytest.raises(DataFault, match=r"^The image 50 cannot be used: why; --max_bad_samples 50 allows"):
-        bad.skip("image 50", BadSample("why"))
+    with pytest.raises(DataError, match=r"^The image 50 cannot be used: why; --max_bad_samples 50 allows"):
+        bad.skip("image 50", BadSampleError("why"))

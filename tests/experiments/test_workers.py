@@ -1,7 +1,7 @@
 """How a script that a worker runs ends, and what is kept of it."""
 
 from hf_geo.experiments.workers import classify_error, run_all
-from hf_geo.training.nonfinite import NonFiniteTraining
+from hf_geo.training.nonfinite import NonFiniteTrainingError
 
 DIED = "The process that ran it died (killed, or out of memory)."
 ENDS = {
@@ -28,5 +28,5 @@ def test_how_scripts_end(tmp_path) -> None:
 
 
 def test_training_that_is_not_finite_has_diverged() -> None:
-    assert classify_error(NonFiniteTraining("not\nfinite")) == ("diverged", "not finite")
+    assert classify_error(NonFiniteTrainingError("not\nfinite")) == ("diverged", "not finite")
     assert classify_error(RuntimeError()) == ("failed", "RuntimeError")

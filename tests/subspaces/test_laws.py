@@ -38,8 +38,8 @@ def test_drawn_positions_are_valid_and_uniform(case: Case) -> None:
     torch.testing.assert_close(shape.coefficients(drawn).sum(-1), torch.ones(20000, dtype=torch.float64))
     # Uniform on [0, 1]: P(t > 0.9) = 0.1. Uniform on the simplex: the share of a point where its weight is above 0.9 is
     # 0.1^(n - 1), so of mean 1/n.
-    above = ((drawn if shape.along else drawn[:, 0]) > 0.5).double().mean().item()
-    assert above == pytest.approx(0.5 if shape.along else 0.5 ** (n - 1), abs=0.01)
+    above = ((drawn if shape.is_path else drawn[:, 0]) > 0.5).double().mean().item()
+    assert above == pytest.approx(0.5 if shape.is_path else 0.5 ** (n - 1), abs=0.01)
     assert drawn.mean(0).tolist() == pytest.approx(shape.centre(n).tolist(), abs=0.01)
 
 

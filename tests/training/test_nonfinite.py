@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.checkpoints.store import checkpoints
-from hf_geo.training.nonfinite import NonFiniteTraining, NonFiniteUpdates, advice, all_finite
+from hf_geo.training.nonfinite import NonFiniteTrainingError, NonFiniteUpdates, advice, all_finite
 from tests.optim.test_host_reads import HostReads
 from tests.scripts import script
 from tests.training.problems import Classifier, Points, flat
@@ -79,7 +79,7 @@ def test_so_many_in_a_row_stop_the_run(tmp_path, fault, logging) -> None:
     settings = {"max_nonfinite_steps": 3, "logging_steps": logging}
     enough = make_trainer(tmp_path / "3", Spoiled(fault, (2, 3, 5, 7, 8, 9)), Unharmed(), **settings)
     with pytest.raises(
-        NonFiniteTraining, match=r"in 3 updates in a row .* at update 9; the last .* is checkpoint-6\. If"
+        NonFiniteTrainingError, match=r"in 3 updates in a row .* at update 9; the last .* is checkpoint-6\. If"
     ):
         enough.train()
     fewer = make_trainer(tmp_path / "2", Spoiled(fault, (2, 3, 5, 7, 8, 10, 11)), Unharmed(), **settings)
@@ -89,7 +89,9 @@ def test_so_many_in_a_row_stop_the_run(tmp_path, fault, logging) -> None:
 
 def test_ruined_weights_are_not_saved_over_good_ones(tmp_path, caplog) -> None:
     trainer = make_trainer(tmp_path, Spoiled("gradient", (5,)), save_total_limit=1)
-    with pytest.raises(NonFiniteTraining, match=r"ended with weights that are not finite; the last .* is checkpoint-3"):
+    with pytest.raises(
+        NonFiniteTrainingError, match=r"ended with weights that are not finite; the last .* is checkpoint-3"
+    ):
         trainer.train()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3"]
     assert "No checkpoint of update 6: its weights are not finite." in caplog.text
