@@ -39,7 +39,7 @@ from hf_geo.models.sources import ModelSource
 from hf_geo.runs.folder import check_writable
 from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
-from hf_geo.trained import EvaluationSetup, find_trained, open_trained, settings_of
+from hf_geo.tasks import EvaluationOptions, EvaluationSetup, find_trained, open_trained, read_run_settings
 
 SUBSPACE = "subspace_config.json"
 
@@ -61,11 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = open_trained(
             sources,
             data_args,
-            batch_size=options.batch_size,
-            num_workers=options.num_workers,
-            seed=options.seed,
-            device=options.device,
-            trust_remote_code=options.trust_remote_code,
+            EvaluationOptions(
+                options.batch_size, options.num_workers, options.seed, options.device, options.trust_remote_code
+            ),
         )
         models = data.models
         if options.export_position is not None:
@@ -148,7 +146,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
     add_trust(add)
     first, _ = parser.parse_known_args(argv)
     fields = [field.name for field in dataclasses.fields(DataArguments)]
-    known = settings_of(find_trained(first.model[0]))
+    known = read_run_settings(find_trained(first.model[0]))
     trained_with = {name: known[name] for name in fields if name in known}
     # Noise is not for evaluation, and an export has its images' size.
     parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None})

@@ -35,7 +35,7 @@ from hf_geo.experiments.summary import Summary, choose_metric, failures
 from hf_geo.experiments.sweep import Grid, Source, run_trials
 from hf_geo.experiments.trials import MakeTrial, make_trial
 from hf_geo.metrics import higher_is_better
-from hf_geo.tasks import guess_task
+from hf_geo.tasks import find_task
 
 PROG = "sweep.py"
 TRAIN = Path(__file__).with_name("train.py")
@@ -120,8 +120,7 @@ def make_search(
 
     if options.metric is None:
         model, data, _, run, *_ = parse_command_line(RUN_ARGUMENTS, arguments, prog=PROG)
-        task = run.task or guess_task(model.model, data.dataset)
-        options.metric = "eval_perplexity" if task == "causal-lm" else "eval_accuracy"
+        options.metric = f"eval_{find_task(run.task, model.model, data.dataset).metric}"
     return Search(axes, options.trials, folder, make, maximize=higher_is_better(options.metric))
 
 

@@ -46,7 +46,7 @@ from hf_geo.runs.folder import (
 )
 from hf_geo.runs.report import RunReport, write_measured, write_results
 from hf_geo.subspaces import Subspace
-from hf_geo.tasks import Job, make_job
+from hf_geo.tasks import Task, TrainingSetup, build_setup, find_task
 from hf_geo.training.final import finalize, gather_weights
 from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.trainer import GeoTrainer
@@ -77,26 +77,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hub_id:
             check_destination(hub_id, folder=args.output_dir, **hub)
         set_seed(args.seed)
-        job = make_job(run_args.task, model_args, data_args, args)
-        for name, value in job.settings.items():
+        task = find_task(run_args.task, model_args.model, data_args.dataset)
+        setup = build_setup(task, model_args, data_args, args)
+        for name, value in setup.settings.items():
             setattr(args, name, value)
         subspace = subspace_args.config
         if subspace:
-            subspace = Subspace.attach(job.model, subspace, model_init=job.new_model, seed=args.seed)
-        check_settings(args, metrics=(job.metric, "loss"))
+            subspace = Subspace.attach(setup.model, subspace, model_init=setup.new_model, seed=args.seed)
+        check_settings(args, metrics=(task.metric, "loss"))
         with no_empty_folder(args.output_dir):
             trainer = GeoTrainer(
-                job.model,
+                setup.model,
                 args,
-                train_dataset=job.datasets["train"],
-                eval_dataset=job.datasets["eval"],
-                **job.trainer,
+                train_dataset=setup.datasets["train"],
+                eval_dataset=setup.datasets["eval"],
+                **setup.trainer,
                 subspace=subspace,
             )
             check_trainer(trainer)
             first = trainer.is_world_process_zero()
             folders = (args.output_dir, run_args.fallback_dir)
-            check_export(lambda folder: export_untrained(trainer, job, folder), folders, first=first)
+            check_export(lambda folder: export_untrained(trainer, setup, folder), folders, first=first)
         if first:
             place_result(args.output_dir)
             if run_args.overwrite:
@@ -104,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     pusher = BackgroundPush(hub_id, **hub) if hub_id else None
     if pusher and args.hub_strategy != "end":
-        trainer.add_callback(PushEachSave(pusher, lambda folder: write_network(trainer, job, folder)))
+        trainer.add_callback(PushEachSave(pusher, lambda folder: write_network(trainer, setup, folder)))
     try:
-        with dead_workers_named(job.datasets.values()):
+        with dead_workers_named(setup.datasets.values()):
             trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
     except (IncompatibleCheckpointError, NonFiniteTrainingError, DataError) as error:
         with one_sentence_errors("train.py"):
@@ -119,15 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_sentence_errors("train.py"):
         folder = save_network(
             trainer,
-            job,
+            setup,
             run_args.fallback_dir,
             train_results=trained | {"hardware": hardware(processes, args.device), "num_processes": processes},
             training_args=public_settings(*settings) | origin(chosen.config, chosen.variant),
             trainer_state=portable_state(trainer.state),
         )
-    measured, problem = ({}, problem) if problem else measure(trainer, job)
+    measured, problem = ({}, problem) if problem else measure(trainer, setup)
     shown = chosen.given | {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
-    report = make_report(trainer, job, trained, measured, public_settings(*settings, only=shown), hub_id)
+    report = make_report(trainer, task, setup, trained, measured, public_settings(*settings, only=shown), hub_id)
     with one_sentence_errors("train.py"):
         if first:
             write_measured(folder, report, measured, portable_state(trainer.state))
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ) from problem
     if not first:
         return 0
-    print(f"\n{report.summary(folder, job.how_to_load, described.made)}")
+    print(f"\n{report.summary(folder, setup.how_to_load, described.made)}")
     if not hub_id:
         print(f"  push it:     {shlex.join(['python', 'scripts/push.py', folder])} NAMESPACE/NAME")
     if pusher:
@@ -152,14 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export_untrained(trainer: GeoTrainer, job: Job, folder: Path) -> None:
+def export_untrained(trainer: GeoTrainer, setup: TrainingSetup, folder: Path) -> None:
     """Exports the network as it is before training, and opens what the card's snippets open beside it."""
-    weights = trainer.subspace.folded_state_dict() if trainer.subspace else job.model.state_dict()
-    write_network(trainer, job, folder, weights)
-    job.open_processor(folder)
+    weights = trainer.subspace.folded_state_dict() if trainer.subspace else setup.model.state_dict()
+    write_network(trainer, setup, folder, weights)
+    setup.open_processor(folder)
 
 
-def save_network(trainer: GeoTrainer, job: Job, fallback_dir: str | None, **results: Any) -> str:
+def save_network(trainer: GeoTrainer, setup: TrainingSetup, fallback_dir: str | None, **results: Any) -> str:
     """Writes the network, and what is known of its training, as one result; returns the folder that it is in.
 
     All processes take part.
@@ -171,7 +172,7 @@ def save_network(trainer: GeoTrainer, job: Job, fallback_dir: str | None, **resu
     state_dict = gather_weights(trainer)
 
     def write(folder: Path) -> None:
-        write_network(trainer, job, folder, state_dict)
+        write_network(trainer, setup, folder, state_dict)
         if first:
             write_results(folder, **results)
 
@@ -187,35 +188,36 @@ def save_network(trainer: GeoTrainer, job: Job, fallback_dir: str | None, **resu
         ) from error
 
 
-def measure(trainer: GeoTrainer, job: Job) -> tuple[dict[str, dict[str, float]], Exception | None]:
+def measure(trainer: GeoTrainer, setup: TrainingSetup) -> tuple[dict[str, dict[str, float]], Exception | None]:
     """Evaluates the network on every split but that of training; returns figures by split, and what ended it early."""
     measured: dict[str, dict[str, float]] = {}
     try:
-        with dead_workers_named(job.datasets.values()):
-            for split in (split for split in job.datasets if split != "train"):
-                measured[split] = trainer.evaluate(job.datasets[split], metric_key_prefix=split)
+        with dead_workers_named(setup.datasets.values()):
+            for split in (split for split in setup.datasets if split != "train"):
+                measured[split] = trainer.evaluate(setup.datasets[split], metric_key_prefix=split)
     except Exception as error:
         return measured, error
     return measured, None
 
 
 def write_network(
-    trainer: GeoTrainer, job: Job, folder: Path, state_dict: dict[str, torch.Tensor] | None = None
+    trainer: GeoTrainer, setup: TrainingSetup, folder: Path, state_dict: dict[str, torch.Tensor] | None = None
 ) -> None:
     """Exports the network that `state_dict` holds, or the one that an evaluation would take now; all processes take part."""
     if state_dict is None:
         with trainer.evaluation_weights():
-            return write_network(trainer, job, folder, gather_weights(trainer))
+            return write_network(trainer, setup, folder, gather_weights(trainer))
     first = trainer.is_world_process_zero()
     if trainer.subspace and (first or trainer.is_fsdp_enabled):
         trainer.subspace.save(folder)
     if first:
-        export_model(job.model, folder, processor=job.trainer.get("processing_class"), state_dict=state_dict)
+        export_model(setup.model, folder, processor=setup.trainer.get("processing_class"), state_dict=state_dict)
 
 
 def make_report(
     trainer: GeoTrainer,
-    job: Job,
+    task: Task,
+    setup: TrainingSetup,
     trained: dict[str, float],
     measured: dict[str, dict[str, float]],
     settings: dict[str, Any],
@@ -223,37 +225,37 @@ def make_report(
 ) -> RunReport:
     """The finished run as plain data."""
     results = {
-        split: {name: values[f"{split}_{name}"] for name in (job.metric, "loss")} for split, values in measured.items()
+        split: {name: values[f"{split}_{name}"] for name in (task.metric, "loss")} for split, values in measured.items()
     }
     optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
     paper = get_method(optimizer).paper if optimizer in list_optimizers() else None
     subspace = trainer.subspace and trainer.subspace.config
     return RunReport(
         name=(hub_id or Path(trainer.args.output_dir).resolve().name).rsplit("/", 1)[-1],
-        task=job.task,
-        metric=job.metric,
+        task=task.hub_name,
+        metric=task.metric,
         optimizer=optimizer,
         paper=paper and {name: getattr(paper, name) for name in ("title", "url", "arxiv", "bibtex")},
-        dataset_name=job.dataset_name,
-        dataset_id=job.dataset_id,
+        dataset_name=setup.dataset_name,
+        dataset_id=setup.dataset_id,
         results=results,
         samples={
             split: len(data) if has_length(data) else measured.get(split, {}).get(f"{split}_samples")
-            for split, data in job.datasets.items()
+            for split, data in setup.datasets.items()
         },
         settings=settings,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
         seconds=trained["train_runtime"],
         hardware=hardware(trainer.accelerator.num_processes, trainer.args.device),
-        parameters=job.num_parameters,
+        parameters=setup.num_parameters,
         versions=installed_versions(),
         subspace=subspace and {name: getattr(subspace, name) for name in ("kind", "num_points", "layerwise")},
         hub_id=hub_id if hub_id and "/" in hub_id else None,  # a bare name is no address yet
-        library=job.library,
-        template=job.template,
-        fields=job.card(),
-        base_model=job.base_model,
+        library=setup.library,
+        template=task.template,
+        fields={**setup.card_fields, "data_description": setup.describe_data()},
+        base_model=setup.base_model,
     )
 
 

@@ -24,7 +24,6 @@ ROOMS = {
     "hub": {"runs", "checkpoints", "evaluation", "models", "markdown"},
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
     "tasks": {"data", "losses", "models", "metrics"},
-    "trained": {"data", "models"},
     "experiments": {"training", "metrics", "markdown"},
     "cli": {"training", "checkpoints", "optim", "data", "models", "runs"},
     "integrations": {"optim", "training"},

@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from hf_geo import Subspace
-from hf_geo.tasks import first_words, guess_task
+from hf_geo.tasks import infer_task
+from hf_geo.tasks.causal_lm import choose_prompt
 from tests.paths import REPOSITORY, SHARED
 from tests.scripts import TRAIN
 from tests.training.launching import launch_or_fail
@@ -80,11 +81,11 @@ def test_two_processes_share_the_columns(tmp_path) -> None:
     ],
 )
 def test_the_task_is_told_from_model_and_data(model, dataset, task) -> None:
-    assert guess_task(model, dataset) == task
+    assert infer_task(model, dataset).name == task
 
 
 def test_the_task_of_a_folder_is_told_from_its_configuration(language_run) -> None:
-    assert guess_task(str(language_run), "anything") == "causal-lm"
+    assert infer_task(str(language_run), "anything").name == "causal-lm"
 
 
 @pytest.mark.parametrize("unknown", ("<unk>", None))
@@ -95,7 +96,7 @@ def test_a_cards_sample_begins_with_words_the_model_knows(unknown: str | None) -
         def decode(self, ids: torch.Tensor) -> str:
             return " ".join(f"w{i}" for i in ids.tolist())
 
-    words = first_words(torch.tensor([0, 0, 0, 0, 0, 0, 7, 0, 8]), Words())
+    words = choose_prompt(torch.tensor([0, 0, 0, 0, 0, 0, 7, 0, 8]), Words())
     assert words == ("w7 w8" if unknown else "w0 w0 w0 w0 w0 w0")
 
 

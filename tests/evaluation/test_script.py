@@ -194,7 +194,7 @@ def test_a_line_of_language_models_is_walked_by_perplexity(language_line: Path, 
 def test_a_language_model_and_a_classifier_are_not_compared(line: Path, language_line: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         evaluate(["--model", line, "--model", language_line])
-    assert "Some of the models are language models and some are not" in capsys.readouterr().err
+    assert "The models are of different tasks (causal-lm, image-classification)" in capsys.readouterr().err
 
 
 def _truncated(folder: Path) -> None:

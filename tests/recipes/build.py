@@ -30,7 +30,7 @@ OF_OPTIMIZER = {
     "adam_beta1",
 }
 OF_OPTIMIZER |= {"lr_scheduler_type", "lr_scheduler_kwargs", "milestones", "warmup_steps", "adam_beta2", "adam_epsilon"}
-jobs: dict[str, tasks.Job] = {}
+setups: dict[str, tasks.TrainingSetup] = {}
 
 
 def on_meta(create):
@@ -42,24 +42,26 @@ def on_meta(create):
     return create_on_meta
 
 
-def make_job(task, model_args, data_args, args) -> tasks.Job:
-    """Makes the job of a recipe, or finds it among those of other variants."""
+def make_setup(task, model_args, data_args, args) -> tasks.TrainingSetup:
+    """Builds the model and data of a recipe, or finds them among those of other variants."""
     settings = {name: value for name, value in args.to_dict().items() if name not in OF_OPTIMIZER}
     key = f"{task} {model_args} {data_args} {settings}"
-    if key not in jobs:
-        jobs[key] = tasks.make_job(task, model_args, data_args, args)
-    return jobs[key]
+    if key not in setups:
+        setups[key] = tasks.build_setup(
+            tasks.find_task(task, model_args.model, data_args.dataset), model_args, data_args, args
+        )
+    return setups[key]
 
 
 def build(folder: str, path: str, variant: str) -> dict:
     words = ["--config", path, *(["--variant", variant] if variant else []), "--output_dir", folder]
     words += ["--max_train_samples", "64", "--max_eval_samples", "32"]
     model_args, data_args, subspace_args, run_args, args, _ = parse_command_line(RUN_ARGUMENTS, words)
-    job = make_job(run_args.task, model_args, data_args, args)
+    setup = make_setup(run_args.task, model_args, data_args, args)
     subspace = subspace_args.config
-    model = copy.deepcopy(job.model) if subspace else job.model
+    model = copy.deepcopy(setup.model) if subspace else setup.model
     if subspace:
-        Subspace.attach(model, subspace, model_init=job.new_model, seed=args.seed)
+        Subspace.attach(model, subspace, model_init=setup.new_model, seed=args.seed)
     if args.optim in list_optimizers():
         geometry = "structure" if args.geometry_groups == "auto" else args.geometry_groups
         optimizer = make_optimizer(args, model, geometry=geometry)
@@ -73,10 +75,10 @@ def build(folder: str, path: str, variant: str) -> dict:
         "variant": variant,
         "optimizer": type(optimizer).__name__,
         "groups": {g.get("name", ""): g["lr"] for g in optimizer.param_groups},
-        "parameters": job.num_parameters,
-        "points": round(trained / job.num_parameters, 1),
-        "splits": sorted(job.datasets),
-        "data": str(job.card().get("data_description", "")),
+        "parameters": setup.num_parameters,
+        "points": round(trained / setup.num_parameters, 1),
+        "splits": sorted(setup.datasets),
+        "data": str(setup.describe_data()),
         "loss": model_args.loss,
     }
 

@@ -1,0 +1,144 @@
+"""What every task offers: a model and data to train, and the same opened again to evaluate."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, TrainingArguments
+
+from hf_geo.data.config import DataArguments
+from hf_geo.models import ModelArguments
+from hf_geo.models.sources import ModelSource
+
+
+@dataclass
+class TrainingSetup:
+    """A model and its data, ready for a Trainer.
+
+    Args:
+        model: The model to train.
+        new_model: Builds another model like it with other random weights; None where the weights are pretrained.
+        datasets: Datasets by split: "train", "eval" and, where there is one, "test".
+        trainer: Further arguments of the Trainer.
+        settings: Training arguments that follow from the task.
+        dataset_name: The dataset's name for people.
+        dataset_id: The dataset's id on the Hub, if it has one.
+        base_model: Hub id of the pretrained weights, if any.
+        library: The library that opens the exported folder first: "timm" (transformers opens it too) or "transformers".
+        how_to_load: A line of Python that opens the exported {folder}, or what {timm} calls it.
+        card_fields: The fields of the task's card template.
+        describe_data: Describes the data, with what could not be read, when the run has ended.
+        open_processor: Opens the processor that the card's snippets use, from an exported folder.
+    """
+
+    model: PreTrainedModel
+    new_model: Callable[[], PreTrainedModel] | None
+    datasets: Mapping[str, torch.utils.data.Dataset]
+    trainer: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    dataset_name: str
+    dataset_id: str | None
+    base_model: str | None
+    library: str
+    how_to_load: str
+    card_fields: Mapping[str, Any]
+    describe_data: Callable[[], str]
+    open_processor: Callable[[Path], Any]
+    num_parameters: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_parameters = self.model.num_parameters()  # of one model, before a subspace adds control points
+
+
+@dataclass
+class EvaluationSetup:
+    """Trained models and the data to evaluate them on.
+
+    Args:
+        models: The models, in evaluation mode.
+        dataset: The dataset's name for people.
+        split: The evaluated split: "test" where there is one, else "eval".
+        evaluation: Batches of that split.
+        recalibration: Batches of training samples to take norm statistics from; None for language models.
+        causal: Whether a logit at a token predicts the next token.
+        processor: The image processor or tokenizer that an export of the first model needs, if any.
+    """
+
+    models: Sequence[PreTrainedModel]
+    dataset: str
+    split: str
+    evaluation: DataLoader
+    recalibration: "RepeatableLoader | None"
+    causal: bool
+    processor: Any
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How trained models are opened and their data read.
+
+    Args:
+        batch_size: Samples of a batch; None for the task's default.
+        num_workers: Processes that prepare samples.
+        seed: Fixes which training samples are read first.
+        device: Where the models go.
+        trust_remote_code: Run Python code that comes with a model.
+    """
+
+    batch_size: int | None = None
+    num_workers: int = 0
+    seed: int = 0
+    device: str = "cpu"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of problem: how its models and data are built for training and opened again for evaluation.
+
+    Args:
+        name: Value of --task.
+        hub_name: The task's name on the Hub.
+        metric: The main metric; `hf_geo.metrics.directions` knows whether higher is better.
+        template: The card template of its models.
+        architectures: Endings of the names of transformers' classes that solve the task.
+        models: Models of this package that solve it and are in no other registry.
+        datasets: Embedded datasets that are made for it.
+        build: Builds a model and its data for training. Raises `ValueError` where they do not exist or do not fit.
+        reopen: Opens trained models and their data for evaluation. Raises `ValueError` where they do not fit.
+    """
+
+    name: str
+    hub_name: str
+    metric: str
+    template: str
+    architectures: tuple[str, ...]
+    build: Callable[[ModelArguments, DataArguments, TrainingArguments], TrainingSetup]
+    reopen: Callable[[Sequence[ModelSource], DataArguments, EvaluationOptions], EvaluationSetup]
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+    def solves(self, source: ModelSource) -> bool:
+        """Whether a model of transformers is made for this task."""
+        return any(name.endswith(self.architectures) for name in source.config.get("architectures") or ())
+
+
+class RepeatableLoader:
+    """A loader that gives the same batches each time it is iterated."""
+
+    def __init__(self, make_loader: Callable[[], DataLoader]) -> None:
+        self.make_loader = make_loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.make_loader())
+
+    def __len__(self) -> int:
+        return len(self.make_loader())
+
+
+def final_split(splits: Mapping[str, Any]) -> str:
+    """The split whose figures count: "test" where there is one."""
+    return "test" if "test" in splits else "eval"

@@ -1,0 +1,160 @@
+"""Causal language models: any text, the word-level Transformer or any causal model of transformers'."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from hf_geo.data.config import DataArguments
+from hf_geo.data.language import LanguageData
+from hf_geo.data.text import DOCS, load_text_data
+from hf_geo.metrics.perplexity import language_metrics, nll_per_row
+from hf_geo.models import ModelArguments, WordTransformerConfig, build_language_model, room_for_tokens
+from hf_geo.models.sources import ModelSource, find_model, opening
+
+from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
+
+WORD_TRANSFORMER = WordTransformerConfig.model_type
+PROMPT_WORDS = 6  # of the evaluation text, which the card's sample continues
+EVAL_BATCH_SIZE = 8
+
+
+def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> TrainingSetup:
+    """Opens the text, builds or opens the tokenizer and the model, and lays the text out for the Trainer.
+
+    Raises:
+        ValueError: The dataset, the model or its tokenizer does not exist, or they do not fit each other.
+    """
+    if args.label_smoothing_factor:
+        # transformers shifts the labels only for the classes it knows by name, and would smooth the wrong words.
+        raise ValueError("--label_smoothing_factor is not for language models here: leave it at 0.")
+    if model_args.loss != "cross-entropy":
+        raise ValueError(f"--loss {model_args.loss} is for image classifiers: leave it out for a language model.")
+    from_scratch = model_args.model == WORD_TRANSFORMER
+    source = None if from_scratch else find_model(model_args.model)
+    name = source.name if source else WORD_TRANSFORMER
+    text = load_text_data(data_args)
+    trust = model_args.trust_remote_code
+    tokenizer = text.word_tokenizer(data_args.min_frequency) if from_scratch else _open_tokenizer(source, trust)
+    build_model = partial(
+        build_language_model,
+        name,
+        tokenizer,
+        model_args=model_args.parsed_model_args,
+        trust_remote_code=trust,
+    )
+    model = build_model()
+    layout = LanguageData(
+        text,
+        tokenizer,
+        data_args,
+        processes=args.world_size,
+        accumulation_steps=args.gradient_accumulation_steps,
+        batch_size=args.per_device_train_batch_size,
+        eval_batch_size=args.per_device_eval_batch_size,
+        longest=_max_positions(model),
+    )
+    evaluation_sets = {split: layout.evaluation_set(split) for split in text.splits if split != "train"}
+    prompt = choose_prompt(layout.tokens("eval"), tokenizer, _max_positions(model))
+    return TrainingSetup(
+        model=model,
+        new_model=build_model if from_scratch else None,
+        datasets={"train": layout.training_set(), **evaluation_sets},
+        trainer={
+            "compute_metrics": language_metrics,
+            "preprocess_logits_for_metrics": nll_per_row,
+            "data_collator": layout.collate,
+            "processing_class": tokenizer,
+        },
+        settings={
+            "remove_unused_columns": False,
+            "per_device_train_batch_size": layout.batch_size,
+            "per_device_eval_batch_size": layout.eval_batch_size,
+            "train_sampling_strategy": layout.sampling,
+        },
+        dataset_name=text.name,
+        dataset_id=text.hub_id,
+        base_model=name if source and source.kind == "hub" else None,
+        library="transformers",
+        how_to_load="AutoModelForCausalLM.from_pretrained({folder})",
+        card_fields={
+            "architecture": model.config.model_type,
+            "pretrained": not from_scratch,
+            "needs_hf_geo": model.config.model_type == WORD_TRANSFORMER,
+            "vocabulary": f"{len(tokenizer):,}",
+            "measured": layout.perplexity,
+            "prompt": prompt,
+            "new_tokens": room_for_tokens(model, len(tokenizer(prompt)["input_ids"])),
+        },
+        describe_data=lambda: text.description,
+        open_processor=partial(AutoTokenizer.from_pretrained, trust_remote_code=trust),
+    )
+
+
+def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: EvaluationOptions) -> EvaluationSetup:
+    """Opens trained language models that share a vocabulary, and a text.
+
+    Raises:
+        ValueError: The models or the data do not exist, or do not fit each other.
+    """
+    text = load_text_data(data_args)
+    trust = options.trust_remote_code
+    tokenizers = [_open_tokenizer(source, trust) for source in sources]
+    if any(tokenizer.get_vocab() != tokenizers[0].get_vocab() for tokenizer in tokenizers):
+        raise ValueError("The models have different vocabularies, so their predictions cannot be compared.")
+    models = [
+        build_language_model(source.name, tokenizer, trust_remote_code=trust)
+        for source, tokenizer in zip(sources, tokenizers, strict=True)
+    ]
+    layout = LanguageData(
+        text,
+        tokenizers[0],
+        data_args,
+        batch_size=options.batch_size or EVAL_BATCH_SIZE,
+        longest=_max_positions(models[0]),
+    )
+    split = final_split(text.splits)
+    return EvaluationSetup(
+        models=models,
+        dataset=text.name,
+        split=split,
+        evaluation=DataLoader(
+            layout.evaluation_set(split),
+            batch_size=layout.eval_batch_size,
+            num_workers=options.num_workers,
+            collate_fn=layout.collate,
+        ),
+        recalibration=None,
+        causal=True,
+        processor=tokenizers[0],
+    )
+
+
+def choose_prompt(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase, max_positions: int | None = None) -> str:
+    """The first words of a text that the tokenizer knows, filling at most half of the model's positions."""
+    known = tokens if tokenizer.unk_token_id is None else tokens[tokens != tokenizer.unk_token_id]
+    return tokenizer.decode(known[: min(PROMPT_WORDS, (max_positions or 2 * PROMPT_WORDS) // 2)]).strip()
+
+
+def _open_tokenizer(source: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    with opening("tokenizer", source.name):
+        return AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code)
+
+
+def _max_positions(model: PreTrainedModel) -> int | None:
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+CAUSAL_LM = Task(
+    name="causal-lm",
+    hub_name="text-generation",
+    metric="perplexity",
+    template="language.md.jinja",
+    architectures=("ForCausalLM", "LMHeadModel"),
+    models=(WORD_TRANSFORMER,),
+    datasets=(DOCS,),
+    build=build,
+    reopen=reopen,
+)

@@ -1,0 +1,188 @@
+"""Image classification: any dataset of images with labels, any model of timm's or of transformers'."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+from transformers import AutoImageProcessor, PreTrainedModel, TimmWrapperForImageClassification, TrainingArguments
+
+from hf_geo.data.classes import match_classes
+from hf_geo.data.config import DataArguments
+from hf_geo.data.transforms import MODES
+from hf_geo.data.vision import load_image_data
+from hf_geo.losses import LOSSES, ClassificationLoss, check_top_k
+from hf_geo.metrics import image_classification_metrics, score_samples
+from hf_geo.models import ModelArguments, build_image_classifier, check_images, input_config
+from hf_geo.models.sources import ModelSource, find_model
+
+from .base import EvaluationOptions, EvaluationSetup, RepeatableLoader, Task, TrainingSetup, final_split
+
+EVAL_BATCH_SIZE = 128
+
+
+def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> TrainingSetup:
+    """Opens the data, builds the model that fits it, and prepares the images as the model takes them.
+
+    Raises:
+        ValueError: The dataset or the model does not exist, or they do not fit each other.
+    """
+    if args.neftune_noise_alpha is not None:
+        raise ValueError(
+            f"--neftune_noise_alpha {args.neftune_noise_alpha} is noise on the embeddings of words, and an image classifier "
+            "has none: leave it out."
+        )
+    trust = model_args.trust_remote_code
+    data = load_image_data(data_args, seed=args.seed)
+    build_model = partial(
+        build_image_classifier,
+        model_args.model,
+        num_classes=data.num_classes,
+        id2label=data.id2label,
+        pretrained=model_args.pretrained,
+        model_args=model_args.parsed_model_args,
+        img_size=data_args.image_size,
+        data_config=data.data_config,
+        trust_remote_code=trust,
+    )
+    model = build_model()
+    config = input_config(model, native_size=data.native_size, image_size=data_args.image_size, trust_remote_code=trust)
+    size = _image_size(model, config)
+    check_images(model, model_args.model, size)
+    trainer = {"compute_metrics": image_classification_metrics, "preprocess_logits_for_metrics": score_samples}
+    trainer |= _loss_arguments(model_args, data.num_classes, args)
+    if not _is_timm(model):  # timm keeps how images are prepared in the model's configuration
+        trainer["processing_class"] = config.processor
+    architecture = getattr(model.config, "architecture", model.config.model_type)
+    pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
+    source = find_model(model_args.model)
+    return TrainingSetup(
+        model=model,
+        new_model=None if pretrained else build_model,
+        datasets={split: data.dataset(split, config) for split in data.splits},
+        trainer=trainer,
+        settings={"remove_unused_columns": False},  # the datasets hold the model's inputs and nothing else
+        dataset_name=data.name,
+        dataset_id=data.hub_id,
+        base_model=source.name if source.kind == "hub" else None,
+        library="timm" if _is_timm(model) else "transformers",
+        how_to_load="timm.create_model({timm}, pretrained=True)"
+        if _is_timm(model)
+        else "AutoModelForImageClassification.from_pretrained({folder})",
+        card_fields={
+            "architecture": architecture,
+            "pretrained": pretrained,
+            "classes": data.num_classes,
+            "image_size": list(size),
+            "image_mode": MODES[size[0]],
+            "needs_hf_geo": _is_registered_here(architecture),
+        },
+        describe_data=lambda: data.description,
+        open_processor=partial(AutoImageProcessor.from_pretrained, trust_remote_code=trust),
+    )
+
+
+def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: EvaluationOptions) -> EvaluationSetup:
+    """Opens trained classifiers with the same classes, and a dataset whose labels are matched to theirs by name.
+
+    Raises:
+        ValueError: The models or the data do not exist, or do not fit each other.
+    """
+    data = load_image_data(data_args, seed=options.seed)
+    classes = [class_names(source) for source in sources]
+    if any(names != classes[0] for names in classes[1:]):
+        raise ValueError("The models have different classes, or number them differently: evaluate each of them alone.")
+    labels = match_classes(classes[0], data.label_names, sources[0].name, data.name)
+    trust = options.trust_remote_code
+    models = [
+        build_image_classifier(
+            source.name,
+            num_classes=len(classes[0]),
+            id2label=dict(enumerate(classes[0])),
+            data_config=data.data_config,
+            trust_remote_code=trust,
+        )
+        for source in sources
+    ]
+    config, *others = (input_config(model, native_size=data.native_size, trust_remote_code=trust) for model in models)
+    if any(other != config for other in others):
+        raise ValueError("The models take images that are prepared differently, so one pass cannot serve them all.")
+    _, height, width = _image_size(models[0], config)
+    if data_args.image_size is not None and (height, width) != (data_args.image_size, data_args.image_size):
+        raise ValueError(
+            f"--image_size {data_args.image_size} is not how {sources[0].name!r} prepares images, which is at {height} x {width} "
+            "pixels: leave it out."
+        )
+    split = final_split(data.splits)
+    train = data.dataset("train", config, augment=False)
+    loader_args = {"batch_size": options.batch_size or EVAL_BATCH_SIZE, "num_workers": options.num_workers}
+
+    def recalibration() -> DataLoader:
+        shuffle = not isinstance(train, IterableDataset)
+        generator = torch.Generator().manual_seed(options.seed) if shuffle else None
+        return DataLoader(train, shuffle=shuffle, generator=generator, **loader_args)
+
+    return EvaluationSetup(
+        models=models,
+        dataset=data.name,
+        split=split,
+        evaluation=DataLoader(data.dataset(split, config), collate_fn=partial(_collate, labels), **loader_args),
+        recalibration=RepeatableLoader(recalibration),
+        causal=False,
+        processor=None if _is_timm(models[0]) else config.processor,
+    )
+
+
+def class_names(source: ModelSource) -> list[str]:
+    """The names of a trained classifier's classes in order; their numbers where it has no names."""
+    config = source.config
+    names = config.get("label_names")
+    if names is None and config.get("id2label"):
+        names = [name for _, name in sorted(config["id2label"].items(), key=lambda item: int(item[0]))]
+    return list(names or map(str, range(config.get("num_classes") or config.get("num_labels") or 0)))
+
+
+def _is_timm(model: PreTrainedModel) -> bool:
+    return isinstance(model, TimmWrapperForImageClassification)
+
+
+def _image_size(model: PreTrainedModel, config: Any) -> tuple[int, int, int]:
+    """Channels, height and width of the images that a model takes."""
+    return tuple(config["input_size"] if _is_timm(model) else config.size)
+
+
+def _loss_arguments(model_args: ModelArguments, num_classes: int, args: TrainingArguments) -> dict[str, Any]:
+    """The Trainer's arguments for the loss; none for the cross-entropy, which the models compute."""
+    if model_args.loss == "cross-entropy":
+        return {}
+    check_top_k(model_args.top_k, num_classes)
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"--label_smoothing_factor is for the cross-entropy: leave it at 0 with --loss {model_args.loss}."
+        )
+    settings = {"temperature": model_args.loss_temperature} if model_args.loss == "smooth-top-k" else {}
+    return {"compute_loss_func": ClassificationLoss(LOSSES[model_args.loss], k=model_args.top_k, **settings)}
+
+
+def _is_registered_here(architecture: str) -> bool:
+    """Whether timm knows an architecture only once hf_geo is imported."""
+    return timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__.startswith("hf_geo.")
+
+
+def _collate(labels: torch.Tensor, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """A batch in which the dataset's class numbers are replaced by the model's."""
+    batch = default_collate(samples)
+    return {**batch, "labels": labels[batch["labels"]]}
+
+
+IMAGE_CLASSIFICATION = Task(
+    name="image-classification",
+    hub_name="image-classification",
+    metric="accuracy",
+    template="vision.md.jinja",
+    architectures=("ForImageClassification",),
+    build=build,
+    reopen=reopen,
+)
