@@ -129,12 +129,12 @@ def test_a_failure_after_training_keeps_the_network(
 def test_a_partial_result_is_named_and_kept(tmp_path, monkeypatch, capsys) -> None:
     """The weights are written, and what is written after them fails."""
     out = tmp_path / "run"
-    monkeypatch.setattr("hf_geo.runs.report.write_results", broken)
+    monkeypatch.setattr("hf_geo.experiments.training_run.write_results", broken)
     main = script("train")
     with pytest.raises(SystemExit) as stop:
         main([*WORDS, f"--output_dir={out}"])
     sentence = capsys.readouterr().err.splitlines()[-1]
-    assert stop.value.code == 2 and f"what there is of it lies in '{out / PARTIAL}'" in sentence
+    assert stop.value.code == 2 and f"the part that was written is in '{out / PARTIAL}'" in sentence
     weights = (out / PARTIAL / "model.safetensors").read_bytes()
     before = fingerprint(out)
     with pytest.raises(SystemExit):

@@ -24,7 +24,7 @@ ROOMS = {
     "hub": {"runs", "checkpoints", "evaluation", "models", "markdown"},
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
     "tasks": {"data", "losses", "models", "metrics"},
-    "experiments": {"training", "metrics", "markdown"},
+    "experiments": {"tasks", "training", "hub", "runs", "checkpoints", "optim", "data", "metrics", "markdown"},
     "cli": {"training", "checkpoints", "optim", "data", "models", "runs"},
     "integrations": {"optim", "training"},
     "launch": {"integrations"},
