@@ -53,52 +53,52 @@ def main(argv: Sequence[str] | None = None) -> int:
             place_result(name)
         sources = [find_trained(name) for name in options.model]
         is_subspace = len(sources) == 1 and sources[0].has_file(SUBSPACE)
-        if options.export_position is not None:
+        exporting = options.export_position is not None
+        if exporting:
             check_export(options, is_subspace)
         folder = results_folder(options)
         if folder is not None:
             check_writable(folder)
-        data = open_trained(
-            sources,
-            data_args,
-            EvaluationOptions(
-                options.batch_size, options.num_workers, options.seed, options.device, options.trust_remote_code
-            ),
+        how = EvaluationOptions(
+            options.batch_size, options.num_workers, options.seed, options.device, options.trust_remote_code
         )
-        models = data.models
-        if options.export_position is not None:
-            export(data, sources[0], options)
+        setup = open_trained(sources, data_args, how)
+        if exporting:
+            print(f"  wrote {export(setup, sources[0], options)}")
             return 0
-        if is_subspace:
-            subspace = Subspace.load(sources[0].name, models[0])
-            plan = plan_walk(subspace, options.positions, options.seed)
-            found = walk(
-                subspace,
-                plan.coefficients(subspace),
-                data.evaluation,
-                data.recalibration,
-                ensembles=plan.ensembles,
-                recalibration_batches=options.recalibration_batches or None,
-                positions_at_once=options.positions_at_once,
-                causal=data.causal,
-            )
-            names, positions = name_positions(plan, subspace.config), [p.tolist() for p in plan.positions]
-        else:
-            together = [tuple(range(len(models)))] if options.ensemble and len(models) > 1 else []
-            found = evaluate_models(models, data.evaluation, ensembles=together, causal=data.causal)
-            subspace, names, positions = None, display_names(options.model), [None] * len(models)
-        results = finite(
-            {
-                "models": display_names(options.model),
-                "dataset": data.dataset,
-                "split": data.split,
-                **as_data(found, names, positions, subspace and subspace.config),
-            }
-        )
+        found = walk_subspace(setup, sources[0], options) if is_subspace else compare_models(setup, options)
+        origin = {"models": display_names(options.model), "dataset": setup.dataset, "split": setup.split}
+        results = finite(origin | found)
         print(json.dumps(results, indent=2) if options.json else as_table(results))
         written = write(results, folder) if folder else []
     print("\n".join(f"  wrote {path}" for path in written), file=sys.stderr if options.json else sys.stdout)
     return 0
+
+
+def walk_subspace(setup: EvaluationSetup, source: ModelSource, options: argparse.Namespace) -> dict[str, Any]:
+    """Evaluates networks along a subspace, and ensembles of them."""
+    subspace = Subspace.load(source.name, setup.models[0])
+    plan = plan_walk(subspace, options.positions, options.seed)
+    found = walk(
+        subspace,
+        plan.coefficients(subspace),
+        setup.evaluation,
+        setup.recalibration,
+        ensembles=plan.ensembles,
+        recalibration_batches=options.recalibration_batches or None,
+        positions_at_once=options.positions_at_once,
+        causal=setup.causal,
+    )
+    positions = [position.tolist() for position in plan.positions]
+    return as_data(found, name_positions(plan, subspace.config), positions, subspace.config)
+
+
+def compare_models(setup: EvaluationSetup, options: argparse.Namespace) -> dict[str, Any]:
+    """Evaluates each model, and their ensemble if asked for."""
+    count = len(setup.models)
+    ensembles = [tuple(range(count))] if options.ensemble and count > 1 else []
+    found = evaluate_models(setup.models, setup.evaluation, ensembles=ensembles, causal=setup.causal)
+    return as_data(found, display_names(options.model), [None] * count, None)
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments]:
@@ -126,14 +126,18 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
         type=at_least(0),
         default=RECALIBRATION_BATCHES,
         metavar="N",
-        help="Training batches that the norm statistics of a position are taken from; 0 for all.",
+        help="Training batches from which norm statistics are taken at each position; 0 for all.",
     )
     add("--export_position", metavar="P", help="Write the network at a position (0.2, or weights 0.5,0.3,0.2) instead.")
     add("--output_dir", metavar="DIR", help="Where results go. Default: the first model's folder.")
     add("--batch_size", type=at_least(1), metavar="N", help="Samples in a batch. Default: 128 images or 8 texts.")
     add("--num_workers", type=at_least(0), default=0, metavar="N", help="Processes that prepare samples.")
     add(
-        "--seed", type=seed, default=0, metavar="N", help="Of drawn positions and of the training images that are read."
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="Seed of drawn positions and of the training images that norm statistics are taken from.",
     )
     add("--json", action="store_true", help="Print JSON instead of a table.")
     add(
@@ -148,18 +152,14 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
     fields = [field.name for field in dataclasses.fields(DataArguments)]
     known = read_run_settings(find_trained(first.model[0]))
     trained_with = {name: known[name] for name in fields if name in known}
-    # Noise is not for evaluation, and an export has its images' size.
+    # Labels are evaluated without noise, and an export knows the size of its images.
     parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None})
     dataset = known.get("dataset")
     parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
     options = parser.parse_args(argv)
     if options.dataset is None:
-        told = (
-            f"was trained on {dataset!r}, of which it keeps no path"
-            if dataset
-            else "does not say what it was trained on"
-        )
-        raise ValueError(f"{first.model[0]!r} {told}: name the data with --dataset.")
+        reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
+        raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")
     for name in ("train_split", "eval_size"):
         given, trained = getattr(options, name), known.get(name)
         if name in known and options.dataset == dataset and given != trained:
@@ -171,14 +171,14 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
 
 
 def is_known_anywhere(dataset: str | None) -> bool:
-    """Whether what a run keeps of its data set's name is enough to find it: of a folder it is the last part of the path."""
+    """Whether the dataset's name in a run's settings is enough to find it; of a folder they keep only the last part."""
     if dataset is None or dataset.startswith("./"):
         return False
     return "/" in dataset or dataset in (DIGITS, DOCS)
 
 
 def display_names(models: Sequence[str]) -> list[str]:
-    """The models' names, of folders the last part as far as that tells them apart."""
+    """The models' names; a folder is shown by the last part of its path unless two share it."""
     short = [Path(name).resolve().name if Path(name).exists() else name for name in models]
     return [name if short.count(name) == 1 else full for name, full in zip(short, models, strict=True)]
 
@@ -194,9 +194,9 @@ def check_export(options: argparse.Namespace, is_subspace: bool) -> None:
         )
 
 
-def export(data: EvaluationSetup, source: ModelSource, options: argparse.Namespace) -> None:
-    """Writes the network at a position, with norm statistics of that position."""
-    model = data.models[0]
+def export(setup: EvaluationSetup, source: ModelSource, options: argparse.Namespace) -> str:
+    """Writes the network at a position, with norm statistics recalibrated there; returns what was written, in words."""
+    model = setup.models[0]
     subspace = Subspace.load(source.name, model)
     try:
         position = [float(word) for word in options.export_position.split(",")]
@@ -205,24 +205,24 @@ def export(data: EvaluationSetup, source: ModelSource, options: argparse.Namespa
             f"--export_position is a number, or weights separated by commas, not {options.export_position!r}."
         ) from error
     subspace.set_position(position[0] if len(position) == 1 else position)
-    if data.recalibration is not None:
-        recalibrate_norms(model, data.recalibration, options.recalibration_batches or None)
+    if setup.recalibration is not None:
+        recalibrate_norms(model, setup.recalibration, options.recalibration_batches or None)
     weights = subspace.folded_state_dict()
-    refused = save_result(
+    failure = save_result(
         options.output_dir,
-        lambda folder: export_model(model, folder, processor=data.processor, state_dict=weights),
+        lambda folder: export_model(model, folder, processor=setup.processor, state_dict=weights),
         first=True,
     )
-    if refused:
+    if failure:
         raise ValueError(
-            f"The network could not be written to {options.output_dir!r}, because {refused}: choose another --output_dir."
+            f"The network could not be written to {options.output_dir!r}, because {failure}: choose another --output_dir."
         )
-    opens = "timm and transformers" if data.processor is None else "transformers"
-    print(f"  wrote {options.output_dir}/model.safetensors with config.json: opens in {opens}")
+    libraries = "timm and transformers" if setup.processor is None else "transformers"
+    return f"{options.output_dir}/model.safetensors with config.json: opens in {libraries}"
 
 
 def results_folder(options: argparse.Namespace) -> Path | None:
-    """Where results go; None for a model of the Hub without an --output_dir."""
+    """The folder for results; None for a model of the Hub without an --output_dir."""
     model_folder = Path(options.model[0].removeprefix("local-dir:"))
     if options.output_dir is not None:
         return Path(options.output_dir)
@@ -230,7 +230,7 @@ def results_folder(options: argparse.Namespace) -> Path | None:
 
 
 def write(results: dict[str, Any], folder: Path) -> list[str]:
-    """Writes evaluation.json, and of a subspace its figures and the card's section; returns what was written."""
+    """Writes evaluation.json and, for a subspace, its figures and the card's section; returns the written paths."""
     with whole_file(folder / WALK) as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     description = Description(folder)

@@ -502,7 +502,7 @@ ROWS: dict[str, Row] = {
     "subspace no JSON": evaluate(names="subspace_config.json is no complete description", advises="of a subspace", **model(replace("subspace_config.json", "{"))),
     "subspace of another kind": evaluate(names="no kind 'ring'", advises="A subspace is a line", **model(edit_json("subspace_config.json", kind="ring"))),
     "subspace of another architecture": evaluate(names="is of another architecture", advises="the model", **model(edit_json("subspace_config.json", shapes={"timm_model.fc.weight": [1, 2]}))),
-    "run without settings": evaluate(names="does not say what it was trained on", advises="name the data with --dataset", **model(remove("training_args.json"))),
+    "run without settings": evaluate(names="does not name its dataset", advises="name the data with --dataset", **model(remove("training_args.json"))),
     "run with broken settings": evaluate(names="training_args.json' is not JSON", advises="name the data with --dataset", **model(replace("training_args.json", "{"))),
     "run of other classes": evaluate(two_of_different_classes, "tells 3 classes apart", "evaluate it on the data set it was trained on", needs=("line",)),
     # Inspecting

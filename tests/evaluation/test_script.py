@@ -227,10 +227,10 @@ def _of_a_folder(folder: Path) -> None:
         (
             lambda folder: (folder / "training_args.json").unlink(),
             (),
-            "does not say what it was trained on: name the data",
+            "does not name its dataset: name the data",
         ),
         (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),
-        (_of_a_folder, (), "was trained on './birds', of which it keeps no path: name the data with --dataset"),
+        (_of_a_folder, (), "was trained on './birds', whose path it does not keep: name the data with --dataset"),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
         (shutil.rmtree, (), "There is no folder"),
     ],
