@@ -26,14 +26,22 @@ from hf_geo.cli.options import OptionParser, at_least
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS, resolve_settings
 from hf_geo.cli.user_errors import one_sentence_errors
-from hf_geo.experiments.axes import SEED, VARIANT, check_axes, collect_axes, is_range, split_values
 from hf_geo.experiments.figure import draw_sweep
-from hf_geo.experiments.recipes import origin
 from hf_geo.experiments.records import FINISHED, Records
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, describe_sweep, format_summary
-from hf_geo.experiments.summary import Summary, choose_metric, failures
+from hf_geo.experiments.runs import origin
+from hf_geo.experiments.summary import Summary, choose_metric, describe_failures
 from hf_geo.experiments.sweep import Grid, Source, run_trials
-from hf_geo.experiments.trials import MakeTrial, make_trial
+from hf_geo.experiments.trials import (
+    SEED,
+    VARIANT,
+    MakeTrial,
+    check_axes,
+    collect_axes,
+    is_range,
+    make_trial,
+    split_values,
+)
 from hf_geo.metrics import higher_is_better
 from hf_geo.tasks import find_task
 
@@ -98,7 +106,7 @@ def read_axes(options: argparse.Namespace) -> dict[str, list[str]]:
     """Returns the values of each field that is swept over."""
     given = {field: getattr(options, option) for field, option in AXIS_OPTIONS.items()}
     lists = {field: split_values(f"--{AXIS_OPTIONS[field]}", text) for field, text in given.items() if text is not None}
-    known = [action.dest for action in make_parser(RUN_ARGUMENTS)._actions if action.option_strings]
+    known = {action.dest for action in make_parser(RUN_ARGUMENTS).options.values()}
     axes = collect_axes(lists, options.grid, known)
     check_axes(axes, options.x, is_search=bool(options.trials))
     return axes
@@ -136,9 +144,9 @@ def report(
     table = records.table(trials)
     table.to_parquet(folder / "trials.parquet", index=False)
     table.to_csv(folder / "trials.csv", index=False)
-    lost = failures(table, list(axes))
     if not (table.state == FINISHED).any():
-        print(f"{PROG}: error: No trial came to an end: {lost[0]}", file=sys.stderr)
+        first, *_ = describe_failures(table, list(axes))
+        print(f"{PROG}: error: No trial came to an end: {first}", file=sys.stderr)
         return 1
     metric = choose_metric([name for name in table if name not in axes], options.metric)
     summary = Summary(table, list(axes), metric, options.x)
@@ -146,7 +154,7 @@ def report(
     draw_sweep(summary, folder / FIGURE, title)
     given = parse_command_line(RUN_ARGUMENTS, arguments, prog=PROG)[-1].given | {"seed"}
     given -= {option.split("=")[0].strip("-") for option in TRIAL_OPTIONS}
-    text = describe_sweep(title, options.config, trials, given, list(axes), summary, lost)
+    text = describe_sweep(title, options.config, trials, given, summary)
     (folder / REPORT).write_text(text, encoding="utf-8")
     (folder / ORIGIN).write_text(json.dumps(origin(options.config, None)) + "\n", encoding="utf-8")
     print(

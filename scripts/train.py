@@ -26,12 +26,11 @@ from hf_geo.cli.preflight import check_export, check_settings, check_trainer, no
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.bad_samples import DataError
-from hf_geo.experiments.recipes import origin
+from hf_geo.experiments.runs import origin
 from hf_geo.experiments.training_run import Run
-from hf_geo.hub.background import BackgroundPush
+from hf_geo.hub.background import BackgroundPush, PushEachSave
 from hf_geo.hub.describe import describe
 from hf_geo.hub.push import check_destination, push_folder
-from hf_geo.hub.pushing import PushEachSave
 from hf_geo.runs.folder import (
     check_output_dir,
     default_output_dir,

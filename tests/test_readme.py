@@ -26,7 +26,7 @@ def test_files_and_options_exist() -> None:
     from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
 
     kinds = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
-    known = {option for action in make_parser(kinds)._actions for option in action.option_strings}
+    known = set(make_parser(kinds).options)
     known |= {"--config", "--variant", "--smoke"}
     assert len(PYTHON) >= 4 and len(SHELL) >= 4  # the expressions above find what they are for
     commands = [shlex.split(line, comments=True) for block in SHELL for line in block.splitlines()]

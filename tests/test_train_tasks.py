@@ -1,5 +1,7 @@
 """`scripts/train.py` beyond one image classifier: language models and subspaces, through the same folder and card."""
 
+import contextlib
+import io
 import json
 import re
 from pathlib import Path
@@ -8,17 +10,19 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from hf_geo import Subspace
+from hf_geo.models import build_image_classifier
 from hf_geo.tasks import infer_task
 from hf_geo.tasks.causal_lm import choose_prompt
 from tests.paths import REPOSITORY, SHARED
-from tests.scripts import TRAIN
+from tests.scripts import TRAIN, script
 from tests.training.launching import launch_or_fail
 
 CONFIGS = REPOSITORY / "configs"
-SMALL = ("--model_args", "d_model=16,d_hid=16", "--max_steps", "4", "--disable_tqdm", "true", "--save_strategy", "no")
-WIKITEXT = SHARED / "hub/datasets/Salesforce/wikitext"
+DOCS = ("--config", CONFIGS / "fromage/quickstart_docs.yaml", "--model_args", "d_model=16,d_hid=16,dropout=0.0",
+        "--max_steps", "4", "--logging_steps", "1", "--disable_tqdm", "true", "--save_strategy", "no")  # fmt: skip
 TIMES = re.compile(rb'"[a-z_]*(runtime|per_second|seconds)": [0-9.e+-]+')
 GENERATE = """
 import sys
@@ -30,11 +34,15 @@ print("hf_geo" in sys.modules, len(model.generate(**inputs, max_new_tokens=5, do
 """
 
 
+def train(folder: Path, *words: str | Path) -> Path:
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert script("train")([*words, "--output_dir", folder]) == 0
+    return folder
+
+
 @pytest.fixture(scope="module")
 def language_run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "docs"
-    launch_or_fail(TRAIN, "--config", CONFIGS / "fromage/quickstart_docs.yaml", *SMALL, "--output_dir", folder)
-    return folder
+    return train(tmp_path_factory.mktemp("runs") / "docs", *DOCS)
 
 
 def test_a_language_model_generates_in_a_fresh_process_without_hf_geo(language_run) -> None:
@@ -51,41 +59,37 @@ def test_its_card_tells_the_perplexity_and_shows_a_sample(language_run) -> None:
     assert "drawn from the exported checkpoint:\n\n> " in card.content
 
 
-def test_two_processes_share_the_columns(tmp_path) -> None:
-    words = (
-        "--config",
-        CONFIGS / "fromage/quickstart_docs.yaml",
-        *SMALL,
-        "--model_args",
-        "d_model=16,d_hid=16,dropout=0.0",
-    )
-    logs = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        launch_or_fail(TRAIN, *words, "--logging_steps", "1", "--output_dir", folder, processes=processes)
-        history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-        logs.append(
-            [row["loss"] for row in history if "loss" in row]
-            + [row["eval_perplexity"] for row in history if "eval_perplexity" in row]
-        )
-    assert logs[0] == pytest.approx(logs[1], rel=1e-4)
+def history(folder: Path) -> list[float]:
+    rows = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [row[name] for row in rows for name in ("loss", "eval_perplexity") if name in row]
 
 
-@pytest.mark.parametrize(
-    ("model", "dataset", "task"),
-    [
-        ("resnet18", "uoft-cs/cifar10", "image-classification"),
-        ("word_transformer", "Salesforce/wikitext", "causal-lm"),
-        (None, "docs", "causal-lm"),
-        (None, "digits", "image-classification"),
-    ],
-)
-def test_the_task_is_told_from_model_and_data(model, dataset, task) -> None:
-    assert infer_task(model, dataset).name == task
+def test_two_processes_share_the_columns(language_run, tmp_path) -> None:
+    launch_or_fail(TRAIN, *DOCS, "--output_dir", tmp_path, processes=2)
+    assert history(tmp_path) == pytest.approx(history(language_run), rel=1e-4) and len(history(tmp_path)) > 4
 
 
-def test_the_task_of_a_folder_is_told_from_its_configuration(language_run) -> None:
-    assert infer_task(str(language_run), "anything").name == "causal-lm"
+def test_two_runs_differ_in_nothing(language_run, tmp_path) -> None:
+    """The second is in a process of its own."""
+    launch_or_fail(TRAIN, *DOCS, "--output_dir", tmp_path / "docs")
+    compared = [path for path in language_run.rglob("*") if path.suffix in (".safetensors", ".json", ".py", ".png")]
+    assert len(compared) >= 8
+    for path in compared:
+        ours, theirs = path.read_bytes(), (tmp_path / "docs" / path.relative_to(language_run)).read_bytes()
+        if path.name.endswith(("results.json", "trainer_state.json", "card.json")):  # which also tell how long it took
+            ours, theirs = (TIMES.sub(b"", text) for text in (ours, theirs))
+        assert ours == theirs, path.name
+
+
+def test_the_task_is_inferred_from_model_and_data(language_run) -> None:
+    tasks = {
+        ("resnet18", "uoft-cs/cifar10"): "image-classification",
+        ("word_transformer", "Salesforce/wikitext"): "causal-lm",
+        (None, "docs"): "causal-lm",
+        (None, "digits"): "image-classification",
+        (str(language_run), "anything"): "causal-lm",  # by its configuration
+    }
+    assert {names: infer_task(*names).name for names in tasks} == tasks
 
 
 @pytest.mark.parametrize("unknown", ("<unk>", None))
@@ -102,38 +106,26 @@ def test_a_cards_sample_begins_with_words_the_model_knows(unknown: str | None) -
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "line"
-    launch_or_fail(
-        TRAIN, "--config", CONFIGS / "subspaces/quickstart_line.yaml", "--model", "test_resnet", "--max_steps", "12",
-        "--eval_strategy", "steps", "--eval_steps", "6", "--save_strategy", "steps", "--save_steps", "6",
-        "--load_best_model_at_end", "true", "--disable_tqdm", "true", "--output_dir", folder,
+    return train(
+        tmp_path_factory.mktemp("runs") / "line",
+        "--config", CONFIGS / "subspaces/quickstart_line.yaml", "--model", "test_resnet", "--max_steps", "4",
+        "--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps", "--save_steps", "2",
+        "--load_best_model_at_end", "true", "--disable_tqdm", "true",
     )  # fmt: skip
-    return folder
 
 
-@pytest.fixture(scope="module")
-def cifar_line(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "cifar_line"
-    launch_or_fail(
-        TRAIN, "--model", "cifar_resnet20", "--dataset", SHARED / "hub/datasets/uoft-cs/cifar10", "--subspace", "line",
-        "--optim", "fromage", "--max_train_samples", "640", "--max_eval_samples", "200", "--max_steps", "6",
-        "--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", folder,
-    )  # fmt: skip
-    return folder
-
-
-@pytest.mark.parametrize("name", ("line", "cifar_line"))
-def test_the_exported_network_is_the_centre_of_the_saved_line(name, request) -> None:
-    from hf_geo.models import build_image_classifier
-
-    line = request.getfixturevalue(name)
-    model = build_image_classifier(str(line), num_classes=10)
-    subspace = Subspace.load(line, model)
-    exported = load_file(line / "model.safetensors")
-    centre = {name.removeprefix("timm_model."): tensor for name, tensor in subspace.folded_state_dict(0.5).items()}
-    assert all(torch.equal(exported[name], centre[name]) for name in exported) and set(exported) == set(centre)
-    ends = [subspace.point_state_dict(i)["timm_model.fc.weight"] for i in range(2)]
+def is_centre(folder: Path, model: torch.nn.Module, weight: str, prefix: str) -> bool:
+    """Whether the exported network is the centre of the line beside it, whose ends are apart."""
+    subspace, exported = Subspace.load(folder, model), load_file(folder / "model.safetensors")
+    centre = {name.removeprefix(prefix): tensor for name, tensor in subspace.folded_state_dict(0.5).items()}
+    ends = [subspace.point_state_dict(i)[weight] for i in range(2)]
     assert (ends[0] - ends[1]).norm() > 0.1 * ends[0].norm()
+    return set(exported) <= set(centre) and all(torch.equal(exported[name], centre[name]) for name in exported)
+
+
+def test_the_exported_network_is_the_centre_of_the_saved_line(line) -> None:
+    model = build_image_classifier(str(line), num_classes=10)
+    assert is_centre(line, model, "timm_model.fc.weight", "timm_model.")
 
 
 def test_a_lines_card_says_so(line) -> None:
@@ -143,27 +135,12 @@ def test_a_lines_card_says_so(line) -> None:
     assert "(373,658 parameters)" in card.content  # of one network
 
 
-def test_two_runs_differ_in_nothing(language_run, tmp_path) -> None:
-    launch_or_fail(
-        TRAIN, "--config", CONFIGS / "fromage/quickstart_docs.yaml", *SMALL, "--output_dir", tmp_path / "docs"
-    )
-    compared = 0
-    for path in sorted(
-        path for path in language_run.rglob("*") if path.suffix in (".safetensors", ".json", ".py", ".png")
-    ):
-        ours, theirs = path.read_bytes(), (tmp_path / "docs" / path.relative_to(language_run)).read_bytes()
-        if path.name.endswith(("results.json", "trainer_state.json", "card.json")):  # which also tell how long it took
-            ours, theirs = (TIMES.sub(b"", text) for text in (ours, theirs))
-        assert ours == theirs, path.name
-        compared += 1
-    assert compared >= 8
-
-
 def test_a_line_of_language_models(tmp_path) -> None:
-    words = ("--config", CONFIGS / "fromage/wikitext2_line.yaml", "--dataset", WIKITEXT, "--max_train_samples", "2000")
-    launch_or_fail(TRAIN, *words, *SMALL, "--output_dir", tmp_path / "run")
-    assert (tmp_path / "run" / "subspace.safetensors").is_file()
-    assert launch_or_fail("-c", GENERATE, tmp_path / "run").stdout.split()[-2:] == ["False", "True"]
+    train(tmp_path / "run", *DOCS, "--subspace", "line", "--max_eval_samples", "200")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run", trust_remote_code=True)
+    assert is_centre(
+        tmp_path / "run", model, next(name for name, _ in model.named_parameters() if "weight" in name), ""
+    )
 
 
 @pytest.mark.slow
@@ -174,8 +151,8 @@ def test_wikitext2(tmp_path, processes: int) -> None:
     Evaluating the first 1,000 of 3,760 lines, and as many of the test split, takes a quarter of the minutes.
     """
     launch_or_fail(
-        TRAIN, "--config", CONFIGS / "fromage/wikitext2.yaml", "--dataset", WIKITEXT, "--max_steps", "300",
-        "--save_strategy", "no", "--max_eval_samples", "1000", "--disable_tqdm", "true", "--output_dir", tmp_path,
-        processes=processes, timeout=1500,
+        TRAIN, "--config", CONFIGS / "fromage/wikitext2.yaml", "--dataset", SHARED / "hub/datasets/Salesforce/wikitext",
+        "--max_steps", "300", "--save_strategy", "no", "--max_eval_samples", "1000", "--disable_tqdm", "true",
+        "--output_dir", tmp_path, processes=processes, timeout=1500,
     )  # fmt: skip
     assert json.loads((tmp_path / "eval_results.json").read_text())["eval_perplexity"] < 1000

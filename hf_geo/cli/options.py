@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -10,10 +11,31 @@ from hf_geo.training.ranges import LARGEST_SEED
 
 
 class OptionParser(argparse.ArgumentParser):
-    """An `ArgumentParser` that takes no abbreviations and ends a mistake with where its options are listed."""
+    """An `ArgumentParser` that takes no abbreviations, and whose errors name the nearest option and `--help`.
+
+    Attributes:
+        options: The action of each option by each of its spellings.
+    """
 
     def __init__(self, *args, **kwargs) -> None:
+        self.options: dict[str, argparse.Action] = {}
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def add_argument(self, *names: str, **settings) -> argparse.Action:
+        """Adds an argument as argparse does."""
+        return self._add_recorded(super().add_argument, *names, **settings)
+
+    def add_argument_group(self, *args, **kwargs):
+        """Adds a group as argparse does; `options` has what is added to it too."""
+        group = super().add_argument_group(*args, **kwargs)
+        group.add_argument = functools.partial(self._add_recorded, group.add_argument)
+        return group
+
+    def _add_recorded(self, add: Callable[..., argparse.Action], *names: str, **settings) -> argparse.Action:
+        """Adds an argument to the parser or to a group, by its `add_argument`."""
+        action = add(*names, **settings)
+        self.options |= dict.fromkeys(action.option_strings, action)
+        return action
 
     def error(self, message: str) -> NoReturn:
         """Exits with status 2 after one sentence; of an option's several spellings only the first is shown."""
@@ -22,22 +44,18 @@ class OptionParser(argparse.ArgumentParser):
         super().error(f"{message.rstrip('.')}{joint}{self.prog} --help says what each option takes.")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """As argparse's, but names the nearest options to one that does not exist."""
+        """Parses a command line, and exits as `error` does if no option takes one of its words."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            self.refuse(unknown[0])
+            option = unknown[0].partition("=")[0]
+            known = [
+                name
+                for name, action in self.options.items()
+                if name == action.option_strings[0] and action.help != argparse.SUPPRESS
+            ]
+            near = nearest(option, known) if option.startswith("-") else []
+            self.error(f"unknown option {unknown[0]}" + (f": did you mean {' or '.join(near)}?" if near else ""))
         return found
-
-    def refuse(self, word: str) -> NoReturn:
-        """Exits as `error` does over a word of the command line that no option takes."""
-        option = word.partition("=")[0]
-        known = [
-            action.option_strings[0]
-            for action in self._actions
-            if action.help != argparse.SUPPRESS and action.option_strings
-        ]
-        near = nearest(option, known) if option.startswith("-") else []
-        self.error(f"unknown option {word}" + (f": did you mean {' or '.join(near)}?" if near else ""))
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Recipes: YAML files of option values, which build on one another and have variants."""
 
+import datetime
 import re
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,13 @@ from typing import Any
 import yaml
 
 
-class Word(str):
-    """A plain word that YAML reads as something else: `no` (false), `1e-3`, `010` (8), `1.10`.
+class Scalar(str):
+    """A plain word that YAML reads as something else: `no` (false), `1e-3`, `010` (8), `1.10`, a date.
 
-    An option that takes text takes it as it stands in the file; numbers, switches and mappings take its meaning.
+    An option that takes text takes it as written; numbers, switches and mappings take its meaning.
     """
 
-    meaning: bool | int | float
+    meaning: Any
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,7 +24,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue
+                continue  # PyYAML refuses it
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
@@ -33,17 +34,17 @@ class _Loader(yaml.SafeLoader):
                 key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
-    def construct_word(self, node: yaml.ScalarNode) -> Any:
+    def construct_plain_word(self, node: yaml.ScalarNode) -> Any:
         meaning = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
-        if str(meaning).lower() == node.value.lower():
+        if str(meaning).lower() == node.value.lower() and not isinstance(meaning, datetime.date):
             return meaning
-        word = Word(node.value)
-        word.meaning = meaning
-        return word
+        scalar = Scalar(node.value)
+        scalar.meaning = meaning
+        return scalar
 
 
-for _kind in ("bool", "int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_word)
+for _kind in ("bool", "int", "float", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_plain_word)
 # YAML 1.1, which PyYAML reads, takes 1e-3 for text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
@@ -107,9 +108,9 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def meaning_of(value: Any) -> Any:
-    """The contents of a mapping with each `Word` as YAML reads it."""
+    """Returns a value, or the contents of a list or mapping, with each `Scalar` as YAML reads it."""
     if isinstance(value, dict):
         return {key: meaning_of(item) for key, item in value.items()}
     if isinstance(value, list):
         return [meaning_of(item) for item in value]
-    return value.meaning if isinstance(value, Word) else value
+    return value.meaning if isinstance(value, Scalar) else value

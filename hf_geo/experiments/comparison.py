@@ -9,7 +9,7 @@ from typing import Any
 from hf_geo.markdown import format_table
 from hf_geo.metrics import is_share, main_metric
 
-from .runs import Run
+from .runs import FinishedRun
 
 PUBLISHED = "published.json"  # beside the recipes of a paper
 
@@ -29,7 +29,7 @@ def read_published(paper: Path, recipe: str) -> Mapping[str, Any]:
     return published.get(recipe, {})
 
 
-def compare_with_published(runs: Sequence[Run], published: Mapping[str, Any]) -> str:
+def compare_with_published(runs: Sequence[FinishedRun], published: Mapping[str, Any]) -> str:
     """Formats a Markdown table with a row for each variant: ours, published, the difference, and what it took.
 
     Args:
@@ -44,7 +44,7 @@ def compare_with_published(runs: Sequence[Run], published: Mapping[str, Any]) ->
         if metric not in run.metrics:
             raise ValueError(f"{str(run.folder)!r} did not measure {metric}, which was published.")
     values = published.get("values", {})
-    by_variant: dict[str, list[Run]] = {variant: [] for variant in values}
+    by_variant: dict[str, list[FinishedRun]] = {variant: [] for variant in values}
     for run in sorted(runs, key=lambda run: (run.variant or "", run.settings["seed"])):
         by_variant.setdefault(run.variant or "", []).append(run)
     unit = " (%)" if is_share(metric) else ""
@@ -52,7 +52,7 @@ def compare_with_published(runs: Sequence[Run], published: Mapping[str, Any]) ->
     return format_table(columns, [_row(v, some, metric, values.get(v)) for v, some in by_variant.items() if some])
 
 
-def _row(variant: str, runs: Sequence[Run], metric: str, published: Mapping[str, float] | None) -> list[object]:
+def _row(variant: str, runs: Sequence[FinishedRun], metric: str, published: Mapping[str, float] | None) -> list[object]:
     digits = 3 if metric.endswith("loss") else 2
     ours = [run.metrics[metric] * (100 if is_share(metric) else 1) for run in runs]
     mean, deviation = statistics.fmean(ours), statistics.stdev(ours) if len(ours) > 1 else None

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from hf_geo.metrics import is_share
 
-from .axes import axis_label, parse_number
 from .summary import Summary
+from .trials import axis_label, parse_number
 
 MARKERS = "osD^vPX*"
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from .axes import SERIES, parse_number
-from .recipes import differences
-from .trials import Trial
+from .runs import differences
+from .trials import SERIES, Trial, parse_number
 
 RUNNING, FINISHED, DIVERGED, FAILED = "running", "finished", "diverged", "failed"
 RECORD, LOG, RUN = "trial.json", "log.txt", "run"

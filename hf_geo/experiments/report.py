@@ -9,22 +9,15 @@ import pandas as pd
 from hf_geo.markdown import format_table
 from hf_geo.metrics import is_quality, is_share
 
-from .axes import SERIES, axis_label, format_value, parse_number
 from .records import FINISHED
-from .summary import NEAR, Summary
-from .trials import Trial
+from .summary import NEAR, Summary, describe_failures
+from .trials import SERIES, Trial, axis_label, format_value, parse_number
 
 FIGURE, REPORT, ORIGIN = "figure.png", "sweep.md", "sweep.json"
 
 
 def describe_sweep(
-    title: str,
-    config: str | Path,
-    trials: Sequence[Trial],
-    given: Collection[str],
-    axes: Sequence[str],
-    summary: Summary,
-    failures: Sequence[str],
+    title: str, config: str | Path, trials: Sequence[Trial], given: Collection[str], summary: Summary
 ) -> str:
     """Writes the report of a sweep.
 
@@ -33,89 +26,52 @@ def describe_sweep(
         config: The recipe's file.
         trials: The trials that have ended.
         given: Names of the settings that the recipe and the command line give to all trials.
-        axes: The sweep's axes.
         summary: What was found.
-        failures: Descriptions of the trials that have no results.
     """
-    table = summary.trials
-    hardware = " and ".join(dict.fromkeys(table["hardware"].dropna())) if "hardware" in table else ""
-    minutes = table["train_runtime"].sum() / 60
-    shared, by_series = split_settings(trials, axes)
     parts = [
         f"## {title}",
         f"![{title}]({FIGURE})",
-        f"{len(table)} trials of `{Path(config).name}` over {'; '.join(_describe_axis(table, axis) for axis in axes)}. "
-        f"{minutes:.0f} minutes of training{f' on {hardware}' if hardware else ''}.",
-        f"Settings of all: {_list_settings({name: shared[name] for name in shared if name in given})}.",
+        _describe_trials(summary, Path(config).name),
+        *_describe_settings(trials, given, summary.axes),
+        format_summary(summary),
+        _describe_failures(summary),
+        f"<details><summary>All trials</summary>\n\n{_format_trials(summary)}\n\n</details>",
     ]
-    if by_series:
-        parts.append("\n".join(f"- {name}: {_list_settings(settings)}" for name, settings in by_series.items()))
-    parts.append(format_summary(summary))
-    if failures:
-        parts.append("Without figures:\n\n" + "\n".join(f"- {sentence}" for sentence in failures))
-    parts.append(f"<details><summary>All trials</summary>\n\n{_format_trials(table, axes)}\n\n</details>")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def format_summary(summary: Summary) -> str:
-    """Formats the best of every series: over learning rates with the width of the range near it, else at each x."""
-    return _table_over_rates(summary) if summary.x == "learning_rate" else _table_by_x(summary)
+def _describe_trials(summary: Summary, recipe: str) -> str:
+    """Says how many trials there were, over what, and what they took."""
+    trials = summary.trials
+    axes = "; ".join(_describe_axis(trials, axis) for axis in summary.axes)
+    hardware = " and ".join(dict.fromkeys(trials["hardware"].dropna())) if "hardware" in trials else ""
+    minutes = f"{trials['train_runtime'].sum() / 60:.0f} minutes of training"
+    return f"{len(trials)} trials of `{recipe}` over {axes}. {minutes}{f' on {hardware}' if hardware else ''}."
 
 
-def _table_over_rates(summary: Summary) -> str:
-    columns = [
-        summary.series_axes[0] if summary.series_axes else "",
-        f"best {summary.metric}",
-        "at",
-        f"powers of ten within {NEAR:.0%} of its best",
-        f"within {NEAR:.0%} of the best of all",
-        "trials",
-        "diverged or failed",
-    ]
-    return format_table(columns, [_row_over_rates(summary, name) for name in summary.series])
+def _describe_axis(trials: pd.DataFrame, axis: str) -> str:
+    """Lists the values of an axis, by series if these were given different ones."""
+    name = axis.replace("_", " ")
+    if axis in SERIES:
+        return f"{name} {', '.join(trials[axis].unique())}"
+    by_series = {
+        series: ", ".join(map(format_value, sorted(rows[axis].unique(), key=lambda value: parse_number(value) or 0.0)))
+        for series, rows in trials.groupby("series", sort=False)
+    }
+    if len(set(by_series.values())) == 1:
+        return f"{name} {next(iter(by_series.values()))}"
+    return f"{name} " + ", ".join(f"{values} ({series})" for series, values in by_series.items())
 
 
-def _row_over_rates(summary: Summary, name: str) -> list[object]:
-    trials, settings = summary.trials[summary.trials.series == name], summary.best_by_x(name)
-    found = ["none", "", "", ""]
-    if len(settings):
-        best = summary.best(settings)
-        values = [best[summary.metric], summary.best(summary.settings)[summary.metric]]
-        near = [summary.describe_near(name, value) for value in values]
-        found = [_format_metric(summary, best), _list_values(best, [summary.x, *summary.searched]), *near]
-    return [name, *found, len(trials), (trials.state != FINISHED).sum()]
-
-
-def _table_by_x(summary: Summary) -> str:
-    xs = sorted(summary.trials[summary.x].unique(), key=parse_number)
-    columns = [f"{summary.metric} at {axis_label(xs[0], summary.x)}", *(format_value(parse_number(x)) for x in xs)]
-    rows = []
-    for name in summary.series:
-        best = {row[summary.x]: row for _, row in summary.best_by_x(name).iterrows()}
-        rows.append([name, *(_format_setting(summary, best[x]) if x in best else "none" for x in xs)])
-    return format_table(columns, rows)
-
-
-def _format_setting(summary: Summary, setting: pd.Series) -> str:
-    values = _list_values(setting, summary.searched)
-    return _format_metric(summary, setting) + (f" ({values})" if values else "")
-
-
-def _format_metric(summary: Summary, setting: pd.Series) -> str:
-    """Formats the metric of a setting with its standard deviation over seeds."""
-    value, deviation = setting[summary.metric], setting["std"]
-    has_seeds = summary.num_seeds > 1
-    if is_share(summary.metric):
-        return f"{100 * value:.2f}{f' ± {100 * deviation:.2f}' if has_seeds else ''} %"
-    return f"{value:.4g}{f' ± {deviation:.2g}' if has_seeds else ''}"
-
-
-def _list_values(setting: pd.Series, fields: Sequence[str]) -> str:
-    return ", ".join(f"{field} {format_value(setting[field])}" for field in fields)
+def _describe_settings(trials: Sequence[Trial], given: Collection[str], axes: Sequence[str]) -> list[str]:
+    shared, by_series = split_settings(trials, axes)
+    shared = {name: value for name, value in shared.items() if name in given}
+    lines = [f"- {name}: {_list_settings(settings)}" for name, settings in by_series.items()]
+    return [f"Settings of all: {_list_settings(shared)}.", "\n".join(lines)]
 
 
 def split_settings(trials: Sequence[Trial], axes: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Splits the settings of trials into what all of them share and what distinguishes the series.
+    """Splits the settings of trials into those that all of them share and those that distinguish the series.
 
     Returns:
         The settings that all trials share; and by series those that its trials share and that are not in the first. The
@@ -153,21 +109,67 @@ def _format_short(value: Any) -> str:
     return ", ".join(texts if len(texts) <= 6 else [*texts[:2], "...", texts[-1]])
 
 
-def _describe_axis(table: pd.DataFrame, axis: str) -> str:
-    """Lists the values of an axis, by series if these were given different ones."""
-    name = axis.replace("_", " ")
-    if axis in SERIES:
-        return f"{name} {', '.join(table[axis].unique())}"
-    by_series = {
-        series: ", ".join(map(format_value, sorted(rows[axis].unique(), key=lambda value: parse_number(value) or 0.0)))
-        for series, rows in table.groupby("series", sort=False)
-    }
-    if len(set(by_series.values())) == 1:
-        return f"{name} {next(iter(by_series.values()))}"
-    return f"{name} " + ", ".join(f"{values} ({series})" for series, values in by_series.items())
+def format_summary(summary: Summary) -> str:
+    """Formats the best of every series: over learning rates with the width of the range near it, else at each x."""
+    return _table_over_rates(summary) if summary.x == "learning_rate" else _table_by_x(summary)
 
 
-def _format_trials(table: pd.DataFrame, axes: Sequence[str]) -> str:
-    columns = [*axes, "state", *(name for name in table if is_quality(name) and name not in axes)]
-    rows = [["" if pd.isna(row[name]) else format_value(row[name]) for name in columns] for _, row in table.iterrows()]
+def _table_over_rates(summary: Summary) -> str:
+    columns = [
+        summary.series_axes[0] if summary.series_axes else "",
+        f"best {summary.metric}",
+        "at",
+        f"powers of ten within {NEAR:.0%} of its best",
+        f"within {NEAR:.0%} of the best of all",
+        "trials",
+        "diverged or failed",
+    ]
+    rows = []
+    for name in summary.series:
+        trials, settings = summary.trials[summary.trials.series == name], summary.best_by_x(name)
+        found = ["none", "", "", ""]
+        if len(settings):
+            best = summary.best(settings)
+            values = [best[summary.metric], summary.best(summary.settings)[summary.metric]]
+            ranges = [summary.describe_range(name, value) for value in values]
+            found = [_format_metric(summary, best), _list_values(best, [summary.x, *summary.searched]), *ranges]
+        rows.append([name, *found, len(trials), (trials.state != FINISHED).sum()])
+    return format_table(columns, rows)
+
+
+def _table_by_x(summary: Summary) -> str:
+    xs = sorted(summary.trials[summary.x].unique(), key=parse_number)
+    columns = [f"{summary.metric} at {axis_label(xs[0], summary.x)}", *(format_value(parse_number(x)) for x in xs)]
+    rows = []
+    for name in summary.series:
+        cells = dict.fromkeys(xs, "none")
+        for _, setting in summary.best_by_x(name).iterrows():
+            values = _list_values(setting, summary.searched)
+            cells[setting[summary.x]] = _format_metric(summary, setting) + (f" ({values})" if values else "")
+        rows.append([name, *cells.values()])
+    return format_table(columns, rows)
+
+
+def _format_metric(summary: Summary, setting: pd.Series) -> str:
+    """Formats the metric of a setting with its standard deviation over seeds."""
+    value, deviation = setting[summary.metric], setting["std"]
+    has_seeds = summary.num_seeds > 1
+    if is_share(summary.metric):
+        return f"{100 * value:.2f}{f' ± {100 * deviation:.2f}' if has_seeds else ''} %"
+    return f"{value:.4g}{f' ± {deviation:.2g}' if has_seeds else ''}"
+
+
+def _list_values(setting: pd.Series, fields: Sequence[str]) -> str:
+    return ", ".join(f"{field} {format_value(setting[field])}" for field in fields)
+
+
+def _describe_failures(summary: Summary) -> str:
+    failures = describe_failures(summary.trials, summary.axes)
+    return "Without figures:\n\n" + "\n".join(f"- {sentence}" for sentence in failures) if failures else ""
+
+
+def _format_trials(summary: Summary) -> str:
+    trials, axes = summary.trials, summary.axes
+    columns = [*axes, "state", *(name for name in trials if is_quality(name) and name not in axes)]
+    rows = [["" if pd.isna(row[name]) else format_value(row[name]) for name in columns] for _, row in trials.iterrows()]
     return format_table(columns, rows)

@@ -8,8 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from .axes import SEED, SERIES, combinations, is_range
-from .trials import MakeTrial, Trial
+from .trials import SEED, SERIES, MakeTrial, Trial, combinations, is_range
 
 JOURNAL = "optuna.log"
 Key = tuple[optuna.Study, int]  # a trial in Optuna's own numbering

@@ -7,8 +7,8 @@ import pandas as pd
 
 from hf_geo.metrics import higher_is_better, is_quality, main_metric
 
-from .axes import SEED, SERIES, format_value, parse_number
 from .records import FINISHED
+from .trials import SEED, SERIES, format_value, parse_number
 
 NEAR = 0.1  # "within 10 % of the best"
 
@@ -39,6 +39,7 @@ class Summary:
         x: The axis that the figure has along its horizontal axis.
 
     Attributes:
+        axes, metric, x: As given.
         trials: The table, with the series of each trial.
         series: Names of the series.
         searched: The axes that are optimized over.
@@ -50,7 +51,8 @@ class Summary:
     """
 
     def __init__(self, table: pd.DataFrame, axes: Sequence[str], metric: str, x: str) -> None:
-        self.metric, self.x, self.higher_is_better = metric, x, higher_is_better(metric)
+        self.axes, self.metric, self.x = list(axes), metric, x
+        self.higher_is_better = higher_is_better(metric)
         self.series_axes = [field for field in SERIES if field in axes]
         self.searched = [field for field in axes if field not in (*self.series_axes, x, SEED)]
         self.num_seeds = table[SEED].nunique() if SEED in table else 1
@@ -78,44 +80,32 @@ class Summary:
         ranked = settings.sort_values(self.metric, ascending=not self.higher_is_better)
         return ranked.drop_duplicates(self.x).sort_values(self.x, key=lambda column: column.map(parse_number))
 
-    def near_best(self, series: str, best: float) -> tuple[pd.DataFrame, bool]:
-        """Finds the unbroken range of x around the best setting of a series that stays within 10 % of `best`.
+    def describe_range(self, series: str, best: float) -> str:
+        """Describes the unbroken range of x around the best setting of a series that stays within 10 % of `best`.
 
         Args:
             series: Name of the series.
             best: A value of the metric.
 
         Returns:
-            The best settings in the range, none if the series never comes that close; and whether the range ends inside
-            the values that were tried.
+            The range's powers of ten and its ends, as in "1 (0.01 to 0.1)"; after "≥" if the values that were tried end
+            there; "none" if the series never comes that close.
         """
-        settings = self.best_by_x(series).reset_index(drop=True)
+        settings = self.best_by_x(series)
         limit = best * (1 - NEAR if self.higher_is_better else 1 + NEAR)
-        column = settings[self.metric]
-        is_near = column >= limit if self.higher_is_better else column <= limit
+        is_near = settings[self.metric] >= limit if self.higher_is_better else settings[self.metric] <= limit
         if not is_near.any():
-            return settings[:0], True
-        first = last = self.best(settings).name
-        while first > 0 and is_near[first - 1]:
-            first -= 1
-        while last < len(settings) - 1 and is_near[last + 1]:
-            last += 1
-        tried = [parse_number(x) for x in self.trials[self.trials.series == series][self.x]]
-        low, high = (parse_number(settings[self.x][row]) for row in (first, last))
-        return settings[first : last + 1], min(tried) < low and high < max(tried)
-
-    def describe_near(self, series: str, best: float) -> str:
-        """Describes the range that `near_best` finds by its powers of ten and its ends; "≥" where it may go on."""
-        settings, is_inside = self.near_best(series, best)
-        if settings.empty:
             return "none"
-        low, high = (parse_number(settings[self.x].iloc[row]) for row in (0, -1))
-        powers = f"{'' if is_inside else '≥ '}{round(math.log10(high / low), 2):g}"
+        stretch = (is_near != is_near.shift()).cumsum()  # numbers the stretches of equal `is_near`
+        near = settings[stretch == stretch[self.best(settings).name]]
+        low, high = (parse_number(near[self.x].iloc[row]) for row in (0, -1))
+        tried = [parse_number(x) for x in self.trials[self.trials.series == series][self.x]]
+        is_inside = min(tried) < low and high < max(tried)
         ends = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
-        return f"{powers} ({ends})"
+        return f"{'' if is_inside else '≥ '}{round(math.log10(high / low), 2):g} ({ends})"
 
 
-def failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+def describe_failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """Describes each trial that has no results, in a sentence each."""
     return [
         f"{', '.join(f'{field} {format_value(row[field])}' for field in axes)} {row.state}: {row.error}"

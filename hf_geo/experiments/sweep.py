@@ -7,10 +7,9 @@ from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
-from .axes import combinations
 from .records import FINISHED, LOG, RUN, Records
 from .summary import choose_metric
-from .trials import MakeTrial, Trial
+from .trials import MakeTrial, Trial, combinations
 from .workers import Call, run_all
 
 

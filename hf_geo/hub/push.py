@@ -13,7 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 import hf_geo
-from hf_geo.hub.retries import may_pass, persist
+
+from .retries import causes, may_pass, persist
 
 # What stays at home (in the Hub's patterns `*` crosses slashes): checkpoints, what a stopped writer has left behind,
 # hidden files such as `.env`, and the pickled training arguments, which hold the token they were given.
@@ -58,9 +59,10 @@ def push_folder(
     parts = [(folder, None), *_checkpoints(folder, checkpoints)]
     for path, _ in parts:
         refuse_secrets(path, token or get_token())
-    for done, (path, place) in enumerate(parts):
+    options = {"private": private, "token": token, "commit_message": commit_message}
+    for done, (path, path_in_repo) in enumerate(parts):
         try:
-            url = send(path, repo_id, private=private, token=token, commit_message=commit_message, place=place)
+            url = send(path, repo_id, path_in_repo=path_in_repo, **options)
         except PushError as error:
             left = "" if done == 0 else f" (left are {', '.join(path.name for path, _ in parts[done:])})"
             raise RuntimeError(
@@ -71,7 +73,7 @@ def push_folder(
 
 
 class PushError(RuntimeError):
-    """The Hub did not take a push. The message is part of a sentence; `may_pass` says whether another try may help."""
+    """The Hub did not take a push. The message is part of a sentence; `may_pass` says whether another attempt may help."""
 
     def __init__(self, message: str, may_pass: bool) -> None:
         super().__init__(message)
@@ -85,12 +87,12 @@ def send(
     private: bool | None,
     token: str | None,
     commit_message: str,
-    place: str | None = None,
+    path_in_repo: str | None = None,
 ) -> str:
     """Pushes one folder, however often it takes; arguments and result as of `push_folder`.
 
     Args:
-        place: The folder in the repository to push to; its top when not given.
+        path_in_repo: The folder in the repository to push to. Defaults to its top.
 
     Raises:
         PushError: The Hub cannot be reached, or refuses.
@@ -105,7 +107,7 @@ def send(
         api.upload_folder(
             repo_id=repository.repo_id,
             folder_path=folder,
-            path_in_repo=place,
+            path_in_repo=path_in_repo,
             commit_message=commit_message,
             ignore_patterns=list(NOT_PUSHED),
         )
@@ -190,9 +192,9 @@ def _command(folder: str | Path, repo_id: str, private: bool | None, checkpoints
 
 
 def _reason(error: BaseException, repo_id: str) -> str:
-    """What went wrong, as part of a sentence."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__  # an upload in a thread wraps the Hub's answer
+    """Says what went wrong, as part of a sentence."""
+    # An upload in a thread wraps the Hub's answer.
+    error = next((cause for cause in causes(error) if not isinstance(cause, RuntimeError)), error)
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE forbids to contact the Hub (unset it)"
     if isinstance(error, HfHubHTTPError):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from hf_geo import GeoTrainingArguments
-from hf_geo.cli.config import make_parser, parse_command_line, read_recipe
+from hf_geo.cli.config import parse_command_line, read_recipe
 from hf_geo.data.config import DataArguments
 from hf_geo.models.config import ModelArguments
 from hf_geo.training.arguments import RunArguments, SubspaceArguments
-from tests.recipes.every import FILES, called
+from tests.recipes.every import FILES
 
 KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
 
@@ -57,33 +57,29 @@ def test_bases_and_variants(tmp_path) -> None:
 
 MEANT = [
     ("eval_strategy: no", "eval_strategy", "no"),
-    ("save_strategy: No", "save_strategy", "no"),
     ("logging_strategy: NO", "logging_strategy", "no"),
     ("dataset: off", "dataset", "off"),
     ("dataset_config: 1.10", "dataset_config", "1.10"),
     ("dataset_config: 010", "dataset_config", "010"),
-    ("train_split: 1e3", "train_split", "1e3"),
+    ("dataset_config: 2020-01-01", "dataset_config", "2020-01-01"),
     ("label_names: [no, On, 1.10]", "label_names", ["no", "On", "1.10"]),
-    ("bf16: off", "bf16", False),
     ("load_best_model_at_end: no", "load_best_model_at_end", False),
     ("disable_tqdm: ON", "disable_tqdm", True),
     ("seed: 0x10", "seed", 16),
     ("max_train_samples: 1_000", "max_train_samples", 1000),
     ("learning_rate: 1e-3", "learning_rate", 1e-3),
     ("milestones: [1e0, 2]", "milestones", [1.0, 2.0]),
-    ("max_grad_norm: .5", "max_grad_norm", 0.5),
     ("lr_scheduler_kwargs: {last: no, rates: [1e-3, 'off']}", "lr_scheduler_kwargs", {"last": False, "rates": [1e-3, "off"]}),
     ("accelerator_config: {split_batches: off}", "accelerator_config", {"split_batches": False}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "option", "value"), MEANT, ids=[text for text, *_ in MEANT])
-@pytest.mark.parametrize("variant", ([], ["--variant", "on"]), ids=("plain", "variant"))
-def test_a_word_is_what_its_option_takes(tmp_path, text: str, option: str, value, variant: list[str]) -> None:
-    """YAML reads no, off and on as truth values, 010 as 8 and 1e-3 as text."""
-    write(tmp_path, a=f"variants:\n  on: {{{text}}}" if variant else text)
+def test_a_word_is_what_its_option_takes(tmp_path, text: str, option: str, value) -> None:
+    """YAML reads no, off and on as truth values, 010 as 8 and 1e-3 as text; the variant's name is a word too."""
+    write(tmp_path, a=f"variants:\n  on: {{{text}}}")
     namespace = {}
-    for settings in parse("--config", tmp_path / "a.yaml", *variant)[:-1]:
+    for settings in parse("--config", tmp_path / "a.yaml", "--variant", "on")[:-1]:
         namespace |= vars(settings)
     found = namespace[option]
     found = found if isinstance(found, dict | list) or not isinstance(value, dict) else vars(found)
@@ -103,7 +99,6 @@ WRONG = [
     ("", "holds no mapping"),
     ("a: [1", "is not YAML"),
     ("[a, b]: c", "found unhashable key"),
-    ("optim: sgd\n{a: b}: c", "found unhashable key"),
     ("lr_scheduler_kwargs: &x {a: *x}", "'lr_scheduler_kwargs' takes a mapping of names"),
     ("lr: 0.1", "unknown option 'lr'; did you mean 'learning_rate'?"),
     ("base: gone.yaml", r"gone.yaml' cannot be read \(No such file or directory\): give the path"),
@@ -113,16 +108,14 @@ WRONG = [
     ("variant: x", "unknown option 'variant': give --variant on the command line"),
     ("smoke: true", "unknown option 'smoke': give --smoke on the command line"),
     ("seed: 1\nseed: 2", "the key 'seed' is given twice"),
-    ("variants: {x: {seed: 1, seed: 2}}", "the key 'seed' is given twice"),
     ("learning_rate: [1, 2]", r"'learning_rate' takes one value, not \[1, 2\]"),
     ("model: {a: b}", "'model' takes no mapping, not {'a': 'b'}"),
-    ("model: 2020-01-01", "'model' takes a number, text"),
+    ("model: !!binary aGk=", "'model' takes a number, text"),
     ("label_names: [[a]]", "'label_names' takes a list of numbers or text"),
     ("lr_scheduler_kwargs: {a: 2020-01-01}", "'lr_scheduler_kwargs' takes a mapping of names to numbers"),
     ("a: " + "[" * 3000, "it is nested too deeply"),
     ("model: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ("variants: 3", "variant 'variants' is not a mapping"),
-    ("variants: {x: 3}", "variant 'x' is not a mapping"),
 ]
 
 
@@ -162,17 +155,18 @@ def test_wrong_words_end_with_status_2(words: list[str], message: str, capsys) -
     assert raised.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_help_is_complete_and_grouped() -> None:
-    text = make_parser(KINDS).format_help()
+def test_help_is_complete(capsys) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = capsys.readouterr().out
     fields = [field.name for kind in KINDS for field in dataclasses.fields(kind) if field.init]
     assert [name for name in fields if f"--{name} " not in text] == []
-    assert "Optimizer:" in text and "Checkpointing & Saving:" in text and "--no_" not in text.replace("--no_x", "")
+    assert "\nRecipe:\n" in text and "--no_" not in text
 
 
-@pytest.mark.parametrize("path", FILES, ids=called)
-@pytest.mark.parametrize("smoke", ([], ["--smoke"]), ids=("whole", "smoke"))
-def test_every_recipe_parses(path: Path, smoke: list[str]) -> None:
+def test_every_recipe_parses() -> None:
     """Its variants are built in `tests/recipes`."""
-    model, data, *_, args, _ = parse("--config", path, *smoke)
-    assert model.model and data.dataset and args.optim
-    assert not smoke or (args.max_steps, args.load_best_model_at_end) == (3, False)
+    for path in FILES:
+        model, data, *_, args, _ = parse("--config", path, "--smoke")
+        assert model.model and data.dataset and args.optim, path
+        assert (args.max_steps, args.load_best_model_at_end) == (3, False), path

@@ -3,7 +3,9 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hf_geo.experiments.axes import (
+from hf_geo.experiments.search import as_distribution
+from hf_geo.experiments.trials import (
+    Trial,
     axis_label,
     check_axes,
     collect_axes,
@@ -12,8 +14,6 @@ from hf_geo.experiments.axes import (
     parse_number,
     split_values,
 )
-from hf_geo.experiments.search import as_distribution
-from hf_geo.experiments.trials import Trial
 
 NUMBERS = {0.1: 0.1, "1e-3": 0.001, "depth=20,width=64": 20.0, "width=w,depth=3": 3.0, "none": None, "v2": None}
 

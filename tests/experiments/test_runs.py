@@ -7,8 +7,7 @@ import pytest
 
 from hf_geo.cli.recipes import read_recipe
 from hf_geo.experiments.comparison import compare_with_published
-from hf_geo.experiments.recipes import origin
-from hf_geo.experiments.runs import Run, check_runs, common_recipe, find_runs
+from hf_geo.experiments.runs import FinishedRun, check_runs, common_recipe, find_runs, origin
 from tests.paths import REPOSITORY
 
 RECIPE = {
@@ -24,13 +23,15 @@ RECIPE = {
 PUBLISHED = {"metric": "test_accuracy", "values": {"sgd": {"value": 91.25, "std": 0.25}}}
 
 
-def make_run(folder: Path | str = "run", accuracy: float = 0.9, num_processes: int = 1, **changes) -> Run:
+def make_run(folder: Path | str = "run", accuracy: float = 0.9, num_processes: int = 1, **changes) -> FinishedRun:
     settings = {"recipe": "paper/a.yaml", "variant": "sgd", "remove_unused_columns": False, **RECIPE, **changes}
     metrics = {"train_runtime": 120.0, "hardware": "an abacus", "num_processes": num_processes}
-    return Run(Path(folder), settings, metrics | {"test_accuracy": accuracy, "test_loss": 1.0, "eval_accuracy": 0.5})
+    return FinishedRun(
+        Path(folder), settings, metrics | {"test_accuracy": accuracy, "test_loss": 1.0, "eval_accuracy": 0.5}
+    )
 
 
-def check(*runs: Run) -> None:
+def check(*runs: FinishedRun) -> None:
     common_recipe(runs)
     check_runs(runs, lambda variant: RECIPE)
 
@@ -88,7 +89,7 @@ def test_finished_runs_are_found_below_folders_once(tmp_path) -> None:
     assert (first.settings, first.metrics) == ({names[0]: "a/deep"}, dict.fromkeys(names[1:], "a/deep"))
 
 
-def write_card(run: Run, text: str) -> Run:
+def write_card(run: FinishedRun, text: str) -> FinishedRun:
     run.folder.mkdir(parents=True)
     (run.folder / "README.md").write_text(text)
     return run

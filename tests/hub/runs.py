@@ -40,11 +40,6 @@ CONFIG = {
     "pretrained_cfg": {},
 }
 
-# Runs a script, as `python -c WITHOUT_WAITING SCRIPT ...`, in which nobody waits between attempts.
-WITHOUT_WAITING = (
-    "import runpy, sys, time; time.sleep = lambda seconds: None; sys.argv = sys.argv[1:]; "
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 STAYS_HOME = (
     *("checkpoint-10/model.safetensors", "checkpoint-10/optimizer.pt", "checkpoint-9/figures/x.png"),
     *("tmp-checkpoint-20/model.safetensors", "_staging/model.safetensors", "model.safetensors.tmp", "a.incomplete"),

@@ -98,10 +98,11 @@ def check(card: str, ordinary: str) -> None:
     assert all(char.isprintable() or char == "\n" for char in card)
 
 
-@pytest.mark.parametrize("value", NASTY, ids=[repr(value)[:20] for value in NASTY])
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_no_value_breaks_out(template: str, value: str, tmp_path) -> None:
-    check(card_of(tmp_path, template, value), card_of(tmp_path, template))
+def test_no_value_breaks_out(template: str, tmp_path) -> None:
+    ordinary = card_of(tmp_path, template)
+    for value in NASTY:
+        check(card_of(tmp_path, template, value), ordinary)
 
 
 @given(value=st.text(st.characters() | st.sampled_from("\n\r\t-`|<>[]()#*_~\\{}%!&:'\""), max_size=30))
@@ -110,9 +111,9 @@ def test_nor_does_any_other(value: str, tmp_path_factory) -> None:
     check(card_of(folder, "language.md.jinja", value), card_of(folder, "language.md.jinja"))
 
 
-@pytest.mark.parametrize("value", ("97.22 %", "-0.5", "12 min 3 s", "2 CPU cores", "1.5"))
-def test_ordinary_values_stay_as_they_are(value: str) -> None:
-    assert plain_text(value) == value and inline_code(value) == f"`{value}`"
+def test_ordinary_values_stay_as_they_are() -> None:
+    for value in ("97.22 %", "-0.5", "12 min 3 s", "2 CPU cores", "1.5"):
+        assert plain_text(value) == value and inline_code(value) == f"`{value}`"
 
 
 def test_results_are_standard_json_and_cards_name_finite_figures(tmp_path) -> None:

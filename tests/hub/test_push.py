@@ -2,17 +2,17 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi, constants
 
 from hf_geo.hub.push import check_destination, push_folder
-from tests.hub.runs import WITHOUT_WAITING, fingerprint, write_run
+from tests.hub.runs import fingerprint, write_run
 from tests.local_hub import LocalHub, Request, Response
-from tests.paths import REPOSITORY
+from tests.scripts import script
 
-SCRIPT = REPOSITORY / "scripts" / "push.py"
 TOKENS = (LocalHub.write_token, LocalHub.read_token, LocalHub.other_token)
 
 
@@ -29,47 +29,44 @@ def pushed(hub: LocalHub, repo_id: str) -> dict[str, bytes]:
     return {name: file.path.read_bytes() for name, file in files.items() if name != ".gitattributes"}
 
 
-def test_everything_but_checkpoints_and_secrets_arrives(hub, tmp_path):
+def test_everything_but_checkpoints_and_secrets_arrives(online, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", online.write_token)
     expected = write_run(tmp_path / "run")
     before = fingerprint(tmp_path / "run")
-    done = hub.run([SCRIPT, tmp_path / "run", "ada/digits"], token=hub.write_token)
-    assert pushed(hub, "ada/digits") == expected
+    assert script("push")([tmp_path / "run", "ada/digits"]) == 0
+    assert pushed(online, "ada/digits") == expected
     assert fingerprint(tmp_path / "run") == before
-    assert f"{hub.endpoint}/ada/digits" in done.stdout
-    assert 'timm.create_model("hf-hub:ada/digits", pretrained=True)' in done.stdout
-    assert 'AutoModelForImageClassification.from_pretrained("ada/digits")' in done.stdout
-    assert not hub.store.find("model", "ada/digits").private
+    printed = capsys.readouterr().out
+    assert f"{online.endpoint}/ada/digits" in printed
+    assert 'timm.create_model("hf-hub:ada/digits", pretrained=True)' in printed
+    assert 'AutoModelForImageClassification.from_pretrained("ada/digits")' in printed
+    assert not online.store.find("model", "ada/digits").private
+    card = HfApi().model_info("ada/digits").card_data
+    [result] = card.eval_results
+    assert (card.license, card.library_name, card.tags) == ("apache-2.0", "timm", ["hf_geo", "fromage"])
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("digits", "accuracy", 0.9722)
 
 
-def test_the_hub_reads_the_measured_results_from_the_card(hub, run_folder):
-    hub.run([SCRIPT, run_folder, "ada/digits"], token=hub.write_token)
-    code = """
-from huggingface_hub import HfApi
-card = HfApi().model_info("ada/digits").card_data
-[result] = card.eval_results
-print(card.license, card.library_name, card.tags, result.dataset_name, result.metric_type, result.metric_value)
-"""
-    assert hub.run(code).stdout.strip() == "apache-2.0 timm ['hf_geo', 'fromage'] digits accuracy 0.9722"
-
-
-def test_a_bare_name_goes_to_ones_own_namespace_and_private_is_private(hub, run_folder):
-    done = hub.run([SCRIPT, run_folder, "digits", "--private", "--commit_message", "Mine"], token=hub.write_token)
-    repository = hub.store.find("model", "ada/digits")
+def test_a_bare_name_goes_to_ones_own_namespace_and_private_is_private(online, run_folder, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", online.write_token)
+    assert script("push")([run_folder, "digits", "--private", "--commit_message", "Mine"]) == 0
+    repository = online.store.find("model", "ada/digits")
     assert repository.private and repository.head.title == "Mine"
-    assert f"{hub.endpoint}/ada/digits" in done.stdout
+    assert f"{online.endpoint}/ada/digits" in capsys.readouterr().out
 
 
-def test_a_second_push_sends_only_what_changed(hub, run_folder):
-    hub.run([SCRIPT, run_folder, "analytical-society/digits"], token=hub.write_token)
-    commits = len(hub.store.find("model", "analytical-society/digits").history)
-    hub.requests.clear()
-    hub.run([SCRIPT, run_folder, "analytical-society/digits"], token=hub.write_token)
-    assert len(hub.store.find("model", "analytical-society/digits").history) == commits
+def test_a_second_push_sends_only_what_changed(online, run_folder):
+    repo_id, token = "analytical-society/digits", online.write_token
+    push_folder(run_folder, repo_id, token=token)
+    commits = len(online.store.find("model", repo_id).history)
+    online.requests.clear()
+    push_folder(run_folder, repo_id, token=token)
+    assert len(online.store.find("model", repo_id).history) == commits
     (run_folder / "model.safetensors").write_bytes(b"trained longer")
-    hub.run([SCRIPT, run_folder, "analytical-society/digits"], token=hub.write_token)
-    uploads = [request for request in hub.requests if request.origin == "cdn" and request.method == "PUT"]
+    push_folder(run_folder, repo_id, token=token)
+    uploads = [request for request in online.requests if request.origin == "cdn" and request.method == "PUT"]
     assert [request.body for request in uploads] == [b"trained longer"]
-    assert pushed(hub, "analytical-society/digits")["model.safetensors"] == b"trained longer"
+    assert pushed(online, repo_id)["model.safetensors"] == b"trained longer"
 
 
 def no_such_card(folder: Path) -> None:
@@ -97,74 +94,70 @@ def cut_line(request: Request) -> Response | None:
 class Failure:
     """How a push fails: what is different from one that works, and what its one sentence must say."""
 
-    name: str
     says: str
     token: str | None = LocalHub.write_token
     repo_id: str = "ada/digits"
-    options: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
+    private: bool | None = None
+    constants: dict[str, object] = field(default_factory=dict)
     fault: Callable[[Request], Response | None] | None = None
     spoil: Callable[[Path], None] | None = None
     later: str | None = None  # the repository in the command to run later, where it is another
 
 
-FAILURES = [
-    Failure("no token", "There is no token to push to ada/digits with: log in with `hf auth login`", token=None),
-    Failure("no token, private", "log in with `hf auth login`", token=None, options=("--private",)),
-    Failure("wrong token", "the Hub does not accept the token", token="hf_" + "Nobody" * 6),
-    Failure("read token", "the token may not write to ada/digits", token=LocalHub.read_token),
-    Failure("not one's namespace", "the token may not write to bob/digits", repo_id="bob/digits"),
-    Failure("two slashes", "'a/b/c' cannot be a repository's name", repo_id="a/b/c", later="NAMESPACE/NAME"),
-    Failure("blank in the name", "'my model' cannot be", repo_id="my model", later="NAMESPACE/NAME"),
-    Failure("no network", "cannot be reached", environment=(("HF_ENDPOINT", "http://127.0.0.1:9"),)),
-    Failure("offline mode", "HF_HUB_OFFLINE forbids to contact the Hub", environment=(("HF_HUB_OFFLINE", "1"),)),
-    Failure("line cut", "cannot be reached", fault=cut_line),
-    Failure("captive portal", "does not answer as a Hub does", fault=captive_portal),
-    Failure(
-        "storage refuses", "the Hub answered with error 403 (<Error>Request has expired</Error>)", fault=cdn_forbids
-    ),
-    Failure("error at the commit", "the Hub answered with error 500 (Internal error)", fault=commit_breaks),
-    Failure("no Xet storage", "xet-write-token/main", environment=(("HF_HUB_DISABLE_XET", "0"),)),
-    Failure("invalid card", 'Invalid metadata in README.md. - "license" must be one of', spoil=no_such_card),
-]
+FAILURES = {
+    "no token": Failure("There is no token to push to ada/digits with: log in with `hf auth login`", token=None, private=True),
+    "wrong token": Failure("the Hub does not accept the token", token="hf_" + "Nobody" * 6),
+    "read token": Failure("the token may not write to ada/digits", token=LocalHub.read_token),
+    "not one's namespace": Failure("the token may not write to bob/digits", repo_id="bob/digits"),
+    "two slashes": Failure("'a/b/c' cannot be a repository's name", repo_id="a/b/c", later="NAMESPACE/NAME"),
+    "no network": Failure("cannot be reached", constants={"ENDPOINT": "http://127.0.0.1:9"}),
+    "no address": Failure("cannot be reached", constants={"ENDPOINT": "nonsense"}),
+    "offline mode": Failure("HF_HUB_OFFLINE forbids to contact the Hub", constants={"HF_HUB_OFFLINE": True}),
+    "line cut": Failure("cannot be reached", fault=cut_line),
+    "captive portal": Failure("does not answer as a Hub does", fault=captive_portal),
+    "storage refuses": Failure("the Hub answered with error 403 (<Error>Request has expired</Error>)", fault=cdn_forbids),
+    "error at the commit": Failure("the Hub answered with error 500 (Internal error)", fault=commit_breaks),
+    "no Xet storage": Failure("xet-write-token/main", constants={"HF_HUB_DISABLE_XET": False}),
+    "invalid card": Failure('Invalid metadata in README.md. - "license" must be one of', spoil=no_such_card),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
-def test_a_failed_push_says_why_in_one_sentence_and_leaves_the_folder(hub, run_folder, failure):
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failed_push_says_why_in_one_sentence_and_leaves_the_folder(online, run_folder, monkeypatch, name):
+    failure = FAILURES[name]
     if failure.spoil:
         failure.spoil(run_folder)
+    for constant, value in failure.constants.items():
+        monkeypatch.setattr(constants, constant, value)
     before = fingerprint(run_folder)
-    hub.fault = failure.fault
-    done = hub.run(
-        ["-c", WITHOUT_WAITING, SCRIPT, run_folder, failure.repo_id, *failure.options],
-        token=failure.token,
-        check=False,
-        **dict(failure.environment),
-    )
-    assert done.returncode == 2, done.stderr
-    sentence = done.stderr.splitlines()[-1]
-    assert sentence.startswith("push.py: error: ") and failure.says in sentence
-    command = " ".join([f"python scripts/push.py '{run_folder}'", failure.later or failure.repo_id, *failure.options])
-    assert f"`{command}`" in sentence
-    assert "Traceback" not in done.stderr and "Pushed" not in done.stdout
-    assert not [token for token in (*TOKENS, failure.token) if token and token in done.stdout + done.stderr]
+    online.fault = failure.fault
+    with pytest.raises((ValueError, RuntimeError)) as raised:
+        push_folder(run_folder, failure.repo_id, private=failure.private, token=failure.token)
+    sentence = str(raised.value)
+    assert failure.says in sentence and "\n" not in sentence
+    options = " --private" if failure.private else ""
+    assert f"`python scripts/push.py '{run_folder}' {failure.later or failure.repo_id}{options}`" in sentence
+    assert not [token for token in (*TOKENS, failure.token) if token and token in sentence]
     assert fingerprint(run_folder) == before
-    repository = hub.store.find("model", failure.repo_id)
+    repository = online.store.find("model", failure.repo_id)
     assert repository is None or list(repository.head.files) == [".gitattributes"]
 
 
-def test_the_command_in_the_message_pushes_the_folder_later(hub, run_folder):
-    failed = hub.run([SCRIPT, run_folder, "ada/digits", "--private"], check=False)
-    command = failed.stderr.split("`")[-2].replace("python scripts/push.py", f"'{SCRIPT}'")
-    assert hub.run(shlex.split(command), token=hub.write_token).stdout.startswith("Pushed")
-    assert hub.store.find("model", "ada/digits").private
+def test_the_command_in_the_message_pushes_the_folder_later(online, run_folder, monkeypatch, capsys):
+    with pytest.raises(RuntimeError) as raised:
+        push_folder(run_folder, "ada/digits", private=True)
+    python, path, *words = shlex.split(str(raised.value).split("`")[-2])
+    assert (python, path) == ("python", "scripts/push.py")
+    monkeypatch.setenv("HF_TOKEN", online.write_token)
+    assert script("push")(words) == 0 and capsys.readouterr().out.startswith("Pushed")
+    assert online.store.find("model", "ada/digits").private
 
 
-def test_a_public_repository_does_not_get_a_private_push(hub, run_folder):
-    hub.store.create("model", "ada/digits", private=False)
-    done = hub.run([SCRIPT, run_folder, "ada/digits", "--private"], token=hub.write_token, check=False)
-    assert done.returncode == 2 and "is there already and public" in done.stderr
-    assert pushed(hub, "ada/digits") == {}
+def test_a_public_repository_does_not_get_a_private_push(online, run_folder):
+    online.store.create("model", "ada/digits", private=False)
+    with pytest.raises(RuntimeError, match="is there already and public"):
+        push_folder(run_folder, "ada/digits", private=True, token=online.write_token)
+    assert pushed(online, "ada/digits") == {}
 
 
 @pytest.mark.parametrize(
@@ -188,12 +181,9 @@ def test_a_folder_that_must_not_be_pushed_is_refused_before_any_request(run_fold
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize("repo_id", ["", "/", "ada/", "/digits", "a b", "a/b/c", "ada--x", "..", "ada/x.git", "é"])
-def test_a_malformed_name_is_found_without_network(repo_id):
-    with pytest.raises(ValueError, match="cannot be a repository's name"):
+def test_a_malformed_name_is_found_without_network():
+    for repo_id in ("", "/", "ada/", "/digits", "a b", "a/b/c", "ada--x", "..", "ada/x.git", "é"):
+        with pytest.raises(ValueError, match="cannot be a repository's name"):
+            check_destination(repo_id, token="any")
+    for repo_id in ("digits", "ada/digits", "Ada/Digits-8x8_v1.0"):
         check_destination(repo_id, token="any")
-
-
-@pytest.mark.parametrize("repo_id", ["digits", "ada/digits", "Ada/Digits-8x8_v1.0"])
-def test_a_good_name_and_a_token_pass_without_network(repo_id):
-    check_destination(repo_id, token="any")

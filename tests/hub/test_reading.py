@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from hf_geo.data.sources import open_source
+from hf_geo.models.sources import find_model
+
 CODE = """
 import json, sys
 from hf_geo.data.sources import open_source
@@ -54,15 +57,21 @@ def test_what_is_missing_or_private_is_named(filled):
         assert message.startswith(f"The Hub gives no model {name.removeprefix('hf-hub:')!r}: ")
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        pytest.param({"HF_HUB_OFFLINE": "1"}, id="offline"),
-        # The client tries each name for half a minute before it gives up.
-        pytest.param({"HF_ENDPOINT": "http://127.0.0.1:9"}, id="unreachable", marks=pytest.mark.slow),
-    ],
-)
-def test_without_the_hub_the_sentence_says_so(filled, environment):
-    data, models = read(filled, ["uoft-cs/cifar10"], ["hf-hub:ada/model"], **environment)
-    for name, message in (*data.items(), *models.items()):
+def check_unreachable(ends: dict[str, str]) -> None:
+    for name, message in ends.items():
         assert message.startswith(f"{name.removeprefix('hf-hub:')!r} is no folder here, and the Hub cannot be reached")
+
+
+def test_offline_the_sentence_says_so() -> None:
+    """Tests are offline."""
+    for action, name in ((open_source, "uoft-cs/cifar10"), (find_model, "hf-hub:ada/model")):
+        with pytest.raises(ValueError, match="cannot be reached") as raised:
+            action(name)
+        check_unreachable({name: str(raised.value)})
+
+
+@pytest.mark.slow
+def test_without_a_hub_the_sentence_says_so(filled):
+    """The client tries each name for half a minute before it gives up."""
+    data, models = read(filled, ["uoft-cs/cifar10"], ["hf-hub:ada/model"], HF_ENDPOINT="http://127.0.0.1:9")
+    check_unreachable(data | models)

@@ -58,7 +58,8 @@ TEXTS = {
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
     """The working directory, with data and models: a user's names of folders are names here."""
-    with contextlib.chdir(tmp_path_factory.mktemp("snippets")):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("snippets"))
         rng = np.random.default_rng(0)
         for split, number in (("train", 6), ("test", 3)):
             for colour, name in enumerate("ab"):
