@@ -1,9 +1,8 @@
-"""Data: a data set's name to what the Trainer takes."""
+"""Data: from the name of a dataset to the samples that a Trainer takes."""
 
 from .config import DataArguments
 from .language import LanguageData
-from .text import TextData, load_text_data
-from .tokenizer import build_word_tokenizer
+from .text import TextData, build_word_tokenizer, load_text_data
 from .vision import ImageData, load_image_data
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Samples that cannot be read are skipped, logged and counted up to a limit; a dead worker is reported with its sample."""
+"""Samples that cannot be read: skipped, logged and counted up to a limit; a worker that dies is reported with its sample."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 logger = logging.getLogger(__name__)
-_WORKERS = 64  # whose places are kept apart
+_MAX_WORKERS = 64  # workers beyond these share the rows of the table
 
 
 class BadSampleError(ValueError):
@@ -22,20 +22,20 @@ class DataError(RuntimeError):
     """The data cannot be read any further."""
 
     def __init__(self, message: str) -> None:
-        # An error in a worker arrives here with its traceback around the message.
+        # torch re-raises a worker's error with the worker's traceback around the message.
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 class BadSamples:
-    """The samples of this process that could not be used, each counted once.
+    """The samples that this process could not use, each counted once.
 
-    A data-loader worker is a process of its own: what it skips counts against its own limit and is named in its own log.
+    A data-loader worker is a process of its own: it has its own limit and logs what it skips.
 
     Args:
-        limit: How many are skipped.
+        limit: How many samples may be skipped.
     """
 
-    def __init__(self, limit: int = 0) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self._names: set[str] = set()
 
@@ -43,14 +43,14 @@ class BadSamples:
         return len(self._names)
 
     def skip(self, sample: str, reason: BadSampleError) -> None:
-        """Notes that a sample is skipped, and logs it the first time.
+        """Counts a skipped sample, and logs it the first time.
 
         Args:
-            sample: Which one, in words.
+            sample: Name of the sample for people.
             reason: Why it cannot be used.
 
         Raises:
-            DataError: There are too many.
+            DataError: The limit is exceeded.
         """
         if sample in self._names:
             return
@@ -63,30 +63,30 @@ class BadSamples:
         logger.warning("The %s is skipped: %s (bad sample %d of at most %d).", sample, reason, len(self), self.limit)
 
 
-class Places:
-    """Which sample each data-loader worker of this process is reading."""
+class SamplesInProgress:
+    """The index of the sample that each data-loader worker is reading, in memory that outlives the worker."""
 
     def __init__(self) -> None:
-        self._at = torch.full((_WORKERS, 2), -1, dtype=torch.int64).share_memory_()
+        self._table = torch.full((_MAX_WORKERS, 2), -1, dtype=torch.int64).share_memory_()
 
-    def note(self, sample: int) -> None:
-        """Says in a worker that it begins to read a sample; does nothing elsewhere."""
+    def begin(self, index: int) -> None:
+        """Records, in a worker, that it begins to read a sample."""
         worker = get_worker_info()
         if worker is not None:
-            self._at[worker.id % _WORKERS] = torch.tensor([os.getpid(), sample])
+            self._table[worker.id % _MAX_WORKERS] = torch.tensor([os.getpid(), index])
 
-    def of(self, pids: Iterable[int]) -> list[int]:
-        """The samples that the workers of these process ids were reading."""
-        at = dict(self._at.tolist())
-        return [at[pid] for pid in pids if pid in at]
+    def of_workers(self, pids: Iterable[int]) -> list[int]:
+        """The samples that the workers with these process ids were reading."""
+        by_pid = dict(self._table.tolist())
+        return [by_pid[pid] for pid in pids if pid in by_pid]
 
 
 @contextmanager
 def dead_workers_named(datasets: Iterable[Any]) -> Iterator[None]:
-    """Turns torch's error about a data-loader worker that died into one that names the sample it was reading.
+    """Turns torch's error about a dead data-loader worker into one that names the sample it was reading.
 
     Args:
-        datasets: Those with `dying(pids)`, which says in words what these processes were reading, are asked.
+        datasets: Those that have `samples_of_workers(pids)` are asked for the samples' names.
 
     Raises:
         DataError: A worker died.
@@ -95,13 +95,15 @@ def dead_workers_named(datasets: Iterable[Any]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
-        if not found:
+        match = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
+        if not match:
             raise
-        pids = [int(pid) for pid in found[1].split(",")]
-        samples = [words for data in datasets if hasattr(data, "dying") for words in data.dying(pids)]
-        what = f"while it read {' and '.join(samples)}" if samples else "between two samples"
+        pids = [int(pid) for pid in match[1].split(",")]
+        names = [
+            name for data in datasets if hasattr(data, "samples_of_workers") for name in data.samples_of_workers(pids)
+        ]
+        when = f"while it read {' and '.join(names)}" if names else "between two samples"
         raise DataError(
-            f"A data-loader worker {found[2].strip().rstrip('.')} {what}: look whether memory ran out, or try "
+            f"A data-loader worker {match[2].strip().rstrip('.')} {when}: look whether memory ran out, or try "
             "--dataloader_num_workers 0, which shows what happens there."
         ) from error

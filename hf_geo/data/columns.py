@@ -1,26 +1,27 @@
-"""Which columns hold the images and the classes."""
+"""Columns of images and classes, and how the classes of a dataset correspond to those of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import ClassLabel, Dataset, Image, Value
 
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "labels", "fine_label")
-_MOST_CLASSES = 25_000  # numbers beyond these (of ImageNet-21k and its like) and beyond the samples are no classes
+_MOST_CLASSES = 25_000  # more than ImageNet-21k has; larger numbers than this and than the samples are ids or dates
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns' names, and the classes' where the data set tells them.
+    """The image and the label column, and the names of the classes where the features list them.
 
     Args:
         image: Column of the images.
         label: Column of the classes: their numbers or their names.
-        class_names: The classes' names in the order of their numbers, as far as the features tell them.
-        guessed: Whether the label column was neither named by the user nor has a usual name, and holds mere integers.
+        class_names: Names of the classes in the order of their numbers, or None.
+        guessed: Whether the label column holds bare integers, and neither the user nor its name says that they are classes.
     """
 
     image: str
@@ -30,7 +31,7 @@ class Columns:
 
 
 def find_columns(features: Mapping[str, Any], image: str | None = None, label: str | None = None) -> Columns:
-    """Finds the image and the label column, by name and then by type, unless they are named.
+    """Finds the image and the label column: as the user names them, or by their usual names, or by their types.
 
     Args:
         features: `datasets` features by column.
@@ -38,11 +39,11 @@ def find_columns(features: Mapping[str, Any], image: str | None = None, label: s
         label: The label column, if the user names it.
 
     Raises:
-        ValueError: A named column is not there or of another kind, or there is none or more than one to choose from.
+        ValueError: A named column is missing or of another type, or no column or more than one could be meant.
     """
-    there = f"The columns are {', '.join(f'{k} ({_kind(f)})' for k, f in features.items())}."
-    found_image = _choose("image", image, _IMAGE_NAMES, features, there, (_is_image, _is_encoded))
-    found_label = _choose("label", label, _LABEL_NAMES, features, there, (_is_class, _is_integer, _is_word))
+    listing = f"The columns are {', '.join(f'{k} ({_kind(f)})' for k, f in features.items())}."
+    found_image = _choose("image", image, _IMAGE_NAMES, features, listing, (_is_image, _is_encoded))
+    found_label = _choose("label", label, _LABEL_NAMES, features, listing, (_is_class, _is_integer, _is_word))
     feature = features[found_label]
     names = feature.names if isinstance(feature, ClassLabel) else None
     guessed = label is None and found_label not in _LABEL_NAMES and _is_integer(feature)
@@ -50,10 +51,10 @@ def find_columns(features: Mapping[str, Any], image: str | None = None, label: s
 
 
 def name_classes(columns: Columns, training: Sequence[Dataset]) -> Columns:
-    """The same columns, with the names of the classes, in alphabetical order, where labels are words.
+    """Adds the names of the classes, in alphabetical order, where labels are words.
 
     Args:
-        columns: As `find_columns` found them.
+        columns: From `find_columns`.
         training: The splits to train on.
     """
     if columns.class_names or not _is_word(training[0].features[columns.label]):
@@ -63,10 +64,10 @@ def name_classes(columns: Columns, training: Sequence[Dataset]) -> Columns:
 
 
 def number_classes(columns: Columns, labels: np.ndarray) -> tuple[str, ...]:
-    """The names of classes that are numbers without names: "0", "1", and so on up to the largest of `labels`.
+    """Names classes that have only numbers: "0", "1", and so on up to the largest of `labels`.
 
     Raises:
-        ValueError: The column was guessed, or the numbers are too large or negative to be those of classes.
+        ValueError: The column was guessed, or its numbers are too large for classes.
     """
     low, high = int(labels.min()), int(labels.max())
     described = f"The integers in the column {columns.label!r} run from {low} to {high} in {len(labels)} samples"
@@ -83,22 +84,58 @@ def number_classes(columns: Columns, labels: np.ndarray) -> tuple[str, ...]:
     return tuple(str(number) for number in range(high + 1))
 
 
+def match_classes(model: Sequence[str], data: Sequence[str], model_name: str, data_name: str) -> torch.Tensor:
+    """Finds the model's number of each class of a dataset, shape (classes of the dataset,).
+
+    Classes are matched by name if both sides have names, and the dataset may then have fewer; otherwise by number.
+
+    Args:
+        model: Names of the model's classes.
+        data: Names of the dataset's classes.
+        model_name: For the message.
+        data_name: For the message.
+
+    Raises:
+        ValueError: The model does not know a class of the dataset, or the numbers of unnamed classes differ.
+    """
+    plain = [name.casefold().strip() for name in model]
+    # Case is ignored unless two classes differ in it alone.
+    known = {name: i for i, name in enumerate(plain) if plain.count(name) == 1}
+    known |= {name: i for i, name in enumerate(model)}
+    numbers = [known.get(name, known.get(name.casefold().strip())) for name in data]
+    if None not in numbers and len(set(numbers)) == len(numbers):
+        return torch.tensor(numbers)
+    if _are_names(model) and _are_names(data):
+        unknown = [name for name, number in zip(data, numbers, strict=True) if number is None] or list(data)
+        raise ValueError(
+            f"{model_name!r} does not know the class{'es' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown[:5]))} of "
+            f"{data_name} (its own are {', '.join(map(repr, model[:5]))}{', ...' if len(model) > 5 else ''}): evaluate it on "
+            "data with its classes."
+        )
+    if len(model) != len(data):
+        raise ValueError(
+            f"{model_name!r} tells {len(model)} classes apart, but {data_name} has {len(data)}: "
+            "evaluate it on the data set it was trained on."
+        )
+    return torch.arange(len(data))
+
+
 def _choose(
     what: str,
     named: str | None,
     usual: tuple[str, ...],
     features: Mapping[str, Any],
-    there: str,
+    listing: str,
     kinds: tuple[Callable[[Any], bool], ...],
 ) -> str:
-    """Chooses a column of one of the kinds; what is of the last kind may hold anything, and has to be named or named so."""
+    """Chooses a column of one of the kinds; one of the last kind may hold anything, so the user or its name must choose it."""
     fitting = [name for name, feature in features.items() if any(kind(feature) for kind in kinds)]
     if named is not None:
         if named not in features:
-            raise ValueError(f"There is no column {named!r} (--{what}_column). {there}")
+            raise ValueError(f"There is no column {named!r} (--{what}_column). {listing}")
         if named not in fitting:
             wanted = "images" if what == "image" else "classes, integers or words"
-            raise ValueError(f"The column {named!r} (--{what}_column) does not hold {wanted}. {there}")
+            raise ValueError(f"The column {named!r} (--{what}_column) does not hold {wanted}. {listing}")
         return named
     for kind in kinds:
         for name in usual:
@@ -109,15 +146,15 @@ def _choose(
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            raise ValueError(f"More than one {what} column is found: name it with --{what}_column. {there}")
+            raise ValueError(f"More than one {what} column is found: name it with --{what}_column. {listing}")
     if fitting:
-        raise ValueError(f"No {what} column is found: name it with --{what}_column. {there}")
+        raise ValueError(f"No {what} column is found: name it with --{what}_column. {listing}")
     remedy = (
         "give a folder of images, or a column of encoded images"
         if what == "image"
         else "give a folder of images for each class, or a column of classes, integers or words"
     )
-    raise ValueError(f"No {what} column is found, nor one that could be it: {remedy}. {there}")
+    raise ValueError(f"No {what} column is found, nor one that could be it: {remedy}. {listing}")
 
 
 def _is_image(feature: Any) -> bool:
@@ -125,7 +162,7 @@ def _is_image(feature: Any) -> bool:
 
 
 def _is_encoded(feature: Any) -> bool:
-    """Whether these may be encoded images: bytes, or the cells of an image column as pandas writes them."""
+    """Whether the cells may be encoded images: bytes, or an image column as pandas writes it."""
     if isinstance(feature, Mapping):
         return set(feature) == {"bytes", "path"} and _is_encoded(feature["bytes"])
     return isinstance(feature, Value) and feature.dtype in ("binary", "large_binary")
@@ -147,3 +184,8 @@ def _kind(feature: Any) -> str:
     if isinstance(feature, ClassLabel):
         return f"{feature.num_classes} classes"
     return feature.dtype if isinstance(feature, Value) else type(feature).__name__.lower()
+
+
+def _are_names(names: Sequence[str]) -> bool:
+    """Whether the classes have names, other than the numbers that transformers writes in place of missing ones."""
+    return any(name not in (str(i), f"LABEL_{i}") for i, name in enumerate(names))

@@ -1,4 +1,4 @@
-"""What a user says about the data."""
+"""The options for the data."""
 
 from dataclasses import dataclass, field
 from typing import Literal

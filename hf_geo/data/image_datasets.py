@@ -1,6 +1,7 @@
-"""Samples for the Trainer, from memory or decoded one by one.
+"""Samples for the Trainer, `{"pixel_values": float32 (C, H, W), "labels": int}`, from memory or decoded one by one.
 
-Both yield `{"pixel_values": float32 (C, H, W), "labels": int}`.
+Augmentation depends on the seed, the epoch and the sample alone. So one process or several, no workers or many, a run
+without a break or a resumed one all see the same images.
 """
 
 import os
@@ -14,20 +15,59 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .bad_samples import BadSampleError, BadSamples, Places
-from .randomness import EpochCounter, sample_seeds
+from .bad_samples import BadSampleError, BadSamples, SamplesInProgress
 from .transforms import PixelTransform
 
 Transform = Callable[[PIL.Image.Image, np.uint64], torch.Tensor]
 _DECODER = datasets.Image()
 
 
+def sample_seeds(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
+    """Derives one well-mixed 64-bit number from the seed, the epoch and each sample.
+
+    Args:
+        seed: The run's seed.
+        epoch: Counted from 0.
+        samples: What identifies each sample, such as its index; integers (N,).
+
+    Returns:
+        (N,) uint64.
+    """
+    words = np.array([seed, epoch], dtype=np.int64).astype(np.uint64)
+    mixed = np.zeros(len(samples), dtype=np.uint64)
+    for word in (*words, np.asarray(samples, dtype=np.int64).astype(np.uint64)):
+        mixed = _splitmix64(mixed ^ word)
+    return mixed
+
+
+def _splitmix64(z: np.ndarray) -> np.ndarray:
+    """The mixing function of SplitMix64 (Steele, Lea and Flood 2014); arithmetic wraps around."""
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+class EpochCounter:
+    """The epoch, in shared memory: `set_epoch` in the main process reaches workers that are already running."""
+
+    def __init__(self) -> None:
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+
 def decode(cell: dict[str, Any] | None) -> PIL.Image.Image:
-    """The image in a cell of an undecoded `datasets.Image` column, turned upright.
+    """Decodes a cell of an undecoded `datasets.Image` column, and turns the image upright.
 
     Raises:
-        BadSampleError: The cell holds no image, a broken one, or one of more than `PIL.Image.MAX_IMAGE_PIXELS`, which would fill
-            the memory.
+        BadSampleError: The cell holds no image, a broken one, or one of more than `PIL.Image.MAX_IMAGE_PIXELS`, which
+            would fill the memory.
     """
     if cell is None or (cell["bytes"] is None and cell["path"] is None):
         raise BadSampleError("there is no image")
@@ -38,19 +78,19 @@ def decode(cell: dict[str, Any] | None) -> PIL.Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             return _DECODER.decode_example(cell)
-    except Exception as error:  # decoders fail in whatever way a broken file makes them
+    except Exception as error:  # each of Pillow's decoders raises errors of its own for a broken file
         said = " ".join(str(error).split()) or type(error).__name__
         raise BadSampleError(re.sub("<_io.BytesIO object at 0x[0-9a-f]+>", "", said).strip(" .")) from error
 
 
 class TensorImages(EpochCounter, torch.utils.data.Dataset):
-    """Images that are all in memory at the network's size; whole batches are augmented at once.
+    """Images in memory, of which a whole batch is augmented at once.
 
     Args:
         pixels: (N, C, H, W) uint8.
         labels: (N,) integers.
         transform: Its `finish` is applied.
-        seed: Of the augmentation.
+        seed: Seed of the augmentation.
     """
 
     def __init__(self, pixels: torch.Tensor, labels: np.ndarray, transform: PixelTransform, seed: int) -> None:
@@ -70,15 +110,15 @@ class TensorImages(EpochCounter, torch.utils.data.Dataset):
 
 
 class EncodedImages(EpochCounter, torch.utils.data.Dataset):
-    """Images decoded as they are asked for, in the loader's workers. The next one stands in for one that is skipped.
+    """Images that are decoded when they are asked for, in the loader's workers; the next one replaces a skipped one.
 
     Args:
-        rows: With an undecoded column "image".
+        rows: Rows with an undecoded column "image".
         labels: (N,) integers.
         transform: From an image and a random number to the network's input.
-        seed: Of the augmentation.
-        name: What a sample is called, from its index.
-        bad: Where samples are counted that cannot be used; without it there may be none.
+        seed: Seed of the augmentation.
+        name_sample: Names a sample for messages, by its index.
+        bad: Counts the samples that cannot be used.
     """
 
     def __init__(
@@ -87,28 +127,29 @@ class EncodedImages(EpochCounter, torch.utils.data.Dataset):
         labels: np.ndarray,
         transform: Transform,
         seed: int,
-        name: Callable[[int], str] = "image {}".format,
-        bad: BadSamples | None = None,
+        name_sample: Callable[[int], str],
+        bad: BadSamples,
     ) -> None:
         super().__init__()
         self.rows, self.labels, self.transform, self.seed = rows, labels, transform, seed
-        self.name, self.bad, self.places = name, BadSamples() if bad is None else bad, Places()
+        self.name_sample, self.bad, self.in_progress = name_sample, bad, SamplesInProgress()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = int(index)
         seed = sample_seeds(self.seed, self.epoch, np.array([index]))[0]
         while True:
-            self.places.note(int(index))
+            self.in_progress.begin(index)
             try:
-                image = self.transform(decode(self.rows[int(index)]["image"]), seed)
+                image = self.transform(decode(self.rows[index]["image"]), seed)
             except BadSampleError as reason:
-                self.bad.skip(self.name(int(index)), reason)
-                index = (int(index) + 1) % len(self)
+                self.bad.skip(self.name_sample(index), reason)
+                index = (index + 1) % len(self)
             else:
                 return {"pixel_values": image, "labels": int(self.labels[index])}
 
-    def dying(self, pids: Iterable[int]) -> list[str]:
-        """What data-loader workers of these process ids were reading, in words."""
-        return [self.name(index) for index in self.places.of(pids)]
+    def samples_of_workers(self, pids: Iterable[int]) -> list[str]:
+        """Names the samples that the data-loader workers with these process ids were reading."""
+        return [self.name_sample(index) for index in self.in_progress.of_workers(pids)]

@@ -1,7 +1,7 @@
-"""One split of an image data set: its labels, checked, and its images, in memory where they fit."""
+"""One split of an image dataset: its labels, checked, and its images, in memory if they fit."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import datasets
@@ -15,9 +15,10 @@ from .columns import Columns
 from .image_datasets import EncodedImages, TensorImages, Transform, decode
 from .transforms import PixelTransform, to_channels
 
-# Decoded images of a split are kept in memory up to so many bytes; every process of a launch has its own copy.
+# Largest size in bytes of the decoded images of a split that are kept in memory; every process has its own copy.
 MEMORY_LIMIT = 2 * 2**30
-_MANY = 5_000
+# Starting workers takes longer than decoding this many images.
+_FEW = 5_000
 _NONE_READABLE = "No image of the split {!r} can be read: name another one, or repair the data set."
 
 
@@ -26,24 +27,24 @@ class ImageSplit:
     """A split that can be indexed.
 
     Args:
-        name: For messages.
-        rows: With an undecoded column "image".
+        name: Its name for messages.
+        rows: Rows with an undecoded column "image".
         labels: (N,) integers.
-        places: Of the samples in the whole split, (N,) integers.
-        bad: Where samples are counted that cannot be used.
+        positions: Of the samples in the whole split, (N,) integers.
+        bad: Counts the samples that cannot be used.
         left_out: How many samples were taken out because they cannot be read.
     """
 
     name: str
     rows: datasets.Dataset
     labels: np.ndarray
-    places: np.ndarray
-    bad: BadSamples = field(default_factory=BadSamples)
+    positions: np.ndarray
+    bad: BadSamples
     left_out: int = 0
 
     @classmethod
-    def read(cls, rows: datasets.Dataset, columns: Columns, name: str, bad: BadSamples | None = None) -> "ImageSplit":
-        """Takes the columns that matter; images stay encoded.
+    def read(cls, rows: datasets.Dataset, columns: Columns, name: str, bad: BadSamples) -> "ImageSplit":
+        """Takes the image and the label column; images stay encoded.
 
         Raises:
             ValueError: There are no samples, or samples without an image or a label.
@@ -56,13 +57,13 @@ class ImageSplit:
         rows = rows.select_columns([columns.image]).cast_column(columns.image, datasets.Image(decode=False))
         if columns.image != "image":
             rows = rows.rename_column(columns.image, "image")
-        for what, column in (("images", rows.data.column("image")), ("labels", labels)):
+        for kind, column in (("images", rows.data.column("image")), ("labels", labels)):
             if column.null_count:
-                raise ValueError(f"{column.null_count} {what} of the split {name!r} are missing: remove those rows.")
+                raise ValueError(f"{column.null_count} {kind} of the split {name!r} are missing: remove those rows.")
         labels = labels.to_numpy()
         if labels.dtype.kind in "Ob":
-            labels = _class_numbers(labels, columns.class_names, name)
-        return cls(name, rows, labels.astype(np.int64), np.arange(len(rows)), BadSamples() if bad is None else bad)
+            labels = _number_labels(labels, columns.class_names, name)
+        return cls(name, rows, labels.astype(np.int64), np.arange(len(rows)), bad)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,18 +83,19 @@ class ImageSplit:
             )
 
     def select(self, indices: np.ndarray) -> "ImageSplit":
-        """The part at `indices`."""
-        return replace(self, rows=self.rows.select(indices), labels=self.labels[indices], places=self.places[indices])
+        """The part of the split at `indices`."""
+        rows, labels, positions = self.rows.select(indices), self.labels[indices], self.positions[indices]
+        return replace(self, rows=rows, labels=labels, positions=positions)
 
     def joined(self, other: "ImageSplit") -> "ImageSplit":
-        """These samples, then the other's, as one split."""
+        """One split of these samples followed by the other's."""
         rows = datasets.concatenate_datasets([self.rows, other.rows])
         name, labels = f"{self.name}+{other.name}", np.concatenate((self.labels, other.labels))
-        return replace(self, name=name, rows=rows, labels=labels, places=np.arange(len(rows)))
+        return replace(self, name=name, rows=rows, labels=labels, positions=np.arange(len(rows)))
 
-    def sample(self, index: int) -> str:
-        """What a sample is called in messages."""
-        return f"image {self.places[index]} of the split {self.name!r}"
+    def name_sample(self, index: int) -> str:
+        """Names a sample for messages."""
+        return f"image {self.positions[index]} of the split {self.name!r}"
 
     @cached_property
     def first(self) -> PIL.Image.Image:
@@ -106,12 +108,12 @@ class ImageSplit:
             try:
                 return decode(row["image"])
             except BadSampleError as reason:
-                self.bad.skip(self.sample(index), reason)
+                self.bad.skip(self.name_sample(index), reason)
         raise ValueError(_NONE_READABLE.format(self.name))
 
     @cached_property
     def pixels(self) -> np.ndarray | None:
-        """All images decoded, (N, H, W, C) uint8; None where they differ in size or exceed `MEMORY_LIMIT`.
+        """All images decoded, (N, H, W, C) uint8; None if they differ in size or exceed `MEMORY_LIMIT`.
 
         Samples that cannot be used are taken out of the split.
         """
@@ -119,63 +121,59 @@ class ImageSplit:
         shape = (len(self), self.first.height, self.first.width, channels)
         if np.prod(shape) > MEMORY_LIMIT:
             return None
-        pixels, kept = np.empty(shape, dtype=np.uint8), np.ones(len(self), dtype=bool)
-        cells = (cell for batch in self.rows.iter(1000) for cell in batch["image"])  # one row at a time is slow
-        progress = tqdm(cells, f"Decoding {self.name}", len(self), unit=" images", delay=3, leave=False, disable=None)
-        for i, cell in enumerate(progress):
+        pixels, readable = np.empty(shape, dtype=np.uint8), np.ones(len(self), dtype=bool)
+        cells = (cell for batch in self.rows.iter(1000) for cell in batch["image"])  # row by row is slow
+        for i, cell in enumerate(self._with_progress(cells, "Decoding")):
             try:
                 image = decode(cell)
-                usual = to_channels(image, channels)
+                converted = to_channels(image, channels)
                 if image.size != self.first.size or (channels == 1 and image.mode != "L"):
                     return None
-                pixels[i] = np.asarray(usual).reshape(shape[1:])
+                pixels[i] = np.asarray(converted).reshape(shape[1:])
             except BadSampleError as reason:
-                self.bad.skip(self.sample(i), reason)
-                kept[i] = False
-        self._keep(kept)
-        return pixels[kept]
+                self.bad.skip(self.name_sample(i), reason)
+                readable[i] = False
+        self._keep(readable)
+        return pixels[readable]
 
     def leave_unreadable_out(self) -> None:
         """Decodes every image once and takes those that cannot be read out of the split.
 
-        A figure is then measured on every image that can be read, and on no image twice.
+        A metric is then measured on every image that can be read, and on no image twice.
         """
         if self.pixels is not None:
             return
-        # Starting workers takes longer than decoding a few thousand images.
-        workers = torch.get_num_threads() if len(self) > _MANY else 0
+        workers = torch.get_num_threads() if len(self) > _FEW else 0
         loader = torch.utils.data.DataLoader(_Faults(self.rows), 64, num_workers=workers, collate_fn=list)
         faults = (fault for batch in loader for fault in batch)
-        kept = np.ones(len(self), dtype=bool)
-        progress = tqdm(faults, f"Checking {self.name}", len(self), unit=" images", delay=3, leave=False, disable=None)
-        for i, fault in enumerate(progress):
+        readable = np.ones(len(self), dtype=bool)
+        for i, fault in enumerate(self._with_progress(faults, "Checking")):
             if fault is not None:
-                self.bad.skip(self.sample(i), BadSampleError(fault))
-                kept[i] = False
-        self._keep(kept)
-
-    def _keep(self, kept: np.ndarray) -> None:
-        if not kept.any():
-            raise ValueError(_NONE_READABLE.format(self.name))
-        if not kept.all():
-            self.left_out += int((~kept).sum())
-            self.rows = self.rows.select(np.flatnonzero(kept))
-            self.labels, self.places = self.labels[kept], self.places[kept]
+                self.bad.skip(self.name_sample(i), BadSampleError(fault))
+                readable[i] = False
+        self._keep(readable)
 
     def dataset(self, transform: Transform, seed: int) -> torch.utils.data.Dataset:
         """Samples for the Trainer, from memory where `transform` and the images allow it."""
         fits = isinstance(transform, PixelTransform) and np.prod((len(self), *transform.size)) <= MEMORY_LIMIT
         if fits and self.pixels is not None:
-            return TensorImages(_resized(self.pixels, transform), self.labels, transform, seed)
-        return EncodedImages(self.rows, self.labels, transform, seed, self.sample, self.bad)
+            return TensorImages(_resize(self.pixels, transform), self.labels, transform, seed)
+        return EncodedImages(self.rows, self.labels, transform, seed, self.name_sample, self.bad)
+
+    def _with_progress(self, items: Iterable, doing: str) -> Iterable:
+        return tqdm(items, f"{doing} {self.name}", len(self), unit=" images", delay=3, leave=False, disable=None)
+
+    def _keep(self, readable: np.ndarray) -> None:
+        if not readable.any():
+            raise ValueError(_NONE_READABLE.format(self.name))
+        if not readable.all():
+            self.left_out += int((~readable).sum())
+            self.rows = self.rows.select(np.flatnonzero(readable))
+            self.labels, self.positions = self.labels[readable], self.positions[readable]
 
 
-def _class_numbers(labels: np.ndarray, class_names: Sequence[str], split: str) -> np.ndarray:
-    """The numbers of classes that are given by name: (N,) strings or booleans to (N,) int64.
-
-    Raises:
-        ValueError: A name is none of `class_names`.
-    """
+def _number_labels(labels: np.ndarray, class_names: Sequence[str], split: str) -> np.ndarray:
+    """Turns labels in words, (N,) strings or booleans, into class numbers, (N,) int64."""
     numbers = {name: number for number, name in enumerate(class_names)}
     unknown = sorted({str(label) for label in labels} - set(numbers))
     if unknown:
@@ -187,7 +185,7 @@ def _class_numbers(labels: np.ndarray, class_names: Sequence[str], split: str) -
 
 
 class _Faults(torch.utils.data.Dataset):
-    """For every row, why its image cannot be used; None where it can."""
+    """For every row, why its image cannot be used, or None."""
 
     def __init__(self, rows: datasets.Dataset) -> None:
         self.rows = rows
@@ -203,12 +201,11 @@ class _Faults(torch.utils.data.Dataset):
         return None
 
 
-def _resized(pixels: np.ndarray, transform: PixelTransform) -> torch.Tensor:
-    """(N, H, W, C) to the (N, C', H', W') that `transform.finish` takes."""
+def _resize(pixels: np.ndarray, transform: PixelTransform) -> torch.Tensor:
+    """Turns (N, H, W, C) into the (N, C', H', W') that `transform.finish` takes."""
     channels, height, width = transform.size
     if transform.keeps_size and pixels.shape[1:3] == (height, width) and pixels.shape[3] in (1, channels):
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return images.expand(-1, channels, -1, -1).contiguous()
-    return torch.stack(
-        [transform.pixels(PIL.Image.fromarray(x.squeeze(-1) if x.shape[-1] == 1 else x)) for x in pixels]
-    )
+    arrays = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
+    return torch.stack([transform.pixels(PIL.Image.fromarray(array)) for array in arrays])

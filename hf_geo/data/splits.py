@@ -1,4 +1,4 @@
-"""Which samples are trained on, evaluated and tested on, and which get a wrong label."""
+"""Chooses the samples to train on, to evaluate on and to test on, and those that get a wrong label."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-# Held-out parts and subsets are the same in every run, whatever its seed, so that runs can be compared and a trained
-# model is never evaluated on what it was trained on.
+# Held-out parts and subsets do not depend on the run's seed, so that runs can be compared and a trained model is never
+# evaluated on samples that it was trained on.
 _SEED = 0
 _EVAL_NAMES = ("validation", "val", "valid", "dev")
 
 
 @dataclass(frozen=True)
 class SplitNames:
-    """Names of the data set's splits; `eval` is None where it has to be cut from `train`, `test` where there is none."""
+    """Names of the dataset's splits; `eval` is None if it has to be held out from `train`, `test` if there is none."""
 
     train: tuple[str, ...]
     eval: str | None
@@ -23,29 +23,29 @@ class SplitNames:
 
 
 def choose_splits(
-    there: Mapping[str, Any],
+    available: Mapping[str, Any],
     train: str,
     evaluation: str | None,
     test: str | None,
     files: Mapping[str, Collection[str]] | None = None,
 ) -> SplitNames:
-    """Picks the splits by name, the usual ones where none is named, so that nothing trained on is evaluated on.
+    """Chooses splits as the user names them, or else by their usual names, so that no training sample is evaluated on.
 
     Args:
-        there: The data set's splits.
+        available: The dataset's splits.
         train: One name, or several as in "train+extra".
         evaluation: Name of the split to evaluate on during training; default: a usual one that is not trained on.
         test: Name of the split for the final figures; default: "test", where it is not trained on.
         files: The files that each split is read from, as far as they are known. Splits that share one share samples.
 
     Raises:
-        ValueError: A named split is not there, is named twice, or shares samples with those to train on.
+        ValueError: A named split is missing, is named twice, or shares samples with those to train on.
     """
     parts = tuple(name.strip() for name in train.split("+"))
     for option, name in (*(("train_split", part) for part in parts), ("eval_split", evaluation), ("test_split", test)):
-        if name is not None and name not in there:
+        if name is not None and name not in available:
             raise ValueError(
-                f"The data set has no split {name!r} (--{option}): it has {', '.join(there)}."
+                f"The data set has no split {name!r} (--{option}): it has {', '.join(available)}."
                 + (" Slices are not read: hold samples out with --eval_size." if "[" in name else "")
             )
     files = files or {}
@@ -61,7 +61,7 @@ def choose_splits(
             raise ValueError(
                 f"--{option} {name} names samples that --train_split {train} trains on: name another split, or none."
             )
-    free = [name for name in (*_EVAL_NAMES, "test") if name in there and not is_trained_on(name)]
+    free = [name for name in (*_EVAL_NAMES, "test") if name in available and not is_trained_on(name)]
     evaluation = evaluation or next((name for name in free if name != "test"), None)
     return SplitNames(parts, evaluation, test or ("test" if "test" in free else None))
 
@@ -71,11 +71,14 @@ def _share_samples(a: str, b: str, files: Mapping[str, Collection[str]]) -> bool
 
 
 def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (sorted) of the samples to train on and of those to evaluate on, each class in proportion.
+    """Divides samples into those to train on and those to evaluate on, each class in proportion.
 
     Args:
         labels: (N,) integers.
-        size: How many to evaluate on; a tenth when not given.
+        size: How many to evaluate on; a tenth by default.
+
+    Returns:
+        Sorted indices of the samples to train on, and of those to evaluate on.
 
     Raises:
         ValueError: `size` leaves nothing to train on.
@@ -98,7 +101,7 @@ def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, n
 
 
 def subset(length: int, size: int | None) -> np.ndarray:
-    """Indices (sorted) of `size` samples out of `length`; of all where there are no more, or `size` is None."""
+    """Draws `size` sorted indices out of `length`; all of them if there are no more, or `size` is None."""
     if size is None or size >= length:
         return np.arange(length)
     return np.sort(np.random.default_rng(_SEED).permutation(length)[:size])

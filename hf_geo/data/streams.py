@@ -1,4 +1,4 @@
-"""Splits that are read from the Hub while iterating over them."""
+"""Image splits that are read from the Hub while iterating over them."""
 
 import itertools
 import zlib
@@ -13,8 +13,10 @@ import torch
 
 from .bad_samples import BadSampleError, BadSamples
 from .columns import Columns
-from .image_datasets import Transform, decode
-from .randomness import EpochCounter, sample_seeds
+from .config import DataArguments
+from .image_datasets import EpochCounter, Transform, decode, sample_seeds
+from .sources import Source
+from .splits import SplitNames
 
 _SHUFFLE_BUFFER = 1000  # samples; the order of the files is shuffled too
 
@@ -22,19 +24,19 @@ _SHUFFLE_BUFFER = 1000  # samples; the order of the files is shuffled too
 class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
     """Yields `{"pixel_values": float32 (C, H, W), "labels": int}`, once or without end.
 
-    After its last sample an endless stream begins anew, in another order and with another augmentation. To a Trainer that
-    is one long epoch, so that a run that is resumed in any pass goes on with the batch that comes next.
+    After its last sample an endless stream begins anew, in another order and with another augmentation. A Trainer sees one
+    long epoch, so a run that resumes in any pass goes on with the next batch.
 
-    Several workers share the files; of several processes accelerate lets the first one read and deals the batches out.
-    What is random about a sample depends on its contents, as it has no index.
+    Several workers divide the files among them; with several processes, accelerate lets the first one read and sends
+    batches to the others. A sample has no index, so its augmentation depends on its contents.
 
     Args:
-        stream: With an undecoded column "image" and a column "label".
+        stream: Rows with an undecoded column "image" and a column "label".
         num_classes: Labels are checked against it.
         transform: From an image and a random number to the network's input.
-        seed: Of the augmentation and of the order.
-        bad: Where samples are counted that cannot be used.
-        endless: Whether passes follow each other in orders of their own; otherwise there is one, in the stream's order.
+        seed: Seed of the augmentation and of the order.
+        bad: Counts the samples that cannot be used.
+        endless: Whether passes follow each other, each in its own order; otherwise there is one, in the stream's order.
     """
 
     def __init__(
@@ -43,24 +45,23 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
         num_classes: int,
         transform: Transform,
         seed: int,
-        bad: BadSamples | None = None,
+        bad: BadSamples,
         endless: bool = False,
     ) -> None:
         super().__init__()
-        self.endless = endless
         self.stream, self.num_classes, self.transform, self.seed = stream, num_classes, transform, seed
-        self.bad = BadSamples() if bad is None else bad
+        self.bad, self.endless = bad, endless
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if not self.endless:
             yield from self._one_pass(self.stream, self.epoch)
             return
         for epoch in itertools.count(self.epoch):
-            # Not by the stream's own `set_epoch`, which workers share although they do not begin a pass together.
+            # Not the stream's own `set_epoch`: workers share it, but do not begin a pass at the same time.
             order = np.random.default_rng((self.seed, epoch))
             samples = self._one_pass(self.stream.shuffle(generator=order, buffer_size=_SHUFFLE_BUFFER), epoch)
             first = next(samples, None)
-            if first is None:  # a worker without a file, or nothing at all: there is nothing to begin anew
+            if first is None:  # an empty stream, or a worker without a file
                 return
             yield first
             yield from samples
@@ -70,22 +71,14 @@ class StreamedImages(EpochCounter, torch.utils.data.IterableDataset):
             label, cell = row["label"], row["image"]
             if label is None or not 0 <= label < self.num_classes:
                 raise ValueError(f"A label is {label}, but there are {self.num_classes} classes, from 0 on.")
-            contents = _checksum(cell)
-            seed = sample_seeds(self.seed, epoch, np.array([contents]))[0]
+            checksum = _checksum(cell)
+            seed = sample_seeds(self.seed, epoch, np.array([checksum]))[0]
             try:
                 image = self.transform(decode(cell), seed)
             except BadSampleError as reason:
-                self.bad.skip(_sample(contents), reason)
+                self.bad.skip(_name_sample(checksum), reason)
             else:
                 yield {"pixel_values": image, "labels": label}
-
-
-def _checksum(cell: dict[str, Any] | None) -> int:
-    return zlib.crc32((cell["bytes"] or (cell["path"] or "").encode()) if cell else b"")
-
-
-def _sample(contents: int) -> str:
-    return f"streamed image of checksum {contents:08x}"
 
 
 @dataclass
@@ -93,28 +86,26 @@ class StreamedSplit:
     """A split that can only be iterated over.
 
     Args:
-        stream: With an undecoded column "image" and a column "label".
+        stream: Rows with an undecoded column "image" and a column "label".
         num_classes: Labels are checked against it.
         first: The first image that can be read.
-        labelled: Whether it has a label.
-        bad: Where samples are counted that cannot be used.
+        has_labels: Whether the labels are known; those of a contest's test split are withheld.
+        bad: Counts the samples that cannot be used.
     """
 
     stream: datasets.IterableDataset
     num_classes: int
     first: PIL.Image.Image
-    labelled: bool
+    has_labels: bool
     bad: BadSamples
     pixels: ClassVar[None] = None
 
     @classmethod
-    def read(
-        cls, stream: datasets.IterableDataset, columns: Columns, name: str, bad: BadSamples | None = None
-    ) -> "StreamedSplit":
-        """Takes the columns that matter; images stay encoded.
+    def read(cls, stream: datasets.IterableDataset, columns: Columns, name: str, bad: BadSamples) -> "StreamedSplit":
+        """Takes the image and the label column; images stay encoded.
 
         Raises:
-            ValueError: The split is empty, or nothing tells how many classes there are.
+            ValueError: The split is empty, or its features do not list the classes.
         """
         if columns.class_names is None:
             raise ValueError(
@@ -122,15 +113,14 @@ class StreamedSplit:
                 "leave --streaming out, or name a column of classes with --label_column."
             )
         names = {columns.image: "image", columns.label: "label"}
-        # Undecoded first: what renames columns would decode images and encode them again, with loss.
+        # Cast first: renaming would decode images and encode them again, with loss.
         stream = stream.cast_column(columns.image, datasets.Image(decode=False)).select_columns(list(names))
         stream = stream.rename_columns({old: new for old, new in names.items() if old != new})
-        bad = BadSamples() if bad is None else bad
         for row in stream:
             try:
                 return cls(stream, len(columns.class_names), decode(row["image"]), row["label"] != -1, bad)
             except BadSampleError as reason:
-                bad.skip(_sample(_checksum(row["image"])), reason)
+                bad.skip(_name_sample(_checksum(row["image"])), reason)
         raise ValueError(
             f"The split {name!r} is empty: name another one with --train_split, --eval_split or --test_split."
         )
@@ -140,10 +130,67 @@ class StreamedSplit:
         return next(iter(self.stream), None) is None
 
     def part(self, first: int = 0, size: int | None = None) -> "StreamedSplit":
-        """The `size` samples from `first` on; all from there when not given."""
+        """The `size` samples from `first` on, or all from there."""
         stream = self.stream.skip(first) if first else self.stream
         return replace(self, stream=stream if size is None else stream.take(size))
 
     def dataset(self, transform: Transform, seed: int, endless: bool = False) -> StreamedImages:
-        """Samples for the Trainer, in an order that changes with every pass if there is no end to them."""
+        """Samples for the Trainer; an endless dataset has another order in every pass."""
         return StreamedImages(self.stream, self.num_classes, transform, seed, self.bad, endless=endless)
+
+
+def load_streamed_splits(
+    source: Source, names: SplitNames, columns: Columns, args: DataArguments, bad: BadSamples
+) -> tuple[dict[str, StreamedSplit], list[str]]:
+    """Makes the splits to train on, to evaluate on and to test on.
+
+    Returns:
+        Splits by "train", "eval" and, where there is one, "test"; and where they come from, in words.
+
+    Raises:
+        ValueError: The options need all samples before training, or a split is missing or does not fit.
+    """
+    if args.label_noise:
+        raise ValueError("--label_noise needs all labels before training: leave --streaming out.")
+    if len(names.train) > 1 or args.eval_size:
+        raise ValueError(
+            "A stream has one training split, whose first --max_eval_samples are held out: leave out "
+            + ("--eval_size." if args.eval_size else f"{names.train[1]!r} of --train_split.")
+        )
+    (name,) = names.train
+    train = StreamedSplit.read(source.splits[name], columns, name, bad)
+    size = args.max_eval_samples
+    if names.eval is not None:
+        evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval, bad)
+        origin = f"split {names.eval!r}"
+    elif size is not None:
+        evaluation, train = train, train.part(first=size)
+        if train.is_empty:
+            raise ValueError(
+                f"--max_eval_samples {size} holds out every sample of the split {name!r} and leaves nothing "
+                "to train on: hold out fewer, or name a split to evaluate on with --eval_split."
+            )
+        origin = f"the first {size:,} samples of split {name!r}, held out"
+    else:
+        raise ValueError(
+            f"The data set has no split to evaluate on: name one with --eval_split (of {', '.join(source.splits)}), or hold "
+            "out the first N training samples with --max_eval_samples N."
+        )
+    splits = {"train": train.part(size=args.max_train_samples), "eval": evaluation.part(size=size)}
+    notes = [f"train: split {name!r}, streamed", f"eval: {origin}, streamed"]
+    if names.test is not None:
+        test = StreamedSplit.read(source.splits[names.test], columns, names.test, bad)
+        if args.test_split or test.has_labels:
+            splits["test"] = test.part(size=size)
+            notes.append(f"test: split {names.test!r}, streamed")
+        else:
+            notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
+    return splits, notes
+
+
+def _checksum(cell: dict[str, Any] | None) -> int:
+    return zlib.crc32((cell["bytes"] or (cell["path"] or "").encode()) if cell else b"")
+
+
+def _name_sample(checksum: int) -> str:
+    return f"streamed image of checksum {checksum:08x}"

@@ -1,7 +1,8 @@
-"""From a data set's name to the rows of text a language model is trained on."""
+"""Text datasets: the rows that a language model is trained on, and word-level tokenizers made from them."""
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,24 +10,28 @@ import datasets
 import numpy as np
 import torch
 from datasets import Value
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Replace
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .config import DataArguments
-from .docs import load_docs
-from .sources import Rows, Source, open_source
+from .embedded import DOCS, load_docs
+from .loading import Rows
+from .sources import Source, open_source
 from .splits import choose_splits
-from .tokenizer import build_word_tokenizer, is_word_level
 
-DOCS = "docs"
 _BATCH = 1000  # rows encoded at a time
+UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 
 
 @dataclass(frozen=True)
 class TextData:
-    """A text data set, opened.
+    """An opened text dataset.
 
     Args:
-        name: How to call it.
+        name: Its name for people.
         hub_id: Its id on the Hub, if it came from there.
         splits: Rows by "train", "eval" and, where there is one, "test"; their only column is "text".
         description: Where the splits come from, in words.
@@ -38,7 +43,7 @@ class TextData:
     description: str
 
     def word_tokenizer(self, min_frequency: int = 1) -> PreTrainedTokenizerBase:
-        """A word-level tokenizer over the training split, see `build_word_tokenizer`."""
+        """Builds a word-level tokenizer over the training split, see `build_word_tokenizer`."""
         rows = self.splits["train"]
         return build_word_tokenizer((row for batch in _batches(rows) for row in batch), min_frequency=min_frequency)
 
@@ -67,9 +72,9 @@ class TextData:
 
 
 class EncodedRows:
-    """Rows of text as lists of ids; can be iterated again and again.
+    """Rows of text as lists of ids, encoded anew in each iteration.
 
-    With a word-level tokenizer every line ends in `<eos>`; the text of others is taken as it is.
+    With a word-level tokenizer every line ends in `<eos>`; other tokenizers get the text as it is.
     """
 
     def __init__(self, rows: Rows, tokenizer: PreTrainedTokenizerBase):
@@ -90,13 +95,13 @@ class EncodedRows:
 
 
 def load_text_data(args: DataArguments) -> TextData:
-    """Opens the data set `args` name: "docs", a Hub id or a folder.
+    """Opens the dataset that `args` name: "docs", a Hub id or a folder.
 
-    Where there is no validation split, the last tenth of the training rows (as many as `max_eval_samples`, if given) is
-    held out; of a stream, the first ones.
+    Without a validation split, the last tenth of the training rows is held out, or as many rows as `max_eval_samples`; of
+    a stream, the first rows.
 
     Raises:
-        ValueError: The data set cannot be opened, has no text, or lacks a split.
+        ValueError: The dataset cannot be opened, has no text, or lacks a split.
     """
     source = _open(args)
     names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
@@ -119,26 +124,71 @@ def load_text_data(args: DataArguments) -> TextData:
     return TextData(source.name, source.hub_id, rows, description)
 
 
-def find_text_column(rows: Rows, named: str | None = None) -> str:
-    """The column of the texts: the one named, else "text", else the only one that holds strings.
+def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> PreTrainedTokenizerFast:
+    """Builds a tokenizer whose tokens are the words of `texts`, separated by whitespace.
+
+    The ids are 0 for `<unk>`, 1 for `<eos>`, then the words from the most frequent to the least. `<eos>` ends the lines of
+    a corpus, and so also begins and pads texts; the tokenizer itself adds none.
+
+    Args:
+        texts: The training split.
+        min_frequency: Words that occur less often become `<unk>`.
 
     Raises:
-        ValueError: The named column is not there or holds no text, or there is none or more than one to choose from.
+        ValueError: There is no word in the texts.
+    """
+    splitter = WhitespaceSplit()  # not `str.split`, which splits at other characters than the tokenizer will
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(text))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    words = [word for word, count in ranked if count >= min_frequency and word not in (UNKNOWN, END_OF_LINE)]
+    if not words:
+        raise ValueError(
+            f"The text to build a vocabulary from has no word that occurs {min_frequency} times or more: "
+            "give more text, or a smaller --min_frequency."
+        )
+    vocabulary = {word: i for i, word in enumerate((UNKNOWN, END_OF_LINE, *words))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = splitter
+    # Text starts with a space, so that a continuation decoded by itself can be appended to its prompt.
+    tokenizer.decoder = Replace(Regex("^"), " ")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNKNOWN,
+        eos_token=END_OF_LINE,
+        bos_token=END_OF_LINE,
+        pad_token=END_OF_LINE,
+        padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # "<unk>" within a longer word is a part of that word
+    )
+
+
+def is_word_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokens are whole words; a corpus then has a word for the end of a line."""
+    return tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordLevel)
+
+
+def find_text_column(rows: Rows, named: str | None = None) -> str:
+    """Finds the column of the texts: the named one, else "text", else the only one that holds strings.
+
+    Raises:
+        ValueError: The named column is missing or holds no text, or no column or more than one could be meant.
     """
     features = rows.features or {
         k: Value("string") if isinstance(v, str) else v for k, v in next(iter(rows), {}).items()
     }
     strings = [name for name, feature in features.items() if _is_text(feature)]
-    there = f"Its columns are {', '.join(features)}." if features else "It has no columns."
+    listing = f"Its columns are {', '.join(features)}." if features else "It has no columns."
     if named is not None:
         if named not in strings:
             problem = "holds no text" if named in features else "is not in the data set"
-            raise ValueError(f"The column {named!r} (--text_column) {problem}. {there}")
+            raise ValueError(f"The column {named!r} (--text_column) {problem}. {listing}")
         return named
     if "text" in strings or len(strings) == 1:
         return "text" if "text" in strings else strings[0]
     problem = "More than one column of the data set holds text" if strings else "The data set has no text"
-    raise ValueError(f"{problem}. {there}" + (" Name one with --text_column." if strings else ""))
+    raise ValueError(f"{problem}. {listing}" + (" Name one with --text_column." if strings else ""))
 
 
 def _is_text(feature: Any) -> bool:
@@ -182,7 +232,7 @@ def _hold_out(rows: Rows, size: int | None) -> tuple[Rows, Rows, str]:
 
 
 def _batches(rows: Rows) -> Iterator[list[str]]:
-    """Texts of up to 1,000 rows at a time; a stream is shared out between a loader's workers."""
+    """Yields the texts of 1,000 rows at a time; a loader's workers divide a stream among them."""
     batches = rows.batch(_BATCH) if isinstance(rows, datasets.IterableDataset) else rows.iter(_BATCH)
     for batch in batches:
         yield [text or "" for text in batch["text"]]

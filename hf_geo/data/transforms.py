@@ -1,6 +1,8 @@
-"""From an image to what the network sees: as its export prepares images, with light augmentation or timm's."""
+"""From an image to the network's input, prepared as the exported model does it, with light augmentation or timm's."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,9 +11,23 @@ import torch
 from timm.data import create_transform
 
 from .bad_samples import BadSampleError
-from .randomness import seeded
 
-MODES = {1: "L", 3: "RGB"}  # of images, by the channels a network takes
+MODES = {1: "L", 3: "RGB"}  # Pillow's mode of an image by the channels that a network takes
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of Python, NumPy and torch (CPU) within the block, and restores their states after it."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed % 2**63)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 def to_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
@@ -46,14 +62,14 @@ def crop_and_flip(images: torch.Tensor, seeds: np.ndarray, padding: int, flip: b
 
 
 class Preparation(Protocol):
-    """How images are prepared without augmentation, in two steps; of a network that is not timm's, its processor's work.
+    """How images are prepared for a network, without augmentation: by timm's transform or by an image processor.
 
     Attributes:
         size: (C, H, W) of a prepared image.
-        keeps_size: Whether images of that size come out of `pixels` as they are.
-        uniform: Whether images of every size come out at that one.
-        divisible: Whether the two steps make of an image what `whole` makes of it; otherwise there are none.
-        interpolation: How images are resized, in timm's words.
+        keeps_size: Whether `pixels` leaves images of that size unchanged.
+        uniform: Whether images of every size are prepared to that size.
+        divisible: Whether `pixels` and then `values` give what `whole` gives; otherwise only `whole` can be used.
+        interpolation: timm's name for how images are resized.
     """
 
     size: tuple[int, int, int]
@@ -66,7 +82,7 @@ class Preparation(Protocol):
         """The image at the network's size: (C, H, W) uint8."""
 
     def values(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The network's input for such pixels: (N, C, H, W) uint8 to float32."""
+        """The network's input for pixels of its size: (N, C, H, W) uint8 to float32."""
 
     def whole(self, image: PIL.Image.Image) -> torch.Tensor:
         """The network's input (C, H, W) for an image, as float32."""
@@ -76,7 +92,8 @@ class TimmImages:
     """The `Preparation` of a timm network.
 
     Args:
-        config: `input_size` (C, H, W), `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`, as timm resolves them.
+        config: `input_size` (C, H, W), `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`, from timm's
+            `resolve_data_config`.
     """
 
     uniform = divisible = True
@@ -107,11 +124,10 @@ class WholeTransform:
 class PixelTransform:
     """Prepares images as for evaluation, optionally shifted and mirrored.
 
-    Works in two steps, so that the first, which is the same in every epoch, can be done once for all: `pixels` and
-    `finish`.
+    It works in two steps, because the first (`pixels`) is the same in every epoch and can be done once; `finish` follows.
 
     Args:
-        images: How they are prepared.
+        images: How images are prepared.
         padding: Largest shift in pixels.
         flip: Mirror half of the images.
     """
@@ -157,16 +173,16 @@ Transform = PixelTransform | TimmTransform | WholeTransform
 
 
 def make_transform(config: Mapping[str, Any] | Preparation, augmentation: str, mirror: bool) -> Transform:
-    """The transform of a kind that `DataArguments.augmentation` names.
+    """Makes the transform that `DataArguments.augmentation` names.
 
     Args:
-        config: How images are prepared for evaluation; of a timm network as `TimmImages` takes it.
+        config: How images are prepared for evaluation; for a timm network the argument of `TimmImages`.
         augmentation: "none", "crop", "crop-flip", "timm" or "auto".
-        mirror: Whether "auto" and "timm" may mirror: not where a mirrored image is another class, or none.
+        mirror: Whether "auto" and "timm" may mirror images; mirrored digits, for one, would be of another class or none.
 
     Raises:
-        ValueError: The network takes images of neither 1 nor 3 channels, or there is no place for the augmentation between
-            the steps of the preparation.
+        ValueError: The network takes images of neither 1 nor 3 channels, or its preparation cannot be divided into two
+            steps with the augmentation between them.
     """
     images = TimmImages(config) if isinstance(config, Mapping) else config
     channels = images.size[0]

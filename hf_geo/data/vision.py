@@ -1,4 +1,4 @@
-"""From a data set's name to training, evaluation and test samples of an image classification task."""
+"""From a dataset's name to training, evaluation and test samples of an image classification task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from .bad_samples import BadSamples
 from .columns import Columns, find_columns, name_classes, number_classes
@@ -13,30 +14,37 @@ from .config import DataArguments
 from .image_split import ImageSplit
 from .sources import Source, open_source
 from .splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
-from .statistics import colour_statistics, known_statistics
-from .streams import StreamedSplit
+from .streams import StreamedSplit, load_streamed_splits
 from .transforms import Preparation, make_transform
 
-_SMALL = 64  # pixels: up to this size a network is trained on images at their own
-_MIRRORLESS = ("digits", "mnist", "svhn")  # a mirrored digit is another sign, or none
+_SMALL = 64  # pixels: networks are trained on images up to this size at their own size
+_MIRRORLESS = ("digits", "mnist", "svhn")  # a mirrored digit is of another class, or of none
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+_KNOWN: dict[str, Statistics] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "mnist": ((0.1307,) * 3, (0.3081,) * 3),
+}
 
 
 @dataclass
 class ImageData:
-    """An image classification data set. It knows what a model has to fit before there is one.
+    """An image classification dataset, which determines what a network has to fit.
 
-    Networks are given colour images; greyscale ones get three equal channels, as in the image pipelines of timm and
-    transformers. A network that was built for one channel gets greyscale.
+    Networks get colour images: greyscale ones get three equal channels, as timm and transformers prepare them. A network
+    that was built for one channel gets greyscale.
 
     Args:
-        name: How to call the data set.
+        name: Its name for people.
         hub_id: Its id on the Hub, if it came from there.
         label_names: Names of the classes.
         splits: "train", "eval" and, where there are labelled samples for it, "test".
         native_size: Height and width of the first training image in pixels.
-        image_size: What the user asked for.
+        image_size: The size that the user asked for.
         augmentation: As in `DataArguments`.
-        seed: Of augmentation.
+        seed: Seed of the augmentation.
         origin: Where the splits come from and how large they are, in words.
         bad: Samples that could not be used so far.
     """
@@ -55,16 +63,15 @@ class ImageData:
     @property
     def description(self) -> str:
         """Where the splits come from, how large they are, and how many samples could not be used."""
-        notes = [self.origin]
-        evaluated = {role: split for role, split in self.splits.items() if role != "train"}
-        for role, split in evaluated.items():
-            if isinstance(split, ImageSplit) and split.left_out:
+        notes, skipped = [self.origin], len(self.bad)
+        for role, split in self.splits.items():
+            if role != "train" and isinstance(split, ImageSplit) and split.left_out:
+                skipped -= split.left_out
                 notes.append(
                     f"{role}: {split.left_out:,} images could not be read and are left out, so {len(split):,} are measured."
                 )
-        others = len(self.bad) - sum(split.left_out for split in evaluated.values() if isinstance(split, ImageSplit))
-        if others > 0:
-            notes.append(f"{others:,} images could not be read and were skipped.")
+        if skipped > 0:
+            notes.append(f"{skipped:,} images could not be read and were skipped.")
         return " ".join(notes)
 
     @property
@@ -77,10 +84,10 @@ class ImageData:
 
     @property
     def data_config(self) -> dict[str, Any]:
-        """What a network trained from scratch takes from the data, in timm's terms.
+        """The settings that a network trained from scratch takes from the data, under timm's names.
 
         `mean` and `std` of the training images; for images of up to 64 pixels also `input_size` (C, H, W), at least 32
-        pixels high and wide as timm's architectures need, and `crop_pct` 1.
+        pixels high and wide because timm's architectures need that, and `crop_pct` 1.
         """
         pixels = self.splits["train"].pixels
         mean, std = known_statistics(self.name) if pixels is None else colour_statistics(pixels)
@@ -97,12 +104,13 @@ class ImageData:
         """Samples `{"pixel_values": float32 (C, H, W), "labels": int}` of a split.
 
         The training split has `set_epoch(epoch)`: augmentation depends on it, the seed and the sample alone. In training
-        another image stands in for one that cannot be read; for evaluation such images are left out. A stream to train on, `augment` on, never ends.
+        another image replaces one that cannot be read; in evaluation such images are left out. A stream with
+        augmentation, which is one to train on, never ends.
 
         Args:
             split: "train", "eval" or "test".
             config: How images are prepared for the model: see `hf_geo.models.input_config`.
-            augment: Change images at random; default: those of "train".
+            augment: Change images at random; by default those of "train".
 
         Raises:
             ValueError: There is no such split, or its images would come out in several sizes.
@@ -112,11 +120,11 @@ class ImageData:
         augment = split == "train" if augment is None else augment
         mirror = not any(word in self.name.lower() for word in _MIRRORLESS)
         transform = make_transform(config, self.augmentation if augment else "none", mirror)
-        if not transform.images.uniform and self.splits[split].pixels is None:
+        part = self.splits[split]
+        if not transform.images.uniform and part.pixels is None:
             raise ValueError(
                 "The model's image processor makes images of several sizes, which make no batch: name one with --image_size."
             )
-        part = self.splits[split]
         if isinstance(part, StreamedSplit):
             return part.dataset(transform, self.seed, endless=augment)
         if split != "train":
@@ -125,16 +133,16 @@ class ImageData:
 
 
 def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
-    """Opens the data set that `args` names and settles its columns, classes and splits.
+    """Opens the dataset that `args` names, and determines its columns, classes and splits.
 
     Small images are decoded into memory when they are first needed, in every process.
 
     Args:
-        args: What the user says about the data.
-        seed: Of augmentation, label noise and the order of a stream. Held-out parts and subsets do not depend on it.
+        args: The user's options for the data.
+        seed: Seed of augmentation, label noise and the order of a stream. Held-out parts and subsets do not depend on it.
 
     Raises:
-        ValueError: The data set, a split or a column is not there or not fit, or the Hub cannot be reached.
+        ValueError: The dataset, a split or a column is missing or does not fit, or the Hub cannot be reached.
     """
     source = open_source(args.dataset, args.dataset_config, args.streaming)
     names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
@@ -147,15 +155,10 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
     columns = find_columns(features or {}, args.image_column, args.label_column)
     bad = BadSamples(args.max_bad_samples)
     if args.streaming:
-        if len(names.train) > 1 or args.eval_size:
-            raise ValueError(
-                "A stream has one training split, whose first --max_eval_samples are held out: leave out "
-                + ("--eval_size." if args.eval_size else f"{names.train[1]!r} of --train_split.")
-            )
-        splits, notes = _stream(source, names, columns, args, bad)
+        splits, notes = load_streamed_splits(source, names, columns, args, bad)
         label_names = columns.class_names
     else:
-        splits, label_names, notes = _load(source, names, columns, args, seed, bad)
+        splits, label_names, notes = _load_splits(source, names, columns, args, seed, bad)
     image = splits["train"].first
     return ImageData(
         name=source.name,
@@ -171,39 +174,40 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
     )
 
 
-def _load(
-    source: Source,
-    names: SplitNames,
-    columns: Columns,
-    args: DataArguments,
-    seed: int,
-    bad: BadSamples,
+def _load_splits(
+    source: Source, names: SplitNames, columns: Columns, args: DataArguments, seed: int, bad: BadSamples
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...], list[str]]:
+    """Makes the splits by role, the names of the classes, and where the splits come from, in words."""
     first, *more = names.train
     columns = name_classes(columns, [source.splits[name] for name in names.train])
-    train = ImageSplit.read(source.splits[first], columns, first, bad)
-    held_out_from = train.labels
+
+    def read(name: str) -> ImageSplit:
+        return ImageSplit.read(source.splits[name], columns, name, bad)
+
+    train = read(first)
+    first_labels = train.labels
     for name in more:
-        train = train.joined(ImageSplit.read(source.splits[name], columns, name, bad))
+        train = train.joined(read(name))
     label_names = columns.class_names or number_classes(columns, train.labels)
     if len(label_names) < 2:
         raise ValueError(
-            f"All samples of the split {names.train[0]!r} are of one class, {label_names[0]!r}, so there is nothing to tell "
+            f"All samples of the split {first!r} are of one class, {label_names[0]!r}, so there is nothing to tell "
             "apart: give images of a second class."
         )
     train.check_labels(len(label_names))
-    origin = {"train": f"split {first!r}", "eval": f"split {names.eval!r}", "test": f"split {names.test!r}"}
-    origin["train"] += "".join(f" and all of split {name!r}" for name in more)
+    origin = {"train": f"split {first!r}" + "".join(f" and all of split {name!r}" for name in more)}
     if names.eval is None:
-        kept, held = hold_out(held_out_from, args.eval_size)
-        kept = np.concatenate((kept, np.arange(len(held_out_from), len(train))))
+        kept, held = hold_out(first_labels, args.eval_size)
+        kept = np.concatenate((kept, np.arange(len(first_labels), len(train))))
         splits = {"train": train.select(kept), "eval": train.select(held)}
-        part = "a tenth of " if args.eval_size is None else ""
-        origin["eval"] = f"{part}split {first!r} held out, the same in every run"
+        share = "a tenth of " if args.eval_size is None else ""
+        origin["eval"] = f"{share}split {first!r} held out, the same in every run"
     else:
-        splits = {"train": train, "eval": ImageSplit.read(source.splits[names.eval], columns, names.eval, bad)}
+        splits = {"train": train, "eval": read(names.eval)}
+        origin["eval"] = f"split {names.eval!r}"
     if names.test is not None:
-        test = ImageSplit.read(source.splits[names.test], columns, names.test, bad)
+        test = read(names.test)
+        origin["test"] = f"split {names.test!r}"
         if args.test_split or not test.labels_hidden:
             splits["test"] = test
 
@@ -222,37 +226,22 @@ def _load(
     return splits, label_names, notes
 
 
-def _stream(
-    source: Source, names: SplitNames, columns: Columns, args: DataArguments, bad: BadSamples
-) -> tuple[dict[str, StreamedSplit], list[str]]:
-    if args.label_noise:
-        raise ValueError("--label_noise needs all labels before training: leave --streaming out.")
-    (name,) = names.train
-    train = StreamedSplit.read(source.splits[name], columns, name, bad)
-    if names.eval is None:
-        if args.max_eval_samples is None:
-            raise ValueError(
-                f"The data set has no split to evaluate on: name one with --eval_split (of {', '.join(source.splits)}), or hold "
-                "out the first N training samples with --max_eval_samples N."
-            )
-        splits = {"train": train.part(first=args.max_eval_samples), "eval": train.part(size=args.max_eval_samples)}
-        if splits["train"].is_empty:
-            raise ValueError(
-                f"--max_eval_samples {args.max_eval_samples} holds out every sample of the split {name!r} and leaves nothing "
-                "to train on: hold out fewer, or name a split to evaluate on with --eval_split."
-            )
-        origin = f"the first {args.max_eval_samples:,} samples of split {name!r}, held out"
-    else:
-        evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval, bad)
-        splits = {"train": train, "eval": evaluation.part(size=args.max_eval_samples)}
-        origin = f"split {names.eval!r}"
-    splits["train"] = splits["train"].part(size=args.max_train_samples)
-    notes = [f"train: split {name!r}, streamed", f"eval: {origin}, streamed"]
-    if names.test is not None:
-        test = StreamedSplit.read(source.splits[names.test], columns, names.test, bad)
-        if args.test_split or test.labelled:
-            splits["test"] = test.part(size=args.max_eval_samples)
-            notes.append(f"test: split {names.test!r}, streamed")
-        else:
-            notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
-    return splits, notes
+def known_statistics(name: str) -> Statistics:
+    """Mean and standard deviation of a dataset's colours, by its Hub id or folder; ImageNet's if it is not known."""
+    return _KNOWN.get(name.rsplit("/", 1)[-1], (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+
+
+def colour_statistics(pixels: np.ndarray) -> Statistics:
+    """Mean and standard deviation of each colour of (N, H, W, C) uint8 images, on a scale of 0 to 1.
+
+    Greyscale images (C = 1) count as colour images with three equal channels.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in torch.from_numpy(pixels).unbind(-1):
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        means.append(float((share * levels).sum()))
+        variance = (share * (levels - means[-1]) ** 2).sum()
+        stds.append(float(variance.sqrt()) or 1.0)  # images of a single shade need no scaling
+    times = 3 // len(means)
+    return tuple(means) * times, tuple(stds) * times

@@ -1,4 +1,4 @@
-"""Evaluation along a subspace: norm statistics (`recalibrate_norms`), and in modules of their own walks and figures."""
+"""Evaluation along a subspace: norm statistics (`recalibrate_norms`), walks and figures."""
 
 from .norms import recalibrate_norms
 

@@ -1,4 +1,4 @@
-"""What a network is fed from a batch, and what it answers.
+"""The inputs, labels and logits of batches in all usual forms.
 
 A batch is
 
@@ -64,7 +64,7 @@ def labels_of(batch: Any) -> Tensor:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in what a network returned."""
+    """The logits in the output of a network."""
     if isinstance(output, Tensor):
         return output
     return output["logits"] if isinstance(output, Mapping) else output[0]
@@ -83,7 +83,7 @@ def batch_size(batch: Any) -> int:
 
 
 def batches(loader: Iterable, max_batches: int | None, title: str) -> Iterator[Any]:
-    """The first `max_batches` of a loader (all when None) without empty ones, with a progress bar on a terminal.
+    """Yields the first `max_batches` of a loader, or all, without empty ones; shows progress on a terminal.
 
     Raises:
         ValueError: `max_batches` is below one, or a batch holds no tensor.
@@ -98,9 +98,9 @@ def batches(loader: Iterable, max_batches: int | None, title: str) -> Iterator[A
 
 
 def _arguments_of_forward(model: nn.Module) -> tuple[list[str], bool]:
-    """The names that `forward` has for its arguments, and whether it takes others too.
+    """The names of the arguments of `forward`, and whether it takes others too.
 
-    Where it has none, as in a wrapper's `forward(*args, **kwargs)`, they are those of the module inside.
+    A wrapper's `forward(*args, **kwargs)` has no names, so those of the wrapped module count.
     """
     while True:
         parameters = inspect.signature(model.forward).parameters.values()

@@ -1,4 +1,4 @@
-"""Pictures of a walk."""
+"""Draws figures of a walk."""
 
 import math
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Pa
         walk: Measured at `weights`.
         weights: Barycentric weights of `walk.points`, three each.
         path: PNG file to write; its folder is made.
-        title: Title of the picture.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(5.0, 4.0), layout="constrained")
     axes = figure.subplots()
@@ -92,7 +92,7 @@ def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | P
         walk: Measured at `weights`; an ensemble of all control points, if any, is drawn as a line.
         weights: Barycentric weights of `walk.points`.
         path: PNG file to write; its folder is made.
-        title: Title of the picture.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()

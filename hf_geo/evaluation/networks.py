@@ -1,4 +1,4 @@
-"""Several networks that answer the same batches: positions of a subspace, or models of their own."""
+"""Several networks that are evaluated on the same batches: positions of a subspace, or independent models."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -15,34 +15,31 @@ from .moments import MomentCollector, Moments
 from .norms import Statistics, collect, running_statistics
 
 logger = logging.getLogger(__name__)
-_SMALL = 3_000_000  # parameters up to which a GPU is kept busier by several positions in one call
+_SMALL = 3_000_000  # parameters: networks up to this size cannot keep a GPU busy one at a time
 
 
 class Models:
-    """Independent models, which answer in evaluation mode."""
+    """Independent models, in evaluation mode."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         self.models = models
 
     def logits(self, batch: Any) -> list[Tensor]:
         """Each model's logits for a batch."""
-        found = []
-        for model in self.models:
-            args, kwargs = inputs_of(model, batch)
-            found.append(logits_of(model(*args, **kwargs)))
-        return found
+        inputs = [inputs_of(model, batch) for model in self.models]
+        return [logits_of(model(*args, **kwargs)) for model, (args, kwargs) in zip(self.models, inputs, strict=True)]
 
 
 class Positions:
-    """Networks at positions of one subspace, each with norm statistics of its own.
+    """Networks at positions of one subspace, each with its own norm statistics.
 
-    The model's own statistics stay as they are; its position is that of the last call.
+    The model's statistics stay unchanged; its position is that of the last call.
 
     Args:
-        subspace: Whose model runs.
+        subspace: The subspace.
         coefficients: (networks, num_points), or (networks, num_layers, num_points).
-        batched: Whether to try all in one batched call (`torch.func.vmap`); default: for small networks on a GPU, which
-            single calls are too short to fill. False from the first call on that vmap cannot make.
+        batched: Whether to evaluate all networks in one call (`torch.func.vmap`); by default small networks on a GPU. It
+            becomes False after the first call that vmap cannot make.
     """
 
     def __init__(self, subspace: Subspace, coefficients: Tensor, batched: bool | None = None) -> None:
@@ -51,23 +48,23 @@ class Positions:
         parameters = list(self.model.parameters())
         small = sum(p.numel() for p in parameters) <= _SMALL * subspace.config.num_points
         self.batched = (parameters[0].is_cuda and small) if batched is None else batched
-        # A row a network.
+        # One row for each network.
         self.statistics: Statistics = {
             name: t.expand(len(coefficients), *t.shape).clone() for name, t in running_statistics(self.model).items()
         }
 
     def recalibrate(self, loader: Iterable, max_batches: int | None) -> int:
-        """Takes every network's norm statistics in one pass over the loader; returns the number of samples."""
+        """Recalibrates every network in one pass over the loader, and returns the number of samples."""
 
         def add(batch: Any, moments: Moments, collector: MomentCollector) -> Moments:
             def run(coefficients: Tensor, statistics: Statistics, moments: Moments) -> Moments:
                 return collector.add(moments, lambda: self._output(batch, coefficients, statistics))
 
-            together = self._batched(run, moments)
-            if together is not None:
-                return together
-            singly = zip(self.coefficients, self._rows(self.statistics), self._rows(moments), strict=True)
-            rows = [run(*network) for network in singly]
+            batched = self._try_vmap(run, moments)
+            if batched is not None:
+                return batched
+            networks = zip(self.coefficients, self._rows(self.statistics), self._rows(moments), strict=True)
+            rows = [run(*network) for network in networks]
             return {name: torch.stack([row[name] for row in rows]) for name in moments}
 
         return collect(self.model, self.statistics, (len(self.coefficients),), add, loader, max_batches)
@@ -78,9 +75,9 @@ class Positions:
         def run(coefficients: Tensor, statistics: Statistics) -> Tensor:
             return logits_of(self._output(batch, coefficients, statistics))
 
-        together = self._batched(run)
-        if together is not None:
-            return list(together.unbind())
+        batched = self._try_vmap(run)
+        if batched is not None:
+            return list(batched.unbind())
         return [run(c, s) for c, s in zip(self.coefficients, self._rows(self.statistics), strict=True)]
 
     def _output(self, batch: Any, coefficients: Tensor, statistics: Statistics) -> Any:
@@ -88,13 +85,13 @@ class Positions:
         self.subspace.move_to(coefficients)
         return functional_call(self.model, statistics, args, kwargs)
 
-    def _batched(self, run: Callable, *more: dict[str, Tensor]) -> Any | None:
-        """The result for all networks in one call, or None where they are to be called one by one."""
+    def _try_vmap(self, run: Callable, *more: dict[str, Tensor]) -> Any | None:
+        """Runs all networks in one call; returns None if they have to run one by one."""
         if not self.batched:
             return None
         try:
             return vmap(run)(self.coefficients, self.statistics, *more)
-        except Exception as error:  # depends on what vmap has no rule for; a fault of the model's comes up again
+        except Exception as error:  # of any type, where vmap has no rule; a mistake in the model raises again below
             self.batched = False
             reason = next(iter(str(error).splitlines()), "")
             logger.warning("Positions are evaluated one by one: vmap raised %s: %s", type(error).__name__, reason)

@@ -1,4 +1,4 @@
-"""Running statistics of norm layers, taken anew for the weights a network has now."""
+"""Recalibrates the running statistics of norm layers for the weights that a network has now."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from .batches import batch_size, batches, inputs_of
+from .distributed import sum_over_processes
 from .moments import MomentCollector, Moments
 
 Statistics = dict[str, Tensor]
@@ -20,36 +20,36 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def recalibrate_norms(model: nn.Module, loader: Iterable, max_batches: int | None = None) -> int:
     """Replaces the running statistics of norm layers by those of data.
 
-    For weights that are no end of a training run: a point of a subspace, an average of weights (SWA, EMA, a soup).
+    This is for weights that no training run ended with: a point of a subspace, an average of weights (SWA, EMA, a soup).
 
-    A batch norm gets the mean and the unbiased variance of all values that it sees, of all uses in a forward pass, all
-    batches and, in a distributed run, all processes. An instance norm gets the average over samples of each one's own.
+    A batch norm gets the mean and the unbiased variance of all values that it sees, over all its uses in a forward pass,
+    all batches and, in a distributed run, all processes. An instance norm gets the average of the samples' statistics.
 
-    What a layer sees depends on how the norms before it normalize. In evaluation that is by the statistics of the data,
-    so here each batch is normalized by the statistics of all that the layer has seen so far, this batch included,
-    rather than by the batch's own. So one pass is enough. A network's first norms get exactly the data's statistics,
-    whatever the order and size of batches, single samples included. Later norms get nearly those that they see in
-    evaluation (exactly for a single batch) if samples come in random order, again from batches of any size; where
-    classes come one after another they may be off by some tens of per cent.
+    The input of a layer depends on the statistics by which earlier norms normalize. In evaluation these are the data's,
+    so each batch is normalized by the statistics of everything that the layer has seen so far, this batch included,
+    rather than by the batch's own. One pass is then enough: a network's first norms get exactly the data's statistics,
+    for any order and size of batches, single samples included. Later norms get nearly the statistics of their inputs in
+    evaluation (exactly for a single batch) if samples come in random order; if classes come one after another they may
+    be off by some tens of per cent.
 
-    No gradients; dropout is off. Layers that training leaves alone stay as they are: those that keep evaluation mode
+    Gradients and dropout are off. Layers that training does not update stay unchanged: those that keep evaluation mode
     when the model is set to training mode, or are in it while the model is not, those that do not track statistics, and
-    those that do not run. Modes are as before afterwards, and after an error the statistics too. A model without such
-    layers is left alone and no batch is read.
+    those that do not run. Modes are restored afterwards, and after an error the statistics too. For a model without
+    such layers no batch is read.
 
     Args:
         model: Any module, also wrapped (DDP, `AveragedModel`) or compiled; changed in place.
         loader: Batches, see `hf_geo.evaluation.batches`. In a distributed run each process has batches of its own, in
             any number.
-        max_batches: Batches to read; all when None.
+        max_batches: Batches to read; None for all.
 
     Returns:
-        Number of samples the statistics are of.
+        Number of samples that the statistics are of.
 
     Raises:
         ValueError: The loader is empty, `max_batches` is below one, or a norm saw a single value a channel in all.
     """
-    # DistributedDataParallel would exchange buffers in each pass, and wait for ever for a process with fewer batches.
+    # DistributedDataParallel would broadcast buffers in each pass, and wait forever for a process with fewer batches.
     network = extract_model_from_parallel(model, keep_torch_compile=False)
 
     def run(batch: Any, moments: Moments, collector: MomentCollector) -> Moments:
@@ -77,17 +77,20 @@ def collect(
     loader: Iterable,
     max_batches: int | None,
 ) -> int:
-    """Takes the statistics of one or several networks in one pass over a loader; see `recalibrate_norms`.
+    """Recalibrates one or several networks in one pass over a loader; see `recalibrate_norms`.
 
     Args:
-        model: The module whose norm layers take them.
-        statistics: Overwritten; leading axes are several networks'.
-        networks: Those axes.
-        run: Runs every network on a batch, with its part of `statistics` in the norm layers; from the moments so far to
-            those with the batch's.
+        model: The module with the norm layers.
+        statistics: The statistics to overwrite; leading axes index networks.
+        networks: The sizes of these axes.
+        run: Runs every network on a batch, with its `statistics` in the norm layers, and merges the moments of their
+            inputs with the given ones.
         loader, max_batches: As in `recalibrate_norms`.
+
+    Returns:
+        Number of samples that the statistics are of.
     """
-    with _evaluating(model) as layers, _put_back_after_an_error(statistics) as before, torch.no_grad():
+    with _evaluation_mode(model) as layers, _restored_after_error(statistics) as before, torch.no_grad():
         if not layers:
             return 0
         collector = MomentCollector(layers)
@@ -97,12 +100,13 @@ def collect(
             for batch in batches(loader, max_batches, "Norm statistics"):
                 moments = run(batch, moments, collector)
                 samples, read = samples + batch_size(batch), read + 1
-        samples, read = _total(samples, read, device=next(iter(statistics.values())).device)
+        counts = torch.tensor([samples, read], device=next(iter(statistics.values())).device)
+        samples, read = sum_over_processes([counts])[0].tolist()
         if samples == 0:
             raise ValueError(
                 "There was no batch to take norm statistics from: the loader is empty, or was used up before."
             )
-        moments = collector.reduce(moments)
+        moments = collector.merge_processes(moments)
         for path in layers:
             count, mean, variance = collector.statistics(moments, path)
             new = {"running_mean": mean, "running_var": variance, "num_batches_tracked": torch.full_like(count, read)}
@@ -114,18 +118,9 @@ def collect(
     return samples
 
 
-def _total(*numbers: int, device: torch.device) -> list[int]:
-    """Each number's sum over processes."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return list(numbers)
-    message = torch.tensor(numbers, device=device)
-    dist.all_reduce(message)
-    return message.tolist()
-
-
 @contextmanager
-def _put_back_after_an_error(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Gives copies of tensors, from which they are restored if the block raises."""
+def _restored_after_error(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yields copies of tensors, and restores the tensors from them if the block raises."""
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     try:
         yield before
@@ -136,9 +131,9 @@ def _put_back_after_an_error(tensors: dict[str, Tensor]) -> Iterator[dict[str, T
 
 
 def _tracking_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Layers that keep running statistics: torch's norms, and those of others (timm's EvoNorm) with the same attributes.
+    """Finds the layers that keep running statistics: torch's norms, and others with their attributes (timm's EvoNorm).
 
-    A frozen batch norm has buffers of the same names, but no momentum to update them with.
+    A frozen batch norm has the same buffers, but no momentum to update them with.
     """
     return {
         path: module
@@ -150,8 +145,8 @@ def _tracking_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[dict[str, nn.Module]]:
-    """Gives the norm layers that training updates, in a model in evaluation mode; modes are as before afterwards."""
+def _evaluation_mode(model: nn.Module) -> Iterator[dict[str, nn.Module]]:
+    """Yields the norm layers that training updates, with the model in evaluation mode; restores modes afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.train()
     layers = {
@@ -163,11 +158,13 @@ def _evaluating(model: nn.Module) -> Iterator[dict[str, nn.Module]]:
         with ExitStack() as stack:
             model.eval()
             for layer in layers.values():
-                layer.training = isinstance(layer, nn.modules.instancenorm._InstanceNorm)  # normalizes by each sample
-            if "torch._dynamo" in sys.modules:  # compiled code would not notice that the layers are watched
+                layer.training = isinstance(
+                    layer, nn.modules.instancenorm._InstanceNorm
+                )  # it normalizes each sample by its own statistics
+            if "torch._dynamo" in sys.modules:  # compiled code would skip the hooks
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield layers
     finally:
-        model.train(modes[model])  # by the method, as modules may do more in it than set the mode
+        model.train(modes[model])  # the method first, because modules may override it
         for module, training in modes.items():
             module.training = training

@@ -1,4 +1,4 @@
-"""Which positions of a subspace to evaluate, and which of them to put into ensembles."""
+"""Chooses the positions of a subspace to evaluate, and the ensembles of them."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Plan:
     Args:
         positions: As `Subspace.set_position` takes them.
         ensembles: Indices of positions.
-        grid: How many of the first positions are the grid's; the rest were drawn layer by layer.
+        grid: How many of the first positions are on the grid; the others were drawn layer by layer.
     """
 
     positions: list[Tensor]
@@ -27,7 +27,7 @@ class Plan:
 
 
 def plan_walk(subspace: Subspace, count: int, seed: int = 0) -> Plan:
-    """The positions of an evaluation.
+    """Chooses positions and ensembles.
 
     - Line and curve: `count` evenly spaced positions; ensembles of each pair a and 1 - a.
     - Simplex: the control points and the centre; then, for three points, the rest of the finest triangular lattice that
@@ -35,9 +35,9 @@ def plan_walk(subspace: Subspace, count: int, seed: int = 0) -> Plan:
     - Layer-wise: also `num_points` positions drawn layer by layer as in training, and their ensemble.
 
     Args:
-        subspace: What is walked.
+        subspace: The subspace to walk.
         count: Positions of the grid; at least 2, for a simplex at least its control points and the centre.
-        seed: Keys the draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: `count` is too small.
@@ -67,7 +67,7 @@ def plan_walk(subspace: Subspace, count: int, seed: int = 0) -> Plan:
 
 
 def _lattice(limit: int) -> Tensor:
-    """The finest triangular lattice of at most `limit` points with the centre, which are left out with the corners."""
+    """The finest triangular lattice that has at most `limit` points with its corners and the centre, but without these."""
 
     def size(steps: int) -> int:
         return (steps + 1) * (steps + 2) // 2 + (steps % 3 != 0)  # every third lattice has the centre itself

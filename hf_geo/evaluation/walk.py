@@ -1,4 +1,4 @@
-"""Accuracy and calibration at positions of a subspace, and of their ensembles, in one pass over each data set."""
+"""Measures accuracy and calibration at positions of a subspace, and of their ensembles, in one pass over each dataset."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,30 +6,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from hf_geo.metrics.calibration import CalibrationSums, total_variation
+from hf_geo.metrics.perplexity import IGNORED
 from hf_geo.subspaces import Subspace
 
 from .batches import batches, labels_of
+from .distributed import sum_over_processes
 from .networks import Models, Positions
 
-IGNORED = -100
 RECALIBRATION_BATCHES = 40
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What was measured.
+    """The results of an evaluation.
 
     Args:
-        points: A dict a network: `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`, and of language
-            models `perplexity`.
-        ensembles: A dict an ensemble, of networks whose probabilities are averaged: the same, and `members` (their
-            indices in `points`), and for two members `total_variation` between their predictions.
-        samples: Predictions each value is a mean of.
-        recalibration_samples: Samples the norm statistics are of; 0 for a network without any.
+        points: For each network `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`, and for language models
+            `perplexity`.
+        ensembles: For each ensemble, which averages the probabilities of networks, the same values, `members` (indices
+            in `points`), and for two members the `total_variation` between their predictions.
+        samples: Number of predictions that each value is a mean of.
+        recalibration_samples: Number of samples that the norm statistics are of; 0 for a network without any.
     """
 
     points: list[dict[str, Any]]
@@ -50,21 +50,20 @@ def walk(
     causal: bool = False,
     batched: bool | None = None,
 ) -> Walk:
-    """Evaluates a subspace at several positions.
+    """Evaluates a subspace at several positions, each with recalibrated norm statistics.
 
-    Each position's norm statistics are taken once and it is evaluated once. All positions see a batch while it is at
-    hand, so a data set is read once for every `positions_at_once` of them, and predictions are kept for one batch only.
-    The model ends at the centre, with the norm statistics it had.
+    `positions_at_once` networks share a pass over each dataset, and only one batch of predictions is kept. The model ends
+    at the centre, with the norm statistics it had.
 
     Args:
-        subspace: What to walk.
-        coefficients: The positions' coefficients, (num_points,) or (num_layers, num_points) each.
+        subspace: The subspace.
+        coefficients: The coefficients of each position, (num_points,) or (num_layers, num_points).
         loader: Batches with labels, see `hf_geo.evaluation.batches`.
-        recalibration: Batches to take norm statistics from; None to use the model's own everywhere.
-        ensembles: Indices of positions to average the predictions of.
-        recalibration_batches: Batches to read from `recalibration`; all when None.
-        positions_at_once: Bounds memory; an ensemble's members have to fit in.
-        causal: Whether the logits at a token are for the next one, as those of a language model.
+        recalibration: Batches to take norm statistics from; None to use the model's own at every position.
+        ensembles: For each ensemble the indices of its positions.
+        recalibration_batches: Batches to read from `recalibration`; None for all.
+        positions_at_once: Limits memory; must be at least the size of an ensemble.
+        causal: Whether the logits at a token predict the next token, as those of a language model.
         batched: See `Positions`.
 
     Raises:
@@ -84,7 +83,7 @@ def walk(
             chosen = [i for i, members in enumerate(ensembles) if set(members) <= set(group)]
             local = [[group.index(m) for m in ensembles[i]] for i in chosen]
             single, joint, samples = _evaluate(networks, len(group), local, loader, causal)
-            batched = networks.batched  # what has failed once is not tried again
+            batched = networks.batched  # vmap is not tried again once it has failed
             for i, values in zip(group, single, strict=True):
                 points[i] = values
             for i, values in zip(chosen, joint, strict=True):
@@ -115,14 +114,13 @@ def _evaluate(
     with torch.inference_mode():
         for batch in batches(loader, None, "Evaluation"):
             labels = labels_of(batch)
-            answers = networks.logits(batch)
-            labels = labels.to(answers[0].device)
+            logits = networks.logits(batch)
+            labels = labels.to(logits[0].device)
             if causal:
-                labels = labels[:, 1:]
-                answers = [logits[:, :-1] for logits in answers]
+                labels, logits = labels[:, 1:], [each[:, :-1] for each in logits]
             counted = labels != IGNORED
             labels = labels[counted]
-            logs = [logits[counted].float().log_softmax(-1) for logits in answers]
+            logs = [each[counted].float().log_softmax(-1) for each in logits]
             for sums, log in zip(single, logs, strict=True):
                 sums.update(log, labels)
             for i, (sums, members) in enumerate(zip(joint, ensembles, strict=True)):
@@ -130,7 +128,10 @@ def _evaluate(
                 sums.update(stacked.logsumexp(0) - math.log(len(members)), labels)
                 if len(members) == 2:
                     distances[i] += total_variation(*stacked.exp()).sum().cpu()
-    _reduce([s.sums for s in (*single, *joint)] + [distances])
+    everything = (*single, *joint)
+    *totals, distances = sum_over_processes([*(sums.sums for sums in everything), distances])
+    for sums, total in zip(everything, totals, strict=True):
+        sums.sums = total
     samples = single[0].samples
     points = [{"loss": values["nll"], **values} for values in (_values(sums, causal) for sums in single)]
     rows = [_values(sums, causal) for sums in joint]
@@ -147,15 +148,6 @@ def _values(sums: CalibrationSums, causal: bool) -> dict[str, float]:
     return values
 
 
-def _reduce(sums: Sequence[Tensor]) -> None:
-    """Adds up over processes, in place."""
-    if dist.is_available() and dist.is_initialized():
-        message = torch.cat(list(sums))
-        dist.all_reduce(message)
-        for tensor, part in zip(sums, message.split([len(s) for s in sums]), strict=True):
-            tensor.copy_(part)
-
-
 def _stack(subspace: Subspace, coefficients: Sequence[Tensor]) -> Tensor:
     layers = len(subspace.layer_names)
     rows = [torch.as_tensor(c, dtype=torch.float64) for c in coefficients]
@@ -165,7 +157,7 @@ def _stack(subspace: Subspace, coefficients: Sequence[Tensor]) -> Tensor:
 
 
 def _groups(count: int, ensembles: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
-    """Positions in groups of at most `limit`, the members of an ensemble together."""
+    """Yields positions in groups of at most `limit`, with the members of an ensemble together."""
     if limit < 1:
         raise ValueError(f"positions_at_once is one or more; got {limit}.")
     blocks = [{i} for i in range(count)]

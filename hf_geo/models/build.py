@@ -1,4 +1,4 @@
-"""From a name to a model that transformers' Trainer saves natively and timm opens."""
+"""Builds image classifiers by name, as models that transformers' Trainer saves natively and timm opens."""
 
 import textwrap
 from collections.abc import Mapping
@@ -19,15 +19,17 @@ from .image_processors import ProcessorImages, image_channels, open_image_proces
 from .image_sizes import size_timm_takes
 from .sources import ModelSource, find_model, opening
 
-# What an export has to say about preprocessing and adaptation; the rest of timm's record is about the weights' past.
+# Entries of timm's record that describe preprocessing and adaptation; the others describe where weights came from.
 _KEPT = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "first_conv", "classifier")
-# What timm has to know besides to read stored weights.
+# Entries that timm needs to read stored weights.
 _SOURCE = (*_KEPT, "input_size", "label_offset")
 
-# Arguments of `timm.create_model` and its helpers, not of architectures: a file that names them could have any file loaded.
+# Arguments of `timm.create_model` and its helpers, not of architectures: a config.json with them could load any file.
 _RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn",
              "checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "model_name", "kwargs_filter",
              "model_cfg", "feature_cfg", "pretrained_model_args"}  # fmt: skip
+# What timm raises over arguments that an architecture does not take; a KeyError over unknown names of layers.
+_BAD_ARGUMENTS = (TypeError, ValueError, RuntimeError, AssertionError, KeyError)
 
 
 def build_image_classifier(
@@ -44,20 +46,20 @@ def build_image_classifier(
 ) -> PreTrainedModel:
     """Builds an image classifier.
 
-    A timm architecture becomes a `TimmWrapperForImageClassification` around the very model `timm.create_model` makes,
-    with timm's initialisation (the wrapper alone would draw other weights) or pretrained ones. Any other folder or Hub id
-    is opened with `AutoModelForImageClassification`. A folder or Hub id always brings its weights; a classifier for
-    another number of classes is made anew.
+    A timm architecture becomes a `TimmWrapperForImageClassification` around the model that `timm.create_model` makes, with
+    timm's initialisation (the wrapper alone would draw other weights) or pretrained weights. Any other folder or Hub id is
+    opened with `AutoModelForImageClassification`. A folder or Hub id always brings its weights; its classifier is made
+    anew for another number of classes.
 
-    How images have to be prepared is `input_config(model)`: a model trained from scratch takes the data's size, mean and
-    standard deviation, one that brings weights keeps those it was trained with.
+    `input_config(model)` tells how images are prepared: a model trained from scratch takes the data's size, mean and
+    standard deviation, and one that brings weights keeps those it was trained with.
 
     Args:
         name: A timm architecture, `hf-hub:ID` or a Hub id, `local-dir:PATH` or a folder.
-        num_classes: Classes to tell apart.
+        num_classes: Number of classes.
         id2label: Names of the classes.
-        in_chans: Channels of the images; default: the data's from scratch, otherwise the weights'.
-        img_size: Height and width of the images in pixels; default: the data's from scratch, otherwise the weights'.
+        in_chans: Channels of the images; by default those of the data from scratch, otherwise those of the weights.
+        img_size: Height and width of the images in pixels; by default as `in_chans`.
         pretrained: Load timm's pretrained weights for a timm architecture.
         model_args: Further arguments of the architecture.
         data_config: The data's own `input_size` (C, H, W), `mean`, `std`, `interpolation`, `crop_pct`; any may be missing.
@@ -66,19 +68,18 @@ def build_image_classifier(
     Raises:
         ValueError: Unknown name, unreachable weights, or arguments the architecture does not take.
     """
-    args = dict(model_args or {})
-    if "num_classes" in args:
+    if "num_classes" in (model_args or {}):
         raise ValueError("num_classes follows from the data set: leave it out of --model_args.")
     source = find_model(name)
     labels = {int(k): str(v) for k, v in (id2label or {i: str(i) for i in range(num_classes)}).items()}
     label_config = {"num_labels": num_classes, "id2label": labels, "label2id": {v: k for k, v in labels.items()}}
     if source.architecture is None:
-        return _build_transformers(source, args, label_config, trust_remote_code)
+        return _build_transformers(source, model_args, label_config, trust_remote_code)
 
     from_scratch = source.kind == "timm" and not pretrained
-    wanted = dict(data_config or {}) if from_scratch else {}
-    size = wanted.pop("input_size", (None, None, None))
-    asked = {"in_chans": in_chans or size[0], "img_size": img_size or size[-1], **args}
+    preprocessing = dict(data_config or {}) if from_scratch else {}
+    size = preprocessing.pop("input_size", (None, None, None))
+    asked = {"in_chans": in_chans or size[0], "img_size": img_size or size[-1], **(model_args or {})}
     asked = {k: v for k, v in asked.items() if v is not None}
     args = {**source.model_args, **asked}
     reserved = sorted(_RESERVED & set(args))
@@ -97,12 +98,12 @@ def build_image_classifier(
     channels = args.get("in_chans", channels)
     made_for = asked.get("img_size") or (known.get("fixed_input_size") and args.get("img_size")) or default_size
     height, width = _pair(made_for)
-    record = {k: known[k] for k in _KEPT if k in known} | wanted | {"input_size": (channels, height, width)}
+    record = {k: known[k] for k in _KEPT if k in known} | preprocessing | {"input_size": (channels, height, width)}
     record |= {k: _per_channel(record[k], channels) for k in ("mean", "std")}
     config = TimmWrapperConfig(
         architecture=source.architecture.split(".")[0], model_args=args, pretrained_cfg=record, **label_config
     )
-    # The wrapper initialises weights its own way: it is made without any, and then given timm's network.
+    # The wrapper would initialise weights in its own way, so it is made without any and then given timm's network.
     with torch.device("meta"):
         model = TimmWrapperForImageClassification(config)
     model.timm_model = network
@@ -118,17 +119,17 @@ def input_config(
     image_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any] | ProcessorImages:
-    """How images are prepared for a model of `build_image_classifier`: as for its export, in training and evaluation.
+    """Tells how images are prepared for a model of `build_image_classifier`, in training, evaluation and its export.
 
     Args:
-        model: The model; of transformers' own, its image processor is opened from where it came from.
+        model: The model. The image processor of a model of transformers is opened from where the model came from.
         native_size: Height and width of an image of the data in pixels.
-        image_size: Height and width that an image processor shall be set to; timm's networks are built with theirs.
+        image_size: Height and width to set an image processor to; timm's networks are built for theirs.
         trust_remote_code: Run Python code that the image processor brings along.
 
     Returns:
-        Of timm's networks `input_size` (C, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`; of others the
-        image processor's work.
+        For timm's networks `input_size` (C, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`; for others
+        the image processor.
 
     Raises:
         ValueError: The image processor cannot be opened, set to that size, or does not fit the model.
@@ -142,7 +143,7 @@ def input_config(
 
 
 def _copy_shared_tensors(model: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: object) -> None:
-    """Gives each name of a tensor that modules share (CoaT's) a copy: safetensors stores no tensor under two names."""
+    """Copies tensors that modules share (CoaT's) for each of their names: safetensors stores none under two names."""
     seen = set()
     for name, tensor in model.named_parameters(prefix.removesuffix("."), remove_duplicate=False):
         if id(tensor) in seen and not isinstance(state_dict[name], nn.Parameter):  # as with keep_vars
@@ -169,41 +170,42 @@ def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: M
             f"The pretrained weights of {source.name!r} are not on this machine and the Hub cannot be reached: check the "
             "network, or download them elsewhere and give their folder with --model."
         ) from error
-    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
-        given = ", ".join(f"{k}={v!r}" for k, v in args.items())
-        said = textwrap.shorten(str(error), 300).rstrip(".")  # weights that do not fit are listed one by one
-        if "img_size" in args:
-            channels, height, width = args.get("in_chans", 3), *_pair(args["img_size"])
-            other = size_timm_takes(source.architecture, num_classes, args, channels, max(height, width), fixed=True)
-            if other:
-                raise ValueError(
-                    f"{source.name!r} is not made for images of {height} x {width} ({said}): give --image_size {other}."
-                ) from error
-        raise ValueError(
-            f"timm cannot build {source.name!r} with {given or 'its defaults'}: {said}; change --model_args or --model."
-        ) from error
+    except _BAD_ARGUMENTS as error:
+        raise ValueError(_explain(source, num_classes, args, error)) from error
+
+
+def _explain(source: ModelSource, num_classes: int, args: Mapping[str, Any], error: Exception) -> str:
+    """The message for a network that timm cannot build; it names a size that works where the size is wrong."""
+    said = textwrap.shorten(str(error), 300).rstrip(".")  # it may list all weights that do not fit
+    if "img_size" in args:
+        channels, height, width = args.get("in_chans", 3), *_pair(args["img_size"])
+        other = size_timm_takes(source.architecture, num_classes, args, channels, max(height, width), fixed=True)
+        if other:
+            return f"{source.name!r} is not made for images of {height} x {width} ({said}): give --image_size {other}."
+    given = ", ".join(f"{k}={v!r}" for k, v in args.items())
+    return f"timm cannot build {source.name!r} with {given or 'its defaults'}: {said}; change --model_args or --model."
 
 
 def _stored_config(source: ModelSource) -> Mapping[str, Any]:
-    """timm's record of stored weights; empty for an architecture alone."""
-    return source.config.get("pretrained_cfg") or source.config  # flat in configurations of old
+    """timm's record of stored weights; empty for an architecture without weights."""
+    return source.config.get("pretrained_cfg") or source.config  # older configurations are flat
 
 
 def _takes_size(source: ModelSource) -> bool:
-    """Whether the architecture has an argument `img_size`; elsewhere the size is about the images alone."""
+    """Whether the architecture has an argument `img_size`; others take images of any size."""
     configs = (timm.get_pretrained_cfg(source.architecture).to_dict(), _stored_config(source))
     return "img_size" in source.model_args or any(config.get("fixed_input_size") for config in configs)
 
 
 def _weights_size(source: ModelSource) -> tuple[int, int, int]:
-    """(C, H, W) of the network that stored weights are of: its arguments count more than the record of its images."""
+    """(C, H, W) that the network with the stored weights takes: its arguments take precedence over the record."""
     recorded = _stored_config(source).get("input_size") or timm.get_pretrained_cfg(source.architecture).input_size
     channels = source.model_args.get("in_chans", recorded[0])
     return channels, *_pair(source.model_args.get("img_size", recorded[1:]))
 
 
 def _classes(source: ModelSource) -> int:
-    """How many classes stored weights tell apart."""
+    """Number of classes of the stored weights."""
     count = source.config.get("num_classes", len(source.config.get("id2label") or ()))
     if not isinstance(count, int) or count < 0:
         raise ValueError(f"The config.json of {source.name!r} names num_classes={count!r}: it is a number, 0 or more.")
@@ -211,16 +213,16 @@ def _classes(source: ModelSource) -> int:
 
 
 def _build_transformers(
-    source: ModelSource, args: Mapping[str, Any], label_config: Mapping[str, Any], trust_remote_code: bool
+    source: ModelSource, model_args: Mapping[str, Any] | None, label_config: Mapping[str, Any], trust_remote_code: bool
 ) -> PreTrainedModel:
-    if args:
+    if model_args:
         raise ValueError(
             f"--model_args are arguments of timm architectures, but {source.name!r} is a transformers model."
         )
     with opening("image classifier", source.name):
         return AutoModelForImageClassification.from_pretrained(
             source.name,
-            dtype=torch.float32,  # as timm's networks, whatever the weights were stored as
+            dtype=torch.float32,  # as timm's networks are, whatever the weights were stored in
             ignore_mismatched_sizes=True,
             trust_remote_code=trust_remote_code,
             **label_config,
@@ -232,5 +234,5 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Statistics of colour images for greyscale ones, or the other way round."""
+    """Converts statistics of colour images for greyscale ones, or the other way round."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

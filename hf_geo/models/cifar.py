@@ -1,7 +1,7 @@
 """Networks for 32-pixel images that the papers used and timm lacks, in timm's registry and with timm's interface."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from timm.layers import BatchNormAct2d, ConvNormAct, create_conv2d
@@ -16,7 +16,7 @@ from .cifar_net import CifarNet, cfg
 
 
 def residual_stage(in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` basic blocks; the first changes width and resolution, with a 1x1 projection on its shortcut if it does."""
+    """`depth` basic blocks; if the first changes width or resolution, its shortcut has a 1x1 projection."""
     blocks = []
     for i in range(depth):
         stride = stride if i == 0 else 1
@@ -39,7 +39,7 @@ def preact_stage(in_channels: int, channels: int, depth: int, stride: int, drop_
             norm_layer=BatchNormAct2d,
             proj_layer=DownsampleConv,
         )
-        block.norm2.drop = nn.Dropout(drop_rate)  # before its ReLU, which is the same as after it
+        block.norm2.drop = nn.Dropout(drop_rate)  # before the ReLU, with the same effect as after it
         blocks.append(block)
         in_channels = channels
     return nn.Sequential(*blocks)
@@ -181,124 +181,80 @@ class CifarDenseNet(CifarNet):
         self.add_head(channels, num_classes, global_pool)
 
 
-_resnet = partial(cfg, paper_ids="arXiv:1512.03385", pool_size=(8, 8))
-_wrn = partial(cfg, paper_ids="arXiv:1605.07146", pool_size=(8, 8))
-_vgg = partial(cfg, paper_ids="arXiv:1409.1556", pool_size=(1, 1), first_conv="layer1.0.conv")
+@dataclass(frozen=True)
+class Variant:
+    """An architecture of timm's registry: a network with some arguments.
 
-default_cfgs = generate_default_cfgs(
-    {
-        "cifar_resnet20": _resnet(),
-        "cifar_resnet32": _resnet(),
-        "cifar_resnet56": _resnet(),
-        "cifar_resnet18": _resnet(pool_size=(4, 4)),
-        "cifar_preact_resnet18": _resnet(paper_ids="arXiv:1603.05027", pool_size=(4, 4)),
-        "cifar_wrn_16_4": _wrn(),
-        "cifar_wrn_22_8": _wrn(),
-        "cifar_wrn_28_10": _wrn(),
-        "cifar_wrn_40_4": _wrn(),
-        "cifar_wrn_40_10": _wrn(),
-        "cifar_vgg13_bn": _vgg(),
-        "cifar_vgg16_bn": _vgg(),
-        "cifar_vgg19_bn": _vgg(),
-        "cifar_densenet_40_40": cfg(paper_ids="arXiv:1608.06993", pool_size=(8, 8)),
-    }
-)
+    Args:
+        network: Its class.
+        paper: The paper's arXiv number.
+        stages: Number of its stages.
+        about: What it is, and how many parameters it has for 10 classes.
+        args: The arguments that differ from the defaults of the class.
+    """
+
+    network: type[CifarNet]
+    paper: str
+    stages: int
+    about: str
+    args: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _create(network: type[CifarNet], variant: str, pretrained: bool, stages: int, **kwargs: Any) -> nn.Module:
-    indices = {"out_indices": tuple(range(stages))}
-    return build_model_with_cfg(network, variant, pretrained, feature_cfg=indices, **kwargs)
-
-
-def _resnet_of(variant: str, depths: tuple[int, ...], pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+def _resnet(about: str, *depths: int) -> Variant:
     widths = (16, 32, 64) if len(depths) == 3 else (64, 128, 256, 512)
-    return _create(CifarResNet, variant, pretrained, len(depths), **{"depths": depths, "widths": widths, **kwargs})
+    return Variant(CifarResNet, "1512.03385", len(depths), about, {"depths": depths, "widths": widths})
 
 
-def _wrn_of(depth: int, width: int, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+def _wide_resnet(about: str, depth: int, width: int) -> Variant:
     args = {"depths": ((depth - 4) // 6,) * 3, "widths": (16 * width, 32 * width, 64 * width), "stem_width": 16}
-    return _create(CifarPreActResNet, f"cifar_wrn_{depth}_{width}", pretrained, 3, **{**args, **kwargs})
+    return Variant(CifarPreActResNet, "1605.07146", 3, about, args)
 
 
-@register_model
-def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-20 with projection shortcuts: 272,474 parameters for 10 classes."""
-    return _resnet_of("cifar_resnet20", (3, 3, 3), pretrained, kwargs)
+def _vgg(about: str, layers: str) -> Variant:
+    return Variant(CifarVgg, "1409.1556", 5, about, {"layers": layers})
 
 
-@register_model
-def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-32 with projection shortcuts: 466,906 parameters for 10 classes."""
-    return _resnet_of("cifar_resnet32", (5, 5, 5), pretrained, kwargs)
+_PREACT = "ResNet-18 with pre-activation and the stem of the networks for CIFAR: 11,172,170 parameters"
+_DENSENET = "DenseNet-BC of depth 40 and growth rate 40: 1,901,930 parameters"
+VARIANTS = {
+    "cifar_resnet20": _resnet("ResNet-20 with projection shortcuts: 272,474 parameters", 3, 3, 3),
+    "cifar_resnet32": _resnet("ResNet-32 with projection shortcuts: 466,906 parameters", 5, 5, 5),
+    "cifar_resnet56": _resnet("ResNet-56 with projection shortcuts: 855,770 parameters", 9, 9, 9),
+    "cifar_resnet18": _resnet("ImageNet's ResNet-18 with the stem for CIFAR: 11,173,962 parameters", 2, 2, 2, 2),
+    "cifar_preact_resnet18": Variant(CifarPreActResNet, "1603.05027", 4, _PREACT),
+    "cifar_wrn_16_4": _wide_resnet("WRN-16-4: 2,748,890 parameters", 16, 4),
+    "cifar_wrn_22_8": _wide_resnet("WRN-22-8: 17,158,106 parameters", 22, 8),
+    "cifar_wrn_28_10": _wide_resnet("WRN-28-10: 36,479,194 parameters", 28, 10),
+    "cifar_wrn_40_4": _wide_resnet("WRN-40-4: 8,949,210 parameters", 40, 4),
+    "cifar_wrn_40_10": _wide_resnet("WRN-40-10: 55,841,754 parameters", 40, 10),
+    "cifar_vgg13_bn": _vgg("VGG-13 with batch norm: 9,413,066 parameters", "vgg13"),
+    "cifar_vgg16_bn": _vgg("VGG-16 with batch norm: 14,724,042 parameters", "vgg16"),
+    "cifar_vgg19_bn": _vgg("VGG-19 with batch norm: 20,035,018 parameters", "vgg19"),
+    "cifar_densenet_40_40": Variant(CifarDenseNet, "1608.06993", 3, _DENSENET),
+}
 
 
-@register_model
-def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-56 with projection shortcuts: 855,770 parameters for 10 classes."""
-    return _resnet_of("cifar_resnet56", (9, 9, 9), pretrained, kwargs)
+def _record(variant: Variant) -> dict[str, Any]:
+    size = {3: 8, 4: 4, 5: 1}[variant.stages]  # of the last feature map; a VGG pools once more
+    first_conv = "layer1.0.conv" if variant.network is CifarVgg else "conv1"
+    return cfg(paper_ids=f"arXiv:{variant.paper}", pool_size=(size, size), first_conv=first_conv)
 
 
-@register_model
-def cifar_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ImageNet's ResNet-18 with the stem of the networks for CIFAR: 11,173,962 parameters for 10 classes."""
-    return _resnet_of("cifar_resnet18", (2, 2, 2, 2), pretrained, kwargs)
+default_cfgs = generate_default_cfgs({name: _record(variant) for name, variant in VARIANTS.items()})
 
 
-@register_model
-def cifar_preact_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with pre-activation and the stem of the networks for CIFAR: 11,172,170 parameters for 10 classes."""
-    return _create(CifarPreActResNet, "cifar_preact_resnet18", pretrained, 4, **kwargs)
+def _register(name: str, variant: Variant) -> None:
+    """Makes and registers the function that builds an architecture."""
+
+    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        features = {"out_indices": tuple(range(variant.stages))}
+        args = {**variant.args, **kwargs}
+        return build_model_with_cfg(variant.network, name, pretrained, feature_cfg=features, **args)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"{variant.about} for 10 classes."
+    register_model(build)
 
 
-@register_model
-def cifar_wrn_16_4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-16-4: 2,748,890 parameters for 10 classes."""
-    return _wrn_of(16, 4, pretrained, kwargs)
-
-
-@register_model
-def cifar_wrn_22_8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-22-8: 17,158,106 parameters for 10 classes."""
-    return _wrn_of(22, 8, pretrained, kwargs)
-
-
-@register_model
-def cifar_wrn_28_10(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-28-10: 36,479,194 parameters for 10 classes."""
-    return _wrn_of(28, 10, pretrained, kwargs)
-
-
-@register_model
-def cifar_wrn_40_4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-40-4: 8,949,210 parameters for 10 classes."""
-    return _wrn_of(40, 4, pretrained, kwargs)
-
-
-@register_model
-def cifar_wrn_40_10(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-40-10: 55,841,754 parameters for 10 classes."""
-    return _wrn_of(40, 10, pretrained, kwargs)
-
-
-@register_model
-def cifar_vgg13_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """VGG-13 with batch norm: 9,413,066 parameters for 10 classes."""
-    return _create(CifarVgg, "cifar_vgg13_bn", pretrained, 5, **{"layers": "vgg13", **kwargs})
-
-
-@register_model
-def cifar_vgg16_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """VGG-16 with batch norm: 14,724,042 parameters for 10 classes."""
-    return _create(CifarVgg, "cifar_vgg16_bn", pretrained, 5, **{"layers": "vgg16", **kwargs})
-
-
-@register_model
-def cifar_vgg19_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """VGG-19 with batch norm: 20,035,018 parameters for 10 classes."""
-    return _create(CifarVgg, "cifar_vgg19_bn", pretrained, 5, **{"layers": "vgg19", **kwargs})
-
-
-@register_model
-def cifar_densenet_40_40(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """DenseNet-BC of depth 40 and growth rate 40: 1,901,930 parameters for 10 classes."""
-    return _create(CifarDenseNet, "cifar_densenet_40_40", pretrained, 3, **kwargs)
+for _name, _variant in VARIANTS.items():
+    _register(_name, _variant)

@@ -1,4 +1,4 @@
-"""What the networks for small images share: timm's interface around a body of modules applied one after the other."""
+"""The base of the networks for small images: timm's interface around a sequence of modules."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ class CifarNet(nn.Module):
 
 
 def cfg(**changes: Any) -> dict[str, Any]:
-    """A network's record in timm. No weights are published, so mean and std are only a start: a data set brings its own."""
+    """Makes timm's record of a network. No weights are published, so the mean and std of the dataset replace these."""
     return {
         "input_size": (3, 32, 32),
         "num_classes": 10,

@@ -1,4 +1,4 @@
-"""What a user says about the model."""
+"""The options for the model."""
 
 import ast
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class ModelArguments:
 
 
 def parse_model_args(text: str | None) -> dict[str, Any]:
-    """`"drop_rate=0.1,img_size=(32,32),global_pool=avg"` -> typed values; a bare word is a string, `true` a bool.
+    """Parses `"drop_rate=0.1,img_size=(32,32),global_pool=avg"`; a bare word is a string, `true` a bool.
 
     Raises:
         ValueError: The text is no list of `key=value`.

@@ -1,4 +1,4 @@
-"""A model made from its configuration alone, with random inputs of the kind it takes."""
+"""Builds a model from its configuration alone, with random inputs of the kind that it takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class ExampleSizes:
 def build_example(
     name: str, model_args: str | None, sizes: ExampleSizes, *, trust_remote_code: bool = False
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Builds a freshly initialized model and random inputs for it, by the names of `forward`'s arguments.
+    """Builds a freshly initialized model, and random inputs under the names of the arguments of `forward`.
 
     Args:
         name: A timm architecture, a folder, a Hub id, or a model type of transformers in its default configuration.
@@ -60,7 +60,7 @@ def build_example(
         trust_remote_code: Run Python code that the model brings along.
 
     Raises:
-        ValueError: The model is unknown, does not take the arguments, or takes inputs other than images and tokens.
+        ValueError: The model is unknown, does not take the arguments, or takes inputs other than images or tokens.
     """
     args = parse_model_args(model_args)
     if name in CONFIG_MAPPING and not timm.is_model(name):

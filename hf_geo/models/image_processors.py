@@ -1,4 +1,4 @@
-"""Image processors of transformers: opened or made for a model, set to a size, and taken apart for augmentation."""
+"""Opens or makes a model's image processor, sets it to a size, and divides its work in two steps for augmentation."""
 
 import json
 import logging
@@ -17,29 +17,29 @@ from .sources import find_model, opening
 
 logger = logging.getLogger(__name__)
 
-# What an image processor's switches do to the values of pixels; all others are about where pixels are.
+# Switches of an image processor that change the values of pixels; all others change the positions of pixels.
 _VALUES = ("do_rescale", "do_normalize", "do_flip_channel_order", "include_top")
 _SIZES = ("size", "crop_size", "pad_size", "resize_short")
-_PROBES = ((64, 96), (96, 64))  # height and width of images that show whether all come out at one size
+_PROBES = ((64, 96), (96, 64))  # height and width of images that show whether all are prepared to one size
 
 
 class ProcessorImages:
-    """How an image processor prepares images, whole or in two steps with room for augmentation between them.
+    """Prepares images by an image processor, at once or in two steps with augmentation between them.
 
     Args:
         processor: The image processor, which is exported with the model.
-        channels: Of the network's images.
+        channels: Channels of the network's images.
         native_size: Height and width of an image of the data in pixels.
 
     Attributes:
         size: (C, H, W) of a prepared image of the data.
-        uniform: Whether images of every size come out at that one.
+        uniform: Whether images of every size are prepared to that size.
 
     Raises:
-        ValueError: It does not turn an image into pixels of that many channels.
+        ValueError: The image processor does not turn an image into pixels of that many channels.
     """
 
-    keeps_size = False  # its resizing has to be asked
+    keeps_size = False  # unknown, so images of the network's size are processed too
 
     def __init__(self, processor: BaseImageProcessor, channels: int, native_size: tuple[int, int]) -> None:
         self.processor, self._native = processor, noise(channels, native_size)
@@ -64,16 +64,16 @@ class ProcessorImages:
 
     @cached_property
     def divisible(self) -> bool:
-        """Whether the two steps make of an image what the processor makes of it at once."""
+        """Whether the two steps give what the processor gives at once."""
         try:
             pixels = self.pixels(self._native)
             return pixels.dtype == torch.uint8 and torch.equal(self.values(pixels[None])[0], self.whole(self._native))
-        except (TypeError, ValueError):  # a processor of somebody's own that takes no switches
+        except (TypeError, ValueError):  # a custom processor that takes no switches
             return False
 
     @property
     def interpolation(self) -> str:
-        """timm's name for how the processor resizes."""
+        """timm's name for how the processor resizes images."""
         names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
         return names.get(getattr(self.processor, "resample", None), "bilinear")
 
@@ -86,7 +86,7 @@ class ProcessorImages:
         return self._call(image, without=_VALUES)[0]
 
     def values(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The network's input for such pixels: (N, C, H, W) uint8 to float32."""
+        """The network's input for pixels of its size: (N, C, H, W) uint8 to float32."""
         return self._call(pixels, without=set(self._switches) - set(_VALUES)).float()
 
     @cached_property
@@ -105,17 +105,17 @@ def open_image_processor(
     image_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> BaseImageProcessor:
-    """The image processor of a model, or one made for a model that brings none.
+    """Opens the image processor of a model, or makes one for a model without.
 
     Args:
-        model: A model of transformers' own; the image processor is looked for where the model came from.
-        native_size: Height and width of an image of the data in pixels. A network without image processor that does not
-            say what it was made for takes small images, of up to 64 pixels, at their size, but at least at 32.
-        image_size: Height and width that images shall come out at; default: the processor's own.
+        model: A model of transformers; its image processor is searched where the model came from.
+        native_size: Height and width of an image of the data in pixels. If a network has neither an image processor nor a
+            size of its own, images of up to 64 pixels are prepared at their size, but at 32 pixels at least.
+        image_size: Height and width of prepared images; by default the processor's own.
         trust_remote_code: Run Python code that the image processor brings along.
 
     Raises:
-        ValueError: It cannot be opened, or cannot be set to the size.
+        ValueError: The image processor cannot be opened, or cannot be set to the size.
     """
     source = find_model(model.name_or_path)
     if any(source.has_file(name) for name in ("preprocessor_config.json", "processor_config.json")):
@@ -134,16 +134,16 @@ def open_image_processor(
 
 
 def image_channels(model: PreTrainedModel) -> int:
-    """Channels of the images that a model of transformers takes."""
+    """Number of channels of the images that a model of transformers takes."""
     config = model.config
     return getattr(config, "num_channels", None) or getattr(getattr(config, "vision_config", None), "num_channels", 3)
 
 
 def resized(processor: BaseImageProcessor, height: int, width: int, channels: int) -> BaseImageProcessor:
-    """The same image processor for images of another size; the proportions of its resizing and cropping stay.
+    """Makes the same image processor for another size; resizing and cropping keep their proportions.
 
     Raises:
-        ValueError: Images come out at another size for all that.
+        ValueError: The processor does not follow its settings, and prepares images at another size.
     """
     settings, found = processor.to_dict(), _sizes(processor, channels)
     if found == {(height, width)}:
@@ -174,7 +174,7 @@ def resized(processor: BaseImageProcessor, height: int, width: int, channels: in
 
 
 def noise(channels: int, size: tuple[int, int]) -> PIL.Image.Image:
-    """A grey or coloured image of random pixels, the same each time."""
+    """Makes a grey or coloured image of random pixels, the same in each call."""
     shape = size if channels == 1 else (*size, 3)
     return PIL.Image.fromarray(np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
 
@@ -185,7 +185,7 @@ def _sizes(processor: BaseImageProcessor, channels: int) -> set[tuple[int, ...]]
 
 
 def _usual_processor(model: PreTrainedModel) -> BaseImageProcessor:
-    """The image processor that transformers makes for a kind of model, or a ViT's for a kind that has none."""
+    """Makes transformers' image processor for a kind of model, or a ViT's for a kind that has none."""
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)
         Path(folder, "preprocessor_config.json").write_text(json.dumps({}), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Whether a network takes images of a size and gives logits for them, tried before it is trained; which size it takes."""
+"""Checks, before training, that a network takes images of a size and gives logits, and finds a size that it takes."""
 
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -8,24 +8,24 @@ import timm
 import torch
 from transformers import PreTrainedModel, TimmWrapperForImageClassification
 
-_STRIDES = (8, 14, 16, 28, 32, 64)  # of patches and windows, and what feature maps are divided by
+_STRIDES = (8, 14, 16, 28, 32, 64)  # sizes of patches and windows, and factors that feature maps shrink by
 _USUAL = (96, 128, 160, 192, 224, 256, 288, 320, 384)
 
 
 def check_images(model: PreTrainedModel, name: str, size: tuple[int, int, int]) -> None:
-    """Gives a model two images as in training and one as in evaluation; neither it nor the random state changes.
+    """Runs a model on two images as in training and on one as in evaluation; leaves it and the random state unchanged.
 
     Args:
-        model: Of `build_image_classifier`.
-        name: What the user calls it.
+        model: A model of `build_image_classifier`.
+        name: The user's name for it.
         size: (C, H, W) of the images.
 
     Raises:
-        ValueError: It takes no such images (the message names a size that it takes), or what it gives are not logits.
+        ValueError: The model takes no such images (the message names a size that it takes), or gives no logits.
     """
     try:
         outputs = {count: _logits(model, count, size) for count in (2, 1)}
-    except Exception as error:  # a network refuses images in whatever way it comes upon their size
+    except Exception as error:  # networks have no common way to refuse a size
         said = textwrap.shorten(str(error), 200).rstrip(".") or type(error).__name__
         raise ValueError(
             f"{name!r} does not take images of {' x '.join(map(str, size))} ({said}): {_remedy(model, size)}."
@@ -43,17 +43,17 @@ def check_images(model: PreTrainedModel, name: str, size: tuple[int, int, int]) 
 def size_timm_takes(
     architecture: str, num_classes: int, args: Mapping[str, Any], channels: int, size: int, *, fixed: bool
 ) -> int | None:
-    """A size near `size` of square images that a timm network takes, tried without weights or computing.
+    """Finds a size of square images near `size` that a timm network takes, without weights or computation.
 
-    None where there is none, or where it takes `size` too, which then is not what is wrong.
+    Returns None if there is none, or if the network takes `size` too, which then is not the mistake.
 
     Args:
-        architecture: timm's name of it.
-        num_classes: Its outputs.
-        args: Further arguments that it is made with.
-        channels: Of the images.
-        size: Height and width that it does not take.
-        fixed: Whether it is made for one size, by the argument `img_size`.
+        architecture: timm's name of the network.
+        num_classes: Number of its outputs.
+        args: Its further arguments.
+        channels: Channels of the images.
+        size: Height and width that the network does not take.
+        fixed: Whether it is built for one size, given by the argument `img_size`.
     """
 
     def takes(side: int) -> bool:
@@ -63,7 +63,7 @@ def size_timm_takes(
                 network = timm.create_model(architecture, num_classes=num_classes, **resized)
                 images = torch.zeros(2, channels, side, side)
                 return all(network.train(mode)(images).shape == (2, num_classes) for mode in (True, False))
-        except Exception:  # as above; whatever it is, this is no size to recommend
+        except Exception:  # as above
             return False
 
     sizes = _near(size, timm.get_pretrained_cfg(architecture).input_size[-1])
@@ -75,7 +75,7 @@ def _logits(model: PreTrainedModel, count: int, size: tuple[int, int, int]) -> A
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     modes = {module: module.training for module in model.modules()}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model.train(count > 1)  # with batches of one, norms of 1 x 1 feature maps have nothing to go by
+        model.train(count > 1)  # a batch of one has no variance in 1 x 1 feature maps
         try:
             outputs = torch.func.functional_call(model, buffers, kwargs={"pixel_values": images})
         finally:

@@ -1,4 +1,4 @@
-"""Language models by name, and their names in transformers' Auto classes."""
+"""Builds language models by name, registers them with transformers' Auto classes, and generates text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from .word_transformer_config import WordTransformerConfig
 
 AutoConfig.register(WordTransformerConfig.model_type, WordTransformerConfig)
 AutoModelForCausalLM.register(WordTransformerConfig, WordTransformerForCausalLM)
-# What makes `save_pretrained` put the code beside the weights, for whoever opens them without this package.
+# `save_pretrained` then writes the code beside the weights, for those who open them without this package.
 WordTransformerConfig.register_for_auto_class()
 WordTransformerForCausalLM.register_for_auto_class("AutoModelForCausalLM")
 
@@ -28,8 +28,8 @@ def build_language_model(
     """Builds a causal language model for a tokenizer.
 
     Args:
-        name: "word_transformer", made from scratch; or a folder or Hub id, opened with its weights.
-        tokenizer: Gives the size of the vocabulary and the ids that start, end and pad a text.
+        name: "word_transformer", built from scratch; or a folder or Hub id, opened with its weights.
+        tokenizer: Determines the size of the vocabulary and the ids that start, end and pad a text.
         model_args: For "word_transformer", fields of its configuration (`d_model=400,tie_word_embeddings=true`).
         trust_remote_code: Run Python code that the folder or repository brings along.
 
@@ -64,9 +64,9 @@ def build_language_model(
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises `ValueError` if the tokenizer's ids are not the model's words.
+    """Raises `ValueError` if the vocabularies of a model and a tokenizer differ in size.
 
-    A model may have room for more ids than its tokenizer uses, as many are padded; a word-level one has none to spare.
+    A model may have more ids than its tokenizer uses, because many vocabularies are padded; a word-level model may not.
     """
     words, size = len(tokenizer), model.config.get_text_config().vocab_size
     if words > size or (words != size and model.config.model_type == WordTransformerConfig.model_type):
@@ -77,7 +77,7 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 
 
 def room_for_tokens(model: PreTrainedModel, length: int, most: int = 60) -> int:
-    """How many tokens, at most `most`, a text of `length` tokens can be continued by within the model's positions."""
+    """The number of tokens, at most `most`, that the model's positions leave for the continuation of `length` tokens."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return most if positions is None or positions < 1 else max(0, min(most, positions - length))
 
@@ -86,20 +86,20 @@ def room_for_tokens(model: PreTrainedModel, length: int, most: int = 60) -> int:
 def generate_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_new_tokens: int = 60, seed: int = 0
 ) -> str:
-    """Continues a prompt by words drawn from the model's distribution, the same ones for the same seed.
+    """Continues a prompt by words drawn from the model's distribution; the same seed gives the same words.
 
     Args:
         model: A causal language model.
         tokenizer: The model's.
-        prompt: At least one word the tokenizer knows.
-        max_new_tokens: Words (tokens) to add at most; a line may end before, and so may the model's positions.
-        seed: Of the draws. The state of torch's generators is left as it was.
+        prompt: Text with at least one word that the tokenizer knows.
+        max_new_tokens: Number of tokens to add at most; the text may end earlier, as may the model's positions.
+        seed: Seed of the draws. The states of torch's generators stay unchanged.
 
     Returns:
-        The prompt and what follows it.
+        The prompt and its continuation.
 
     Raises:
-        ValueError: The prompt has no word, or none that the vocabulary knows, or it fills all positions.
+        ValueError: The prompt has no word of the vocabulary, or it fills all positions.
     """
     encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)
     ids = encoded["input_ids"]

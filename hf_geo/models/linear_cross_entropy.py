@@ -1,14 +1,16 @@
-"""The loss of a linear layer over a large vocabulary, without the logits of more than a few rows at a time."""
+"""The cross-entropy of a linear layer over a large vocabulary, computed for a few rows of logits at a time."""
 
 import torch
 from torch import Tensor
 
-IGNORED = -100
+IGNORED = (
+    -100
+)  # as `hf_geo.metrics.perplexity.IGNORED`; this file also travels with exported weights, without the package
 
-# Logits alive at a time: enough for fast matrix products, few enough for a CPU's caches.
+# Number of logits in memory at a time: enough for fast matrix products, few enough for a CPU's caches.
 CHUNK_ELEMENTS = {"cpu": 2**23}
 ACCELERATOR_ELEMENTS = 2**25
-CPU_STRIP = 2048  # words whose logits each of a CPU's threads computes at a time, in its inner cache
+CPU_STRIP = 2048  # words whose logits each thread of a CPU computes at a time, in its inner cache
 
 
 def linear_cross_entropy(
@@ -17,8 +19,7 @@ def linear_cross_entropy(
     """Mean of the cross-entropies of the logits `hidden @ weight.T + bias`; with the default `divisor` it equals
     `F.cross_entropy(F.linear(hidden, weight, bias), targets)`.
 
-    The gradients are computed in the forward pass, while a chunk of rows has its logits at hand: the logits are neither
-    kept nor computed twice. Under autocast the matrix products run in its dtype and all else in float32. (PyTorch gained
+    The gradients are computed in the forward pass, chunk by chunk, so that logits are neither kept nor computed twice. Under autocast the matrix products run in its dtype and all else in float32. (PyTorch gained
     a chunked `F.linear_cross_entropy` only after the oldest version supported here.)
 
     Args:
@@ -71,7 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 z, column = logits[: part.stop - start], columns[part]
                 p = _write_logits(x[part], w, b, z).to(wide)
                 largest, at_target = p.amax(1, keepdim=True), p.gather(1, column)
-                torch.softmax(p, 1, out=p)  # in place: it has read all of a row before it writes there
+                torch.softmax(p, 1, out=p)  # in place, which is safe because a row is read before it is written
                 # The largest probability is exp(largest - logsumexp): no second pass of exponentials.
                 nll = largest - p.amax(1, keepdim=True).log() - at_target
                 total += nll.where(kept[part, None], 0).sum()
@@ -97,7 +98,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 "linear_cross_entropy has no second derivative; the loss of a model in evaluation mode has."
             )
         gradients = ctx.saved_tensors
-        # On a CPU the usual factor of one is known at no cost, and a copy of the gradients costs as much as a softmax.
+        # Comparing with the usual factor of one needs no synchronisation on a CPU, and saves a copy of the gradients.
         if grad_loss.device.type != "cpu" or grad_loss != 1:
             gradients = [grad * grad_loss for grad in gradients]
         return *(grad.to(dtype) for grad, dtype in zip(gradients, ctx.dtypes, strict=True)), None, None, None

@@ -13,8 +13,8 @@ from .cifar_net import cfg
 class MlpDepth(nn.Module):
     """`depth` hidden layers of `width` ReLUs and a linear classifier, with biases and torch's own initialisation.
 
-    Differs from the other networks here: it is made for one image size, and there is nothing to normalize or to skip a
-    layer by, so that a deep one does not train under most optimizers. Takes images (B, in_chans, H, W) of that size and
+    Differs from the other networks here: it is built for one image size, and has neither norms nor skip connections, so
+    that a deep one does not train under most optimizers. Takes images (B, in_chans, H, W) of that size and
     returns logits (B, num_classes).
 
     Args:

@@ -1,4 +1,4 @@
-"""Where a model's name points: timm's registry, a folder, or the Hub."""
+"""Finds what a model's name points to: timm's registry, a folder, or the Hub."""
 
 import difflib
 import json
@@ -14,15 +14,16 @@ from typing import Any, Literal
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, StrictDataclassError
+from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from timm.models import load_state_dict
+
+from hf_geo.hub.downloads import download
 
 logger = logging.getLogger(__name__)
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# What the libraries raise over files that are broken, hostile or of another kind.
+# What the libraries raise over files that are broken, malicious or of another kind.
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError)
 _UNREADABLE += (SafetensorError, StrictDataclassError, pickle.UnpicklingError)
 
@@ -43,22 +44,21 @@ class ModelSource:
 
     @property
     def architecture(self) -> str | None:
-        """The timm architecture; None for a model of transformers' own."""
+        """The timm architecture; None for a model of transformers."""
         return self.name if self.kind == "timm" else self.config.get("architecture")
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """The arguments that a timm architecture was made with, as stored; `num_classes` is not among them."""
+        """The stored arguments of a timm architecture, without `num_classes`."""
         stored = self.config.get("model_args") or {}
         return {k: v for k, v in stored.items() if v is not None and k != "num_classes"}
 
     def has_file(self, name: str) -> bool:
         """Whether the folder or repository holds a file."""
-        path = self._download(name) if self.kind == "hub" else Path(self.name, name)
-        return path is not None and path.is_file()
+        return self._find_file(name) is not None
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The stored weights under timm's names, however they were saved. Nothing but tensors is unpickled.
+        """Reads the stored weights under timm's names, in whichever format they were saved; unpickles only tensors.
 
         Raises:
             ValueError: There are none, or the file is damaged or holds more than weights.
@@ -77,23 +77,26 @@ class ModelSource:
             raise ValueError(f"{str(file)!r} {problem} ({textwrap.shorten(str(error), 200)}).") from error
 
     def _weights_file(self) -> Path:
-        for name in _WEIGHTS:
-            path = self._download(name) if self.kind == "hub" else Path(self.name, name)
-            if path is not None and path.is_file():
-                return path
+        found = filter(None, map(self._find_file, _WEIGHTS))
+        if file := next(found, None):
+            return file
         raise ValueError(
             f"The model {self.name!r} has no weights, neither {' nor '.join(_WEIGHTS)}: give a folder or id that has."
         )
 
-    def _download(self, filename: str) -> Path | None:
-        try:
-            return Path(download(self.name, filename))
-        except EntryNotFoundError:
-            return None
+    def _find_file(self, name: str) -> Path | None:
+        """The path of a file, downloaded if the model is on the Hub; None if there is no such file."""
+        if self.kind == "hub":
+            try:
+                return Path(download(self.name, name))
+            except EntryNotFoundError:
+                return None
+        path = Path(self.name, name)
+        return path if path.is_file() else None
 
 
 def find_model(name: str | None) -> ModelSource:
-    """Tells what `name` names, reading the `config.json` of a folder or Hub id.
+    """Finds the model that `name` points to, and reads the `config.json` of a folder or Hub id.
 
     Args:
         name: A timm architecture, with or without a tag (`resnet18.a1_in1k`); `local-dir:PATH` or a folder; `hf-hub:ID`
@@ -105,6 +108,7 @@ def find_model(name: str | None) -> ModelSource:
     if not name:
         raise ValueError("No model is named: give a timm architecture, a folder or a Hub id, as in --model resnet18.")
     prefix, _, rest = name.partition(":")
+    on_hub = prefix in ("hf-hub", "hf_hub")
     if prefix == "local-dir" or (os.path.isdir(name) and not timm.is_model(name)):
         path = Path(rest if prefix == "local-dir" else name)
         if not (path / "config.json").is_file():
@@ -113,8 +117,8 @@ def find_model(name: str | None) -> ModelSource:
             )
         _check_shards(path)
         return ModelSource("folder", str(path), _read_config(path / "config.json"))
-    if prefix in ("hf-hub", "hf_hub") or _is_hub_id(name):
-        repository = rest if prefix in ("hf-hub", "hf_hub") else name
+    if on_hub or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+        repository = rest if on_hub else name
         try:
             config = _read_config(Path(download(repository, "config.json")))
         except EntryNotFoundError as error:
@@ -134,7 +138,7 @@ def find_model(name: str | None) -> ModelSource:
 
 
 def _check_shards(folder: Path) -> None:
-    """Raises `ValueError` for an index of weights that leads out of its folder, or that cannot be read."""
+    """Raises `ValueError` if an index of weights leads out of its folder or cannot be read."""
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -148,10 +152,10 @@ def _check_shards(folder: Path) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """A `config.json`, as far as this package goes by it.
+    """Reads a `config.json`, and checks the entries that this package uses.
 
     Raises:
-        ValueError: It is no mapping in JSON, or its `architecture` is none of timm's: such a name could point anywhere.
+        ValueError: It is no JSON object, or its `architecture` is none of timm's: such a name could point anywhere.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -168,20 +172,20 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def warn_of_code(name: str | None) -> None:
-    """Says that a model's own Python code is run."""
+    """Warns that Python code that a model brings along is run."""
     logger.warning("Python code that %r brings along is run, with all that you may do on this machine.", name)
 
 
 @contextmanager
 def opening(what: str, name: str | None) -> Iterator[None]:
-    """Turns what transformers raises over a folder or Hub id into one sentence.
+    """Turns the errors of transformers about a folder or Hub id into one sentence.
 
     Args:
-        what: What is opened, as in "an image classifier".
-        name: Where it is opened from.
+        what: The thing to open, such as "image classifier".
+        name: The folder or Hub id.
 
     Raises:
-        ValueError: It cannot be opened, or needs code of its own that it may not run.
+        ValueError: It cannot be opened, or needs Python code of its own that it may not run.
     """
     try:
         yield
@@ -193,28 +197,3 @@ def opening(what: str, name: str | None) -> Iterator[None]:
                 "--trust_remote_code true."
             ) from error
         raise ValueError(f"transformers opens no {what} from {name!r}: {said}") from error
-
-
-def download(repository: str, filename: str) -> str:
-    """Path of a file of the Hub (`ID` or `ID@REVISION`), fetched if it is not in the cache.
-
-    Raises:
-        ValueError: The Hub cannot be reached, there is no such repository, or it may not be read.
-        EntryNotFoundError: The repository has no such file.
-    """
-    repository, _, revision = repository.partition("@")
-    try:
-        return hf_hub_download(repository, filename, revision=revision or None)
-    except LocalEntryNotFoundError as error:
-        raise ValueError(
-            f"{repository!r} is no folder here, and the Hub cannot be reached to look for it there: check the network, "
-            "or give the folder that holds the model."
-        ) from error
-    except EntryNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ValueError(f"The Hub gives no model {repository!r}: {' '.join(str(error).split())}") from error
-
-
-def _is_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))

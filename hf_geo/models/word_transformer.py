@@ -14,18 +14,18 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from .linear_cross_entropy import IGNORED, linear_cross_entropy
 from .word_transformer_config import WordTransformerConfig
 
-# This file travels with exported weights, so it has to run under whatever release of transformers opens them. 5.17 calls
-# a model's cache `past_key_values` and 5.24 calls it `cache`, among the arguments and the outputs.
+# This file travels with exported weights, so it has to run under any release of transformers that opens them. 5.17 names
+# a model's cache `past_key_values` and 5.24 names it `cache`, among the arguments and the outputs.
 CACHE = ({"cache", "past_key_values"} & {field.name for field in dataclasses.fields(CausalLMOutputWithPast)}).pop()
 
 
 def sinusoids(positions: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Sines (even columns) and cosines (odd) of the positions, wavelengths growing from 2 pi to 10,000 x 2 pi.
+    """Sines (even columns) and cosines (odd) of positions, with wavelengths from 2 pi to 10,000 x 2 pi.
 
     Args:
-        positions: Whole numbers of any shape.
-        width: Even.
-        dtype: To return; float32 at least is computed in.
+        positions: Integers of any shape.
+        width: An even number of columns.
+        dtype: Of the result; computed in float32 at least.
 
     Returns:
         Shape (*positions.shape, width).
@@ -37,11 +37,11 @@ def sinusoids(positions: Tensor, width: int, dtype: torch.dtype = torch.float32)
 
 
 def causal_mask(position_ids: Tensor, attention_mask: Tensor | None, seen: int) -> Tensor:
-    """Which words each new word attends to: itself and the earlier ones of its text, but no padding.
+    """The mask by which each new word attends to itself and the earlier words of its text, but to no padding.
 
     Args:
         position_ids: Positions of the new words, shape (1 or batch, length). Without an attention mask and earlier words, a
-            position that does not follow the one before it starts another text in the same row.
+            position that does not follow its predecessor starts another text in the same row.
         attention_mask: 1 for words, 0 for padding, shape (batch, seen + length); or the four-dimensional mask that
             `generate()` makes for a cache of fixed size.
         seen: Number of words in the cache.
@@ -57,7 +57,7 @@ def causal_mask(position_ids: Tensor, attention_mask: Tensor | None, seen: int) 
     new = places[-length:, None]
     visible = (places <= new)[None, None]
     if attention_mask is not None:
-        # Padding attends to itself: a softmax over nothing would be NaN.
+        # Padding attends to itself, because a softmax over nothing would be NaN.
         visible = visible & (attention_mask[:, None, None].bool() | (places == new))
     elif words == length:
         text = (position_ids.diff(prepend=position_ids[:, :1]) != 1).cumsum(1)
@@ -78,7 +78,7 @@ class CausalSelfAttention(nn.Module):
         query, key, value = self.in_proj(x).unflatten(-1, (3, self.nhead, -1)).permute(2, 0, 3, 1, 4)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
-        if mask is not None:  # a cache of fixed size has room for words to come
+        if mask is not None:  # a cache of fixed size is longer than the words so far
             key, value = key[:, :, : mask.shape[-1]], value[:, :, : mask.shape[-1]]
         heads = F.scaled_dot_product_attention(
             query,
@@ -115,8 +115,8 @@ class WordTransformerForCausalLM(PreTrainedModel, GenerationMixin):
     linear decoder with bias. Embeddings and decoder start uniform in (-0.1, 0.1), the decoder's bias at zero, the
     layers as `torch.nn.TransformerEncoderLayer` starts.
 
-    Differs from the example: every layer has its own initial weights (there, all start as copies of one), and there is
-    no longest sequence.
+    Differs from the example: every layer has its own initial weights (there, all start as copies of one), and sequences
+    may have any length.
 
     Papers: Vaswani et al. 2017, arXiv 1706.03762; Bernstein et al. 2020, arXiv 2002.03432.
     """
@@ -189,16 +189,16 @@ class WordTransformerForCausalLM(PreTrainedModel, GenerationMixin):
             labels: The words themselves, shape (batch, length), -100 where there is nothing to predict: position i is
                 scored on label i + 1.
             use_cache: Whether to return keys and values.
-            logits_to_keep: Logits of that many last positions only; all with 0.
+            logits_to_keep: Number of last positions to compute logits for; 0 for all.
             num_items_in_batch: Divisor of the summed loss; the number of scored labels by default.
             past_key_values: Older name of `cache`.
             output_hidden_states: Whether to return `hidden_states`; default: the configuration's.
             return_dict: False returns a tuple; default: the configuration's.
 
         Returns:
-            `loss` (scalar), `logits` (batch, length, vocab_size), the cache under the name that the installed transformers
-            gives it, and `hidden_states`, before the layers and after each. While a model in training mode is given
-            labels and gradients are on, `logits` is None: they are never all computed.
+            `loss` (scalar), `logits` (batch, length, vocab_size), the cache under the name of the installed transformers,
+            and `hidden_states` before the layers and after each. In training mode, with labels and gradients, `logits` is
+            None, because they are never all computed.
 
         Raises:
             ValueError: Not exactly one of `input_ids` and `inputs_embeds` is given.

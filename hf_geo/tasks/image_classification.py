@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 from transformers import AutoImageProcessor, PreTrainedModel, TimmWrapperForImageClassification, TrainingArguments
 
-from hf_geo.data.classes import match_classes
+from hf_geo.data.columns import match_classes
 from hf_geo.data.config import DataArguments
 from hf_geo.data.transforms import MODES
 from hf_geo.data.vision import load_image_data

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hf_geo.models.sources import ModelSource, download, find_model
+from hf_geo.hub.downloads import download
+from hf_geo.models.sources import ModelSource, find_model
 
 SETTINGS = "training_args.json"
 

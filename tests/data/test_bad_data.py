@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from hf_geo.data import DataArguments, load_image_data
+from hf_geo.data.bad_samples import BadSamples
 from hf_geo.data.columns import Columns
 from hf_geo.data.image_split import ImageSplit
 from hf_geo.data.streams import StreamedSplit
@@ -85,9 +86,9 @@ def test_an_empty_split():
     features = datasets.Features(image=datasets.Image(), label=CAT_DOG)
     one = datasets.Dataset.from_dict({"image": GREY[:1], "label": [0]}, features=features)
     with pytest.raises(ValueError, match="The split 'train' is empty"):
-        ImageSplit.read(one.select([]), columns, "train")
+        ImageSplit.read(one.select([]), columns, "train", BadSamples(0))
     with pytest.raises(ValueError, match="The split 'train' is empty"):
-        StreamedSplit.read(one.to_iterable_dataset().skip(1), columns, "train")
+        StreamedSplit.read(one.to_iterable_dataset().skip(1), columns, "train", BadSamples(0))
 
 
 def test_a_file_that_is_no_parquet(tmp_path):
@@ -132,7 +133,7 @@ def test_missing_images():
     features = datasets.Features(image=datasets.Image(), label=CAT_DOG)
     rows = datasets.Dataset.from_dict({"image": [GREY[0], None], "label": [0, 1]}, features=features)
     with pytest.raises(ValueError, match="1 images of the split 'train' are missing: remove those rows"):
-        ImageSplit.read(rows, Columns("image", "label", ("cat", "dog")), "train")
+        ImageSplit.read(rows, Columns("image", "label", ("cat", "dog")), "train", BadSamples(0))
 
 
 @pytest.mark.skipif(os.environ.get("HF_HUB_OFFLINE") != "1", reason="the network is there")

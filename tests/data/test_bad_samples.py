@@ -174,7 +174,7 @@ def test_a_dead_worker_is_named_with_its_sample(victim: int) -> None:
     features = datasets.Features(image=datasets.Image(decode=False))
     rows = datasets.Dataset.from_dict({"image": cells}, features=features)
     samples = EncodedImages(
-        rows, np.zeros(12), functools.partial(_killer, victim=victim), 0, "image {} of train".format
+        rows, np.zeros(12), functools.partial(_killer, victim=victim), 0, "image {} of train".format, BadSamples(0)
     )
     with pytest.raises(DataError) as fault, dead_workers_named([samples]):
         list(DataLoader(samples, batch_size=2, num_workers=2))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_geo.data.classes import match_classes
+from hf_geo.data.columns import match_classes
 
 UNNAMED = (["0", "1", "2"], ["LABEL_0", "LABEL_1", "LABEL_2"])
 # The model's classes, the data's, and the model's number of each of the data's.

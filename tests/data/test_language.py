@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from hf_geo.data import LanguageData
-from hf_geo.data.windows import BlockStream, Windows
+from hf_geo.data.language import BlockStream, Windows
 from hf_geo.metrics import language_metrics, nll_per_row
 from tests.data.language_problems import (
     BPTT,

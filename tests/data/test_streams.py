@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
 from hf_geo.data import DataArguments, ImageData, load_image_data
-from hf_geo.data.statistics import known_statistics
+from hf_geo.data.vision import known_statistics
 from tests.paths import SHARED
 
 CIFAR10 = str(SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10")

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from hf_geo.data.tokenizer import build_word_tokenizer, is_word_level
+from hf_geo.data.text import build_word_tokenizer, is_word_level
 
 TEXTS = [" the cat sees the dog \n", "a dog 's <unk> , the end", "<eos> the\tdog"]
 

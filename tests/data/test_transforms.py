@@ -9,8 +9,16 @@ import torch
 from timm.data import create_transform
 from torchvision.transforms import functional as tv
 
-from hf_geo.data.randomness import sample_seeds, seeded
-from hf_geo.data.transforms import PixelTransform, TimmImages, TimmTransform, crop_and_flip, make_transform, to_channels
+from hf_geo.data.image_datasets import sample_seeds
+from hf_geo.data.transforms import (
+    PixelTransform,
+    TimmImages,
+    TimmTransform,
+    crop_and_flip,
+    make_transform,
+    seeded,
+    to_channels,
+)
 
 CONFIG = {
     "input_size": (3, 32, 32),

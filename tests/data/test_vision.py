@@ -16,7 +16,7 @@ from torchvision.transforms import functional as tv
 
 from hf_geo.data import DataArguments, ImageData, load_image_data
 from hf_geo.data.image_datasets import EncodedImages, TensorImages
-from hf_geo.data.statistics import colour_statistics, known_statistics
+from hf_geo.data.vision import colour_statistics, known_statistics
 from tests.paths import SHARED
 
 CIFAR10 = SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10"
@@ -167,7 +167,10 @@ def test_small_images_come_from_memory_and_large_inputs_are_made_one_by_one(cifa
 def test_memory_and_decoding_one_by_one_give_the_same(cifar):
     config = config_for(cifar)
     in_memory = cifar.dataset("train", config)
-    one_by_one = EncodedImages(cifar.splits["train"].rows, in_memory.labels, in_memory.transform, in_memory.seed)
+    split = cifar.splits["train"]
+    one_by_one = EncodedImages(
+        split.rows, split.labels, in_memory.transform, in_memory.seed, split.name_sample, split.bad
+    )
     for index in (0, 17, 599):
         torch.testing.assert_close(in_memory[index], one_by_one[index])
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_geo.data.windows import BlockStream, collate_windows, column_stream, columns_per_device, fixed_blocks
+from hf_geo.data.language import BlockStream, collate_windows, column_stream, columns_per_device, fixed_blocks
 
 
 def paper_batches(words: np.ndarray, columns: int, bptt: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""timm's architectures can be saved: all names by their shapes, the smallest of some families trained, saved and reopened."""
+"""timm's architectures can be saved: all names by their shapes, the smallest of each family trained, saved and reopened."""
 
 import json
 import re
@@ -13,9 +13,15 @@ from hf_geo.models import build_image_classifier, check_images, input_config
 
 pytestmark = pytest.mark.slow
 
-# Families that are tried for real: each kind of network, and those whose modules share tensors.
-TRIED = ("coat", "convnext", "crossvit", "mlp_mixer", "mobilenetv3", "resnet", "swin_transformer", "vision_transformer")
+LIMIT = 100e6  # parameters: families whose smallest network has more take too long and are tried by their shapes alone
+# Those families, with millions of parameters. gemma4_vit gives embeddings and no logits, and is refused before training.
+TOO_LARGE = {"deepseek_vit": 412, "gemma4_vit": 167, "vgg": 129}
 SMALL_IMAGES = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 1.0}
+
+
+def on_meta(name: str) -> torch.nn.Module:
+    with torch.device("meta"):
+        return build_image_classifier(name, num_classes=3)
 
 
 def test_all_of_timm_is_here():
@@ -25,20 +31,47 @@ def test_all_of_timm_is_here():
 
 @pytest.mark.parametrize("module", timm.list_modules())
 def test_no_architecture_shares_memory_or_has_a_configuration_that_cannot_be_written(module):
+    sizes = []
     for name in timm.list_models(module=module):
-        with torch.device("meta"):
-            model = build_image_classifier(name, num_classes=3)
+        model = on_meta(name)
         json.dumps(model.config.to_dict())
         storages = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
         assert len(storages) == len(model.state_dict()), f"{name}: tensors share their memory, which cannot be saved"
+        sizes.append(model.num_parameters())
+    assert (min(sizes) > LIMIT) == (module in TOO_LARGE)
 
 
-@pytest.mark.parametrize("module", TRIED)
+@pytest.mark.parametrize("module", [module for module in timm.list_modules() if module not in TOO_LARGE])
 def test_an_architecture_that_trains_also_saves_and_reopens(module, tmp_path):
-    names = timm.list_models(module=module)
-    with torch.device("meta"):
-        sizes = [build_image_classifier(name, num_classes=3).num_parameters() for name in names]
-    trains_saves_and_reopens(names[sizes.index(min(sizes))], tmp_path)
+    name = min(timm.list_models(module=module), key=lambda name: on_meta(name).num_parameters())
+    torch.manual_seed(0)
+    model = usable(name)
+    x = torch.randn(2, *input_config(model)["input_size"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model.train()(x, labels=torch.tensor([0, 2])).loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        expected = model.eval()(x).logits
+    model.save_pretrained(tmp_path / "checkpoint")
+    export_model(model, tmp_path / "export")
+    reopened = {
+        "our checkpoint": build_image_classifier(str(tmp_path / "checkpoint"), num_classes=3),
+        "our export": build_image_classifier(str(tmp_path / "export"), num_classes=3),
+        "timm": timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True),
+        "transformers": AutoModelForImageClassification.from_pretrained(tmp_path / "export"),
+    }
+    saved = model.timm_model.state_dict()
+    for opener, network in reopened.items():
+        network = getattr(network, "timm_model", network).eval()
+        for key, tensor in network.state_dict().items():
+            assert torch.equal(tensor, saved[key]), f"{opener}: {key}"
+        # transformers maps weights from the file at odd addresses, where other kernels, which round otherwise, compute.
+        for parameter in network.parameters():
+            parameter.data = parameter.data.clone()
+        with torch.no_grad():
+            found = network(x)
+        # One update leaves some networks with statistics that overflow.
+        torch.testing.assert_close(found, expected, equal_nan=True, msg=lambda m, by=opener: f"{by}: {m}")
 
 
 def usable(name: str) -> torch.nn.Module:
@@ -52,31 +85,3 @@ def usable(name: str) -> torch.nn.Module:
         model = build_image_classifier(name, **build, img_size=int(size))
         check_images(model, name, input_config(model)["input_size"])
     return model
-
-
-def trains_saves_and_reopens(name, folder):
-    torch.manual_seed(0)
-    model = usable(name)
-    x = torch.randn(2, *input_config(model)["input_size"])
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    model.train()(x, labels=torch.tensor([0, 2])).loss.backward()
-    optimizer.step()
-    with torch.no_grad():
-        expected = model.eval()(x).logits
-    model.save_pretrained(folder / "checkpoint")
-    export_model(model, folder / "export")
-    reopened = {
-        "our checkpoint": build_image_classifier(str(folder / "checkpoint"), num_classes=3),
-        "our export": build_image_classifier(str(folder / "export"), num_classes=3),
-        "timm": timm.create_model(f"local-dir:{folder / 'export'}", pretrained=True),
-        "transformers": AutoModelForImageClassification.from_pretrained(folder / "export"),
-    }
-    saved = model.timm_model.state_dict()
-    for opener, network in reopened.items():
-        network = getattr(network, "timm_model", network).eval()
-        for name, tensor in network.state_dict().items():
-            assert torch.equal(tensor, saved[name]), f"{opener}: {name}"
-        with torch.no_grad():
-            found = network(x)
-        # One update leaves some networks with statistics that overflow.
-        torch.testing.assert_close(found, expected, equal_nan=True, msg=lambda m, by=opener: f"{by}: {m}")

@@ -116,7 +116,7 @@ def test_augmented_pixels_have_the_values_of_the_image_processor(name, settings,
 def test_timms_augmentation_is_timms(channels):
     config = {"input_size": (channels, 48, 40), "interpolation": "bicubic", "mean": (0.4, 0.5, 0.6)[:channels],
               "std": (0.2, 0.3, 0.4)[:channels], "crop_pct": 0.9, "crop_mode": "center"}  # fmt: skip
-    from hf_geo.data.randomness import seeded
+    from hf_geo.data.transforms import seeded
 
     image = photo(70, 110, "L" if channels == 1 else "RGB")
     with seeded(5):
