@@ -2,11 +2,11 @@
 
 from .adam_srt import AdamS, AdamSRT
 from .alig import AliG
-from .create import create_optimizer
 from .fromage import Fromage
+from .geometry import geometry_weights
 from .grassmann import SGDG, AdamG
-from .invariance import Invariance, first_samples, measure_invariance, scale_invariant_parameters
-from .param_groups import geometry_weights, param_groups
+from .invariance import Invariance, measure_invariance, scale_invariant_parameters
+from .param_groups import create_optimizer, param_groups
 from .registry import Method, Paper, get_method, list_optimizers, register_optimizer
 from .sgd_mrt import SGDMRT
 
@@ -22,7 +22,6 @@ __all__ = [
     "Method",
     "Paper",
     "create_optimizer",
-    "first_samples",
     "geometry_weights",
     "get_method",
     "list_optimizers",

@@ -1,4 +1,4 @@
-"""A model run on stand-ins for its tensors, and left exactly as it was."""
+"""A model run on copies of its tensors, and left exactly as it was."""
 
 import dataclasses
 import random
@@ -45,49 +45,61 @@ class Probe:
         """Runs the model once.
 
         Args:
-            values: Of all parameters, in the probe's dtype.
-            seed: Of the random numbers that the model draws.
-            objective: Of the outputs; its gradients are wanted.
+            values: All parameters, in the probe's dtype.
+            seed: Seeds the random numbers that the model draws.
+            objective: A function of the outputs whose gradients are wanted.
 
         Returns:
             The floating-point outputs, the objective's gradients for the parameters that have one, and whether the
             model drew random numbers.
         """
         leaves = {n: v.detach().requires_grad_(v.is_floating_point() or v.is_complex()) for n, v in values.items()}
-        stand_in: dict[int, Tensor] = {}  # by the identity of the tensor it stands for: what is shared stays shared
+        with self._isolated(leaves, seed):
+            self.model.train()
+            inputs = map_tensors(self.inputs, lambda tensor: self.cast(tensor).to(self.device))
+            before = self._generator_states()
+            outputs = list(floating_tensors(self._call(inputs)))
+            drew = any(not torch.equal(a, b) for a, b in zip(before, self._generator_states(), strict=True))
+            if objective is not None:  # in here, since checkpointed blocks run again in the backward pass
+                objective(outputs).backward()
+        gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+        return [tensor.detach() for tensor in outputs], gradients, drew
 
-        def replace(key: Any, value: Any) -> Any:
-            if isinstance(value, Tensor):
-                if id(value) not in stand_in:
-                    name = self.names.get(id(value))
-                    stand_in[id(value)] = self.cast(value) if name is None else leaves[name]
-                return stand_in[id(value)]
-            if isinstance(value, torch.Generator):
-                return value.clone_state()
-            return min(value, self.eps) if is_epsilon(str(key), value) else value
+    def _call(self, inputs: Any) -> Any:
+        if isinstance(inputs, dict):
+            return self.model(**inputs)
+        return self.model(*inputs) if isinstance(inputs, list | tuple) else self.model(inputs)
 
+    @contextmanager
+    def _isolated(self, leaves: Mapping[str, Tensor], seed: int) -> Iterator[None]:
+        """The model computing with `leaves` and copies of its other tensors, whatever modes the caller has set."""
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             for kind in {device.type for device in self.devices}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             if "torch._dynamo" in sys.modules:  # compiling once more for this dtype would take longer than the run
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(replayed_random_numbers(seed, self.devices))
+            stack.enter_context(seeded_generators(seed, self.devices))
             stack.enter_context(without_gradients(self.model))
-            stack.enter_context(stand_ins(self.model, replace))
-            self.model.train()
-            inputs = map_tensors(self.inputs, lambda tensor: self.cast(tensor).to(self.device))
-            before = self._generator_states()
-            if isinstance(inputs, dict):
-                outputs = self.model(**inputs)
-            else:
-                outputs = self.model(*inputs) if isinstance(inputs, list | tuple) else self.model(inputs)
-            drew = any(not torch.equal(a, b) for a, b in zip(before, self._generator_states(), strict=True))
-            tensors = list(floating_tensors(outputs))
-            if objective is not None:  # in here, since checkpointed blocks run again in the backward pass
-                objective(tensors).backward()
-        gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-        return [tensor.detach() for tensor in tensors], gradients, drew
+            stack.enter_context(substituted(self.model, self._substitution(leaves)))
+            yield
+
+    def _substitution(self, leaves: Mapping[str, Tensor]) -> Callable[[Any, Any], Any]:
+        """The function from an attribute's name and value to the value that the model computes with."""
+        copies: dict[int, Tensor] = {}  # by the identity of the original, so that what is shared stays shared
+
+        def substitute(key: Any, value: Any) -> Any:
+            if isinstance(value, Tensor):
+                if id(value) in self.names:
+                    return leaves[self.names[id(value)]]
+                if id(value) not in copies:
+                    copies[id(value)] = self.cast(value)
+                return copies[id(value)]
+            if isinstance(value, torch.Generator):
+                return value.clone_state()
+            return min(value, self.eps) if is_epsilon(str(key), value) else value
+
+        return substitute
 
     def _generator_states(self) -> list[Tensor]:
         accelerators = [device for device in self.devices if device.type != "cpu"]
@@ -95,10 +107,10 @@ class Probe:
 
 
 def is_epsilon(name: str, value: Any) -> bool:
-    """Whether an attribute is what a norm adds to a variance.
+    """Whether an attribute is the epsilon that a norm adds to a variance.
 
-    "eps" or "epsilon" is a word of its name (`layer_norm_eps`, `varianceEpsilon`, not `stepsize`), and its value no
-    larger than such a number is (that of a step size or a smoothing is).
+    "eps" or "epsilon" has to be a word of its name (`layer_norm_eps`, `varianceEpsilon`, not `stepsize`), and its value
+    small, as that of a step size or a smoothing is not.
     """
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
     return isinstance(value, float) and value <= _LARGEST_EPSILON and not _EPSILONS.isdisjoint(words)
@@ -148,8 +160,8 @@ def deviation(outputs: list[Tensor], base: list[Tensor]) -> float:
 
 
 @contextmanager
-def stand_ins(model: nn.Module, replace: Callable[[Any, Any], Any]) -> Iterator[None]:
-    """Puts `replace(key, value)` for each attribute of each module, and for each item of their dicts and lists.
+def substituted(model: nn.Module, substitute: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Replaces the attributes of all modules, and the items of their dicts and lists, by `substitute(key, value)`.
 
     Afterwards all of them hold what they held before, whatever the model did to them.
     """
@@ -161,7 +173,7 @@ def stand_ins(model: nn.Module, replace: Callable[[Any, Any], Any]) -> Iterator[
         for holder, content in zip(holders, before, strict=True):
             if not isinstance(holder, set):
                 for key, value in content.items() if isinstance(holder, dict) else enumerate(content):
-                    holder[key] = replace(key, value)
+                    holder[key] = substitute(key, value)
         yield
     finally:
         for holder, content in zip(holders, before, strict=True):
@@ -171,7 +183,7 @@ def stand_ins(model: nn.Module, replace: Callable[[Any, Any], Any]) -> Iterator[
 
 @contextmanager
 def without_gradients(model: nn.Module) -> Iterator[None]:
-    """Keeps gradients from the parameters themselves, should the model hold one where no stand-in takes its place."""
+    """Keeps gradients from the parameters themselves, which a model may also hold where they are not substituted."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -183,8 +195,8 @@ def without_gradients(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def replayed_random_numbers(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
-    """Starts torch's generators (of the CPU and of `devices`), Python's and NumPy's from `seed`; afterwards they go on as before."""
+def seeded_generators(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
+    """Seeds the generators of torch (the CPU's and those of `devices`), Python and NumPy, and puts their states back."""
     numpy = sys.modules.get("numpy")
     python, array = random.getstate(), numpy and numpy.random.get_state()
     accelerators = [device for device in devices if device.type != "cpu"]

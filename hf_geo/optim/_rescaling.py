@@ -1,4 +1,4 @@
-"""Groups of weights that a model's outputs do not follow when they are rescaled, as `measure_invariance` explains."""
+"""The search for groups of weights whose scale does not change the outputs; `measure_invariance` explains the method."""
 
 import itertools
 import math
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
     name: str
     channel_dims: tuple[int, ...] | None
-    change: float
+    change: float | None
 
 
 def start_search(
@@ -69,7 +69,7 @@ def start_search(
 
 
 class Search:
-    """A model at a generic point, and the questions that are put to it there."""
+    """A model with perturbed parameters, and the measurements made of it."""
 
     def __init__(
         self, model: nn.Module, example_inputs: Any, candidates: list[str], seed: int, dtype: torch.dtype | None
@@ -78,15 +78,15 @@ class Search:
         unit = max(torch.finfo(dtype).eps for dtype in dtypes)
         self.boost = BOOST if torch.float16 not in dtypes else 3  # float16 ends at 2**16
         self.tolerance = unit**0.5 + EPS_SHARE / 2**self.boost
-        self.small_share = max(EPS_SHARE, 4 * unit)
-        self.faint = min(unit**0.5, 1e-3)
+        self.largest_share = max(EPS_SHARE, 4 * unit)
+        self.least_reach = min(unit**0.5, 1e-3)
         self.probe = Probe(model, example_inputs, dtype, eps=unit ** (2 / 3))
         self.kind, self.candidates, self.seed = type(model).__name__, candidates, seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.point = {name: self._generic(p) for name, p in model.named_parameters()}
+        self.point = {name: self._perturbed(p) for name, p in model.named_parameters()}
 
-    def _generic(self, parameter: Tensor) -> Tensor:
-        """A value no initialization gives, of the scale that the parameter has or a layer of its width wants."""
+    def _perturbed(self, parameter: Tensor) -> Tensor:
+        """A random value near the parameter, of the parameter's scale or the usual one of a layer of its width."""
         value = self.probe.cast(parameter)
         if not parameter.requires_grad or not value.is_floating_point() or not value.numel():
             return value
@@ -141,18 +141,20 @@ class Search:
         return f"{self.kind} {what}, so its scale invariance cannot be measured. {instead}"
 
     def find_groupings(self, effects: Mapping[str, Effect], outputs: list[Tensor], draw: int) -> Iterator[Finding]:
-        """Yields what holds for each parameter, in any order.
+        """Yields the finding for each parameter, in any order.
 
         Args:
-            effects: Of the parameters to look at.
-            outputs, draw: Of the run that the effects are of.
+            effects: Effects of the parameters to test.
+            outputs, draw: Outputs and draw of the run that gave the effects.
         """
-        candidates = {n: [d for d, share in e.shares.items() if share <= self.small_share] for n, e in effects.items()}
+        candidates = {
+            n: [d for d, share in e.shares.items() if share <= self.largest_share] for n, e in effects.items()
+        }
         for name, effect in effects.items():
             if not candidates[name]:
                 yield Finding(name, None, effect.reach * effect.shares[()])
-        # A share within the tolerance is explained by a norm's lowered epsilon, any other by chance or by an epsilon in
-        # the code. Those fail more often, so they are not to make the others' set fail.
+        # A share above the tolerance is small by chance or has an epsilon in the code behind it. Such parameters fail
+        # more often, and are rescaled apart so that they do not make the others' set fail.
         tried = [name for name in candidates if candidates[name]]
         doubtful = [name for name in tried if effects[name].shares[candidates[name][0]] > self.tolerance]
         for names in ([name for name in tried if name not in doubtful], doubtful):
@@ -181,7 +183,7 @@ class Search:
     def _rescale(
         self, channel_dims: Mapping[str, tuple[int, ...]], outputs: list[Tensor], draw: int
     ) -> tuple[float, bool]:
-        """Multiplies all groups by random factors: the change of the outputs, and whether at most an epsilon makes it."""
+        """Rescales all groups at random: the change of the outputs, and whether at most an epsilon explains it."""
         large = self.point | {n: self._scaled(self.point[n], dims, self.boost) for n, dims in channel_dims.items()}
         at_large = self.probe.run(large, self.seed + draw)[0]
         change = deviation(at_large, outputs)
@@ -196,10 +198,12 @@ class Search:
         exponents = torch.randint(least, least + 5, shape, generator=self.generator)
         return value * (1 << exponents).to(value)
 
-    def shifted(self, names: list[str]) -> list[str]:
-        """Which of them would be scale-invariant if all biases were zero."""
+    def invariant_without_biases(self, names: list[str]) -> list[str]:
+        """The parameters among `names` that would be scale-invariant if all biases were zero."""
         bare = {n: v.zero_() if n.endswith("bias") and v.ndim < 2 else v for n, v in self.point.items()}
         effects = self.observe(bare, draw=0).effects
         return [
-            n for n in names if effects[n].reach > self.faint and min(effects[n].shares.values()) < self.small_share**2
+            n
+            for n in names
+            if effects[n].reach > self.least_reach and min(effects[n].shares.values()) < self.largest_share**2
         ]

@@ -47,9 +47,10 @@ class SphericalOptimizer(GeometricOptimizer):
     def _channel_dims(group: dict[str, Any]) -> tuple[int, ...] | None:
         return (0,) if group["channel_wise"] else group["channel_dims"]
 
-    def _divided(self, group: dict[str, Any], params: list[Tensor]) -> tuple[list[Tensor], list[tuple[Tensor, Rows]]]:
-        """Parameters that take the plain step, and those that have rows, with them."""
+    def _split_by_geometry(
+        self, group: dict[str, Any], params: list[Tensor]
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Rows]]]:
+        """Splits parameters into those that take the plain step, and those on spheres with their rows."""
         dims = self._channel_dims(group)
-        rows = [Rows.of(p, dims) for p in params]
-        plain = [p for p, r in zip(params, rows, strict=True) if r is None]
-        return plain, [(p, r) for p, r in zip(params, rows, strict=True) if r is not None]
+        rows_of = {p: Rows.of(p, dims) for p in params}
+        return [p for p in params if rows_of[p] is None], [(p, r) for p, r in rows_of.items() if r is not None]

@@ -28,39 +28,39 @@ class _SphericalAdam(SphericalOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._with_gradient():
-            plain, curved = self._divided(group, params)
+            flat, spherical = self._split_by_geometry(group, params)
             moments = {"step": lambda p: torch.zeros((), device=p.device), "exp_avg": zeros_like}
-            self._ensure_state(plain, **moments, exp_avg_sq=zeros_like)
-            for p, rows in curved:
+            self._ensure_state(flat, **moments, exp_avg_sq=zeros_like)
+            for p, rows in spherical:
                 self._ensure_state([p], **moments, exp_avg_sq=lambda p, rows=rows: zeros_like(p, rows.dims))
-            self._adam(group, plain)
-            if curved:
-                self._on_spheres(group, curved)
+            self._step_adam(group, flat)
+            if spherical:
+                self._step_on_spheres(group, spherical)
 
-    def _adam(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _step_adam(self, group: dict[str, Any], params: list[Tensor]) -> None:
         settings = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
         for batch in batches(params):
             for lent in lend(*self._tensors(batch, "exp_avg", "exp_avg_sq")):
                 adam_step(*lent, [self.state[p]["step"] for p in batch], **settings)
 
-    def _on_spheres(self, group: dict[str, Any], curved: list[tuple[Tensor, Rows]]) -> None:
-        params, (beta1, beta2) = [p for p, _ in curved], group["betas"]
+    def _step_on_spheres(self, group: dict[str, Any], spherical: list[tuple[Tensor, Rows]]) -> None:
+        params, (beta1, beta2) = [p for p, _ in spherical], group["betas"]
         corrections = count_step([self.state[p]["step"] for p in params], beta1, beta2)
         columns = self._tensors(params, "exp_avg", "exp_avg_sq")
-        for (_, rows), *tensors, c1, c2 in zip(curved, *columns, *corrections, strict=True):
-            # lr * sqrt(d) * (m / c1) / (sqrt(v / c2) + eps), with the constants taken out of the loop
-            root = c2.sqrt()
-            scale, eps = group["lr"] * sqrt(rows.size) * root / c1, group["eps"] * root
+        transports = group.get("rt", False)  # AdamS has no such setting
+        for (_, rows), *tensors, c1, c2 in zip(spherical, *columns, *corrections, strict=True):
+            # lr sqrt(d) (m / c1) / (sqrt(v / c2) + eps) is scale m / (sqrt(v) + eps sqrt(c2)).
+            scale, eps = group["lr"] * sqrt(rows.size) * c2.sqrt() / c1, group["eps"] * c2.sqrt()
             for x, g, m, v in blocks(rows.axis, *tensors):
                 if group["weight_decay"]:
                     g = g.add(x, alpha=group["weight_decay"])
-                m.lerp_(g, 1 - beta1)
-                v.lerp_(rows.norm(g).square_(), 1 - beta2)
+                m.lerp_(g, 1 - beta1)  # m <- beta1 m + (1 - beta1) g
+                v.lerp_(rows.norm(g).square_(), 1 - beta2)  # v <- beta2 v + (1 - beta2) |g|^2
                 rate = scale / v.sqrt().add_(eps)
-                if group.get("rt", False):
-                    move_and_transport(x, m, v, rate, rows, group["eps"])
-                else:
-                    x.addcmul_(m, rate, value=-1)
+                old_norm = rows.norm(x) if transports else None
+                x.addcmul_(m, rate, value=-1)  # x <- x - rate m
+                if transports:
+                    rescale_and_transport(x, m, v, old_norm, rows, group["eps"])
 
 
 def check_betas(group: dict[str, Any]) -> None:
@@ -73,15 +73,12 @@ def check_betas(group: dict[str, Any]) -> None:
     group["betas"] = (float(betas[0]), float(betas[1]))
 
 
-def move_and_transport(x: Tensor, m: Tensor, v: Tensor, rate: Tensor, rows: Rows, eps: float) -> None:
-    """Moves `x` by `-rate * m`, and scales and transports both moments to the new point, in place."""
-    before = rows.norm(x).square_()
-    x.addcmul_(m, rate, value=-1)
+def rescale_and_transport(x: Tensor, m: Tensor, v: Tensor, old_norm: Tensor, rows: Rows, eps: float) -> None:
+    """Moves both moments, in place, to the new point `x` from an old one of the norm `old_norm`."""
     norm = rows.norm(x).clamp_min_(SMALLEST_NORM)
-    after = norm * norm
-    padded = after + eps
-    v.mul_(before).div_(padded)
-    m.copy_(rows.project(m, x, norm, after.div_(padded)))
+    divisor = norm.square() + eps
+    v.mul_(old_norm.square() / divisor)  # v <- v |x|^2 / (|x'|^2 + eps)
+    m.copy_(rows.project(m, x, norm, norm.square() / divisor))  # m <- (m - (m.x') / |x'|^2 x') |x'|^2 / (|x'|^2 + eps)
 
 
 class AdamSRT(_SphericalAdam):

@@ -3,7 +3,9 @@
 Cho, Lee: Riemannian approach to batch normalization. NeurIPS 2017, arXiv 1709.09603.
 """
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,15 +23,15 @@ class _Grassmann(GeometricOptimizer):
     def normalize_rows(self) -> None:
         """Scales the rows that live on spheres to norm 1, as `create_optimizer` does once.
 
-        Each step does it anyway; so do what is evaluated and logged before the first. Rows that have norm 1 up to
-        rounding, as in a resumed run, stay bit for bit.
+        Each step does it too, but a model may be evaluated before the first step. Rows that have norm 1 up to rounding,
+        as in a resumed run, stay bit for bit.
         """
         for p in (p for group in self.param_groups if group["grassmann"] for p in group["params"]):
             rows, weight = Rows.of(p, (0,)), local(p)
             x = weight.to(wide_dtype(weight))
             norm = rows.norm(x)
-            off = (norm - 1).abs() > max(1e-3, torch.finfo(weight.dtype).eps)
-            weight.copy_(torch.where(off, x / norm.clamp(min=TINY), x))
+            is_off = (norm - 1).abs() > max(1e-3, torch.finfo(weight.dtype).eps)
+            weight.copy_(torch.where(is_off, x / norm.clamp(min=TINY), x))
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_number(group, "lr", tensor=True)
@@ -51,13 +53,14 @@ class _Grassmann(GeometricOptimizer):
     def _update(self, loss: Any) -> None:
         for group, params in self._with_gradient():
             if params:
-                (self._on_sphere if group["grassmann"] else self._sgd)(group, params)
+                step = self._step_on_spheres if group["grassmann"] else self._step_sgd
+                step(group, params)
 
     @abstractmethod
-    def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """The method's step."""
+    def _step_on_spheres(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Takes the method's step for weights whose rows lie on spheres."""
 
-    def _sgd(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _step_sgd(self, group: dict[str, Any], params: list[Tensor]) -> None:
         keys = ("momentum_buffer",) if group["momentum"] else ()
         self._ensure_state(params, **{key: lambda p: first_buffer(p, group) for key in keys})
         settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay", "nesterov")}
@@ -67,8 +70,8 @@ class _Grassmann(GeometricOptimizer):
 
 
 def check_shape(shape: tuple[int, ...], omega: float) -> None:
-    """Raises `ValueError` unless a weight of this shape has rows that may lie on spheres, and be orthogonal if `omega`."""
-    rows, columns = torch.empty(shape, device="meta").flatten(1).shape if len(shape) > 1 else (0, 0)
+    """Raises `ValueError` unless a weight of this shape has rows for spheres, which can be orthogonal if `omega` is set."""
+    rows, columns = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (0, 0)
     if len(shape) < 2 or columns == 1:
         raise ValueError(f"grassmann=True needs weights of several rows and columns, but one has the shape {shape}.")
     if omega and rows > columns:
@@ -79,7 +82,7 @@ def check_shape(shape: tuple[int, ...], omega: float) -> None:
 
 
 def first_buffer(p: Tensor, group: dict[str, Any]) -> Tensor:
-    """A momentum that makes up for the dampening of the first gradient, which `torch.optim.SGD` leaves undamped."""
+    """A first momentum with which the first gradient counts in full, as `torch.optim.SGD` does not dampen that one."""
     buffer = zeros_like(p)
     if group["dampening"]:
         decayed = local_grad(p).add(local(p), alpha=group["weight_decay"])
@@ -87,8 +90,8 @@ def first_buffer(p: Tensor, group: dict[str, Any]) -> Tensor:
     return buffer
 
 
-def gradient(p: Tensor, omega: float) -> Tensor:
-    """This process's part of the gradient, with that of `omega / 2 * |Y Y^T - I|^2` for the unit rows Y of `p`."""
+def regularized_gradient(p: Tensor, omega: float) -> Tensor:
+    """This process's part of the gradient, plus that of `omega / 2 * |Y Y^T - I|^2` for the unit rows Y of `p`."""
     x, g = local(p), local_grad(p)
     if not omega:
         return g
@@ -97,15 +100,16 @@ def gradient(p: Tensor, omega: float) -> Tensor:
             f"omega={omega} compares all rows of a weight with each other, but one of shape {tuple(p.shape)} is cut into "
             "shards: set omega=0, or leave that weight out of sharding."
         )
-    y = x.to(wide_dtype(x)).flatten(1)
-    y = y / (torch.linalg.vector_norm(y, dim=1, keepdim=True) + TINY)
-    gram = y @ y.T
-    gram.diagonal().sub_(1)
-    return g + 2 * omega * (gram @ y).view_as(g)
+    rows = x.to(wide_dtype(x)).flatten(1)
+    y = rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + TINY)
+    # g + 2 omega (Y Y^T - I) Y
+    deviation = y @ y.T - torch.eye(len(y), dtype=y.dtype, device=y.device)
+    return g + 2 * omega * (deviation @ y).view_as(g)
 
 
-def write(values: tuple[Tensor, ...], *targets: Tensor) -> None:
-    for value, target in zip(values, targets, strict=True):
+def copy_into(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Writes each value into its target."""
+    for target, value in zip(targets, values, strict=True):
         target.copy_(value)
 
 
@@ -125,7 +129,7 @@ class SGDG(_Grassmann):
         params: Parameters, or groups of them.
         lr: Learning rate; a number or a tensor of one; the default is that of `torch.optim.SGD`. The paper has 0.2 on spheres and 0.01 elsewhere.
         momentum: In [0, 1).
-        dampening, weight_decay, nesterov: Of the groups without `grassmann`; they mean nothing on spheres.
+        dampening, weight_decay, nesterov: As in torch, for the groups without `grassmann`; no effect on spheres.
         grassmann: Whether a group's rows lie on spheres.
         omega: Weight of the orthogonality regularizer `omega / 2 * |Y Y^T - I|^2` over the rows Y of a weight; 0.1 in the
             paper. It cannot be computed on shards.
@@ -161,17 +165,17 @@ class SGDG(_Grassmann):
         sphere = {"grassmann": grassmann, "omega": omega, "grad_clip": grad_clip}
         super().__init__(params, {**defaults, "nesterov": nesterov, **sphere})
 
-    def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _step_on_spheres(self, group: dict[str, Any], params: list[Tensor]) -> None:
         self._ensure_state(params, momentum_buffer=zeros_like)
+        settings = group["lr"], group["momentum"], group["grad_clip"]
         for p in params:
             rows = Rows.of(p, (0,))
-            x, m = local(p), local(self.state[p]["momentum_buffer"])
-            settings = group["lr"], group["momentum"], group["grad_clip"]
-            for block in blocks(rows.axis, x, gradient(p, group["omega"]), m):
-                if torch.compiler.is_compiling():  # which makes one pass of the plain form by itself
-                    write(sgd_g(*block, rows, *settings), block[0], block[2])
+            tensors = local(p), regularized_gradient(p, group["omega"]), local(self.state[p]["momentum_buffer"])
+            for x, g, m in blocks(rows.axis, *tensors):
+                if torch.compiler.is_compiling():  # the compiler fuses the reference into one pass by itself
+                    copy_into((x, m), sgd_g(x, g, m, rows, *settings))
                 else:
-                    fast_sgd_g(*block, rows, *settings)
+                    fast_sgd_g(x, g, m, rows, *settings)
 
 
 class AdamG(_Grassmann):
@@ -183,7 +187,7 @@ class AdamG(_Grassmann):
         d <- -lr * sqrt(1 - beta2^k) / (1 - beta1^k) * m / sqrt(v + epsilon)
         y <- y cos|d| + d/|d| sin|d|,  m <- m transported along d
 
-    In other groups it is SGD, as in torch, and not Adam.
+    In other groups it is SGD as in torch, not Adam.
 
     Args:
         params: Parameters, or groups of them.
@@ -224,7 +228,7 @@ class AdamG(_Grassmann):
         check_number(group, "beta2", below=1.0)
         check_number(group, "epsilon")
 
-    def _on_sphere(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _step_on_spheres(self, group: dict[str, Any], params: list[Tensor]) -> None:
         self._ensure_state(
             params,
             step=lambda p: torch.zeros((), device=p.device),
@@ -235,11 +239,15 @@ class AdamG(_Grassmann):
         corrections = count_step([self.state[p]["step"] for p in params], *betas)
         for p, c1, c2 in zip(params, *corrections, strict=True):
             rows, state = Rows.of(p, (0,)), self.state[p]
-            scale = group["lr"] * c2.sqrt() / c1
-            tensors = (local(p), gradient(p, group["omega"]), local(state["exp_avg"]), local(state["exp_avg_sq"]))
-            settings = scale, *betas, group["epsilon"], group["grad_clip"]
-            for block in blocks(rows.axis, *tensors):
+            tensors = (
+                local(p),
+                regularized_gradient(p, group["omega"]),
+                local(state["exp_avg"]),
+                local(state["exp_avg_sq"]),
+            )
+            settings = group["lr"] * c2.sqrt() / c1, *betas, group["epsilon"], group["grad_clip"]
+            for x, g, m, v in blocks(rows.axis, *tensors):
                 if torch.compiler.is_compiling():
-                    write(adam_g(*block, rows, *settings), block[0], *block[2:])
+                    copy_into((x, m, v), adam_g(x, g, m, v, rows, *settings))
                 else:
-                    fast_adam_g(*block, rows, *settings)
+                    fast_adam_g(x, g, m, v, rows, *settings)

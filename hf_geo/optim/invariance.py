@@ -1,18 +1,17 @@
 """Which weights are scale-invariant: measured by rescaling them, not guessed from their names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.hub import tqdm
 
-from ._probe import map_tensors
 from ._rescaling import Finding, Observation, Search, start_search
 
-DRAWS = 4  # a branch that dropout or stochastic depth hid is looked at again under other random numbers
+DRAWS = 4  # runs under other random numbers, for branches that dropout or stochastic depth hid
 NO_DIRECTION = "gain, shift or bias: one weight a filter"
 UNREACHED = "no gradient reaches it"
 FOLLOWED = "its scale shows in the outputs"
@@ -21,7 +20,7 @@ SHIFTED = "its scale shows through a bias before its norm"
 
 @dataclass(frozen=True)
 class Invariance:
-    """What the probe found for one parameter.
+    """The result for one parameter.
 
     Args:
         name: As in `named_parameters()`; tied parameters have one entry.
@@ -69,37 +68,35 @@ def measure_invariance(
     The model runs in training mode (normalization by the batch's own statistics) on copies of its tensors. Afterwards
     model, buffers, gradients, hooks, training flags and random number generators are as before, also when it raises.
 
-    How it is measured. (1) Trainable parameters are moved away from where they were initialized, so that a bias or a
-    gain that starts at zero is not taken for one that stays there; frozen ones stay. (2) One backward pass of a random
-    combination of the outputs gives g, and the sum of g * w over a group of weights is the change of the outputs with
-    the logarithm of the group's scale (Euler's theorem: zero if they do not depend on it). Next to the root of the sum
-    of (g * w)**2, its size by chance, it is around 1 for an ordinary weight whatever its shape and influence. The groups
-    tried are those that axes of the tensor index, finest first. (3) All groups for which it is nearly zero are
-    multiplied at once by independent random powers of two, 2**12 to 2**16: the outputs have to stay. If they do not, the
-    set is halved, and a parameter that fails by itself is tried with its next coarser groups. So it takes one backward
-    and three forward passes, and more of them only for branches hidden by dropout or where (2) and (3) disagree.
+    How it is measured. (1) Trainable parameters are moved away from their initialization, so that a bias or gain that
+    starts at zero is not mistaken for one that stays there; frozen ones stay. (2) One backward pass of a random
+    combination of the outputs gives g. By Euler's theorem the sum of g * w over a group of weights is zero if the
+    outputs do not depend on the group's scale; it is compared with its size by chance, the root of the sum of (g * w)**2.
+    The groups tried are those that axes of the tensor index, finest first. (3) All groups that pass are multiplied at
+    once by independent random powers of two, 2**12 to 2**16: the outputs have to stay. If they do not, the set is
+    halved, and a single parameter that fails is tried with its next coarser groups. This takes one backward and three
+    forward passes, and more only for branches hidden by dropout or where (2) and (3) disagree.
 
     Tolerances. The model runs in float64 if it can, else in float32, else in its own dtypes; u is the machine epsilon.
-    Powers of two cancel in a normalization without any rounding, so what keeps an invariant output from being bitwise
-    the same is the norm's epsilon, whose relative effect is eps / variance. Attributes of at most 1e-3 that have "eps" or
-    "epsilon" as a word of their name are lowered to u**(2/3): small enough not to matter, too large to turn the rounding
-    noise of a constant channel into a signal. A larger one, or one that is written into the code, stays: its effect may be 1e-2 in (2) and (3), but has to shrink at least like
-    1 / scale, so that the outputs at two random scales above 2**12 agree within sqrt(u) + 1e-2 / 2**12, which is 2.5e-6
-    in float64. An ordinary weight changes them by far more.
+    Powers of two cancel in a normalization without rounding, so the norm's epsilon alone keeps an invariant output from
+    being bitwise the same, by a relative eps / variance. Attributes of at most 1e-3 that have "eps" or "epsilon" as a
+    word of their name are lowered to u**(2/3). A larger one, or one written into the code, stays: its effect may be 1e-2
+    in (2) and (3), but has to shrink at least like 1 / scale, so that the outputs at two random scales above 2**12 agree
+    within sqrt(u) + 1e-2 / 2**12, which is 2.5e-6 in float64. An ordinary weight changes them by far more.
 
     Not found: groups that are no axes of the tensor, such as the blocks of filters of a grouped convolution before
-    group normalization or the heads of an attention with query and key norms; the whole tensor is tried for them. Left
-    out by purpose: tensors with one weight a filter (gains, shifts, biases), for which nothing is left to optimize once
-    their scale is gone.
+    group normalization, or the heads of an attention with query and key norms; the whole tensor is tried for them. Left
+    out on purpose: tensors with one weight a filter (gains, shifts, biases), which have nothing to optimize but their
+    scale.
 
     Args:
         model: The network, before it is wrapped or sharded for several processes.
         example_inputs: A batch as in training: a tensor, a tuple or list of positional arguments, or a mapping of
             keyword arguments. It is copied to the model's device. A few samples suffice, but take at least three: batch
             normalization over two values keeps their signs only, and hides all that comes before.
-        seed: Of all random numbers, the model's own included (dropout draws the same on all sides).
+        seed: Seeds all random numbers, the model's own included (dropout draws the same in every run).
         progress: Whether to show a progress bar.
-        explain: Whether to spend another backward pass, without biases, to tell whether those are the reason.
+        explain: Whether to spend another backward pass, without biases, to find out whether those are the reason.
 
     Returns:
         A row a parameter, in the model's order.
@@ -111,23 +108,25 @@ def measure_invariance(
     """
     parameters = dict(model.named_parameters())
     _check_measurable(model, parameters, example_inputs)
-    rows = {name: _row_without_measuring(name, parameter) for name, parameter in parameters.items()}
-    candidates = [name for name, row in rows.items() if row is None]
+    reasons = {name: _reason_to_skip(parameter) for name, parameter in parameters.items()}
+    candidates = [name for name, reason in reasons.items() if not reason]
+    found: dict[str, Finding] = {}
     if candidates:
         with tqdm(total=len(candidates), desc="Scale invariance", unit="weight", disable=not progress) as bar:
             search, first = start_search(model, example_inputs, candidates, seed)
             for finding in _search_in_draws(search, first, candidates):
-                shape, dims = tuple(parameters[finding.name].shape), finding.channel_dims
-                reason = FOLLOWED if dims is None else ""
-                rows[finding.name] = Invariance(finding.name, shape, dims, reason, finding.change)
+                found[finding.name] = finding
                 bar.update()
-            unreached = [name for name in candidates if rows[name] is None]
-            rows |= {name: Invariance(name, tuple(parameters[name].shape), None, UNREACHED) for name in unreached}
-            bar.update(len(unreached))
-        followed = [name for name in candidates if rows[name].reason == FOLLOWED]
+            bar.update(len(candidates) - len(found))
+        reasons |= {name: _reason_of(found.get(name)) for name in candidates}
+        followed = [name for name in candidates if reasons[name] == FOLLOWED]
         if explain and followed:
-            rows |= {name: replace(rows[name], reason=SHIFTED) for name in search.shifted(followed)}
-    return list(rows.values())
+            reasons |= dict.fromkeys(search.invariant_without_biases(followed), SHIFTED)
+    rows = []
+    for name, parameter in parameters.items():
+        finding = found.get(name, Finding(name, None, None))
+        rows.append(Invariance(name, tuple(parameter.shape), finding.channel_dims, reasons[name], finding.change))
+    return rows
 
 
 def _check_measurable(model: nn.Module, parameters: Mapping[str, nn.Parameter], example_inputs: Any) -> None:
@@ -142,44 +141,28 @@ def _check_measurable(model: nn.Module, parameters: Mapping[str, nn.Parameter], 
         raise ValueError(f"{kind} has no floating-point parameter, so there is no scale to measure.")
 
 
-def _row_without_measuring(name: str, parameter: nn.Parameter) -> Invariance | None:
-    """The row of a parameter that no scale is looked for in; None for one to measure."""
+def _reason_to_skip(parameter: nn.Parameter) -> str:
+    """Why a parameter is not measured; empty for one that is."""
     if not parameter.is_floating_point():
-        reason = f"is {str(parameter.dtype).removeprefix('torch.')}"
-    elif parameter.ndim < 2 or parameter.shape[0] == parameter.numel():
-        reason = NO_DIRECTION
-    else:
-        return None
-    return Invariance(name, tuple(parameter.shape), None, reason)
+        return f"is {str(parameter.dtype).removeprefix('torch.')}"
+    return NO_DIRECTION if parameter.ndim < 2 or parameter.shape[0] == parameter.numel() else ""
+
+
+def _reason_of(finding: Finding | None) -> str:
+    """Why a measured parameter is not scale-invariant; empty for one that is."""
+    if finding is None:
+        return UNREACHED
+    return FOLLOWED if finding.channel_dims is None else ""
 
 
 def _search_in_draws(search: Search, first: Observation, candidates: Sequence[str]) -> Iterator[Finding]:
-    """Findings for all parameters that act on the outputs under some random numbers, starting with those of `first`."""
+    """Yields a finding for every parameter that acts on the outputs under some random numbers, those of `first` at first."""
     hidden, observation = list(candidates), first
     for draw in range(DRAWS):
         if draw:
             observation = search.observe(search.point, draw)
-        reached = {n: observation.effects[n] for n in hidden if observation.effects[n].reach > search.faint}
+        reached = {n: observation.effects[n] for n in hidden if observation.effects[n].reach > search.least_reach}
         yield from search.find_groupings(reached, observation.outputs, draw)
         hidden = [name for name in hidden if name not in reached]
         if not hidden or not observation.drew:
             return
-
-
-def first_samples(batch: Any, count: int) -> Any:
-    """The first samples of a batch, which tell as much about scale invariance as all of them, in less time.
-
-    Args:
-        batch: A tensor, or a mapping, list or tuple of them.
-        count: How many samples to keep. At least three, see `measure_invariance`.
-
-    Returns:
-        `batch` with `count` entries of the first axis of every tensor that has as many of them as the first tensor has.
-    """
-    lengths: list[int] = []
-
-    def cut(tensor: Tensor) -> Tensor:
-        lengths.extend(tensor.shape[:1])
-        return tensor[:count] if tensor.ndim and len(tensor) == lengths[0] else tensor
-
-    return map_tensors(batch, cut)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ._base import batches, blocks, check_number
 from ._spheres import SphericalOptimizer
 from .kernels.fused import lend, sgd_step
-from .kernels.rows import SMALLEST_NORM, Rows
+from .kernels.rows import SMALLEST_NORM
 from .kernels.shards import zeros_like
 
 
@@ -74,17 +74,13 @@ class SGDMRT(SphericalOptimizer):
             keys = ("momentum_buffer",) if group["momentum"] else ()
             self._ensure_state(params, **dict.fromkeys(keys, zeros_like))
             settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay")}
-            plain, curved = self._divided(group, params) if keys else (params, [])
-            for batch in batches(plain):
+            flat, spherical = self._split_by_geometry(group, params) if keys else (params, [])
+            for batch in batches(flat):
                 for weights, grads, *buffers in lend(*self._tensors(batch, *keys)):
                     sgd_step(weights, grads, *buffers or [[]], **settings)
-            for p, rows in curved:
+            for p, rows in spherical:
                 for x, g, b in blocks(rows.axis, *(tensor for (tensor,) in self._tensors([p], *keys))):
                     for lent in lend([x], [g], [b]):
                         sgd_step(*lent, **settings)
-                    transport(x, b, rows)
-
-
-def transport(x: Tensor, b: Tensor, rows: Rows) -> None:
-    """Makes the momentum `b` of a step that has led to `x` tangent there, in place."""
-    b.copy_(rows.project(b, x, rows.norm(x).clamp_min_(SMALLEST_NORM)))
+                    # b <- b - (b.x') / |x'|^2 x'
+                    b.copy_(rows.project(b, x, rows.norm(x).clamp_min_(SMALLEST_NORM)))

@@ -8,11 +8,11 @@ from tests.cases import CASES, Case, assert_same, drive, make_params
 
 
 def plain_sgd_g(x, g, m, *settings):
-    grassmann.write(sgd_g(x, g, m, *settings), x, m)
+    grassmann.copy_into((x, m), sgd_g(x, g, m, *settings))
 
 
 def plain_adam_g(x, g, m, v, *settings):
-    grassmann.write(adam_g(x, g, m, v, *settings), x, m, v)
+    grassmann.copy_into((x, m, v), adam_g(x, g, m, v, *settings))
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.unit_rows], ids=str)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from hf_geo.optim import first_samples, measure_invariance, scale_invariant_parameters
+from hf_geo.optim import measure_invariance, scale_invariant_parameters
 from hf_geo.optim._probe import is_epsilon
 from hf_geo.optim._rescaling import group_sums
 
@@ -377,16 +377,6 @@ def test_group_sums():
     for dims, values in sums.items():
         others = tuple(d for d in range(4) if d not in dims)
         np.testing.assert_allclose(values.numpy(), tensor.numpy().sum(axis=others), rtol=1e-12)
-
-
-def test_first_samples():
-    batch = {"x": torch.arange(12).view(6, 2), "labels": torch.arange(6), "table": torch.ones(4, 6), "flag": True}
-    cut = first_samples(batch, 3)
-    assert torch.equal(cut["x"], batch["x"][:3]) and torch.equal(cut["labels"], batch["labels"][:3])
-    assert cut["table"] is batch["table"] and cut["flag"] is True
-    assert [t.shape for t in first_samples((torch.ones(2, 5), torch.ones(2)), 3)] == [(2, 5), (2,)]
-    named = first_samples(Pair(torch.ones(5, 2), [torch.ones(5)]), 3)
-    assert (named.x.shape, named.scale[0].shape) == ((3, 2), (3,))
 
 
 # What a probe leaves behind: nothing.

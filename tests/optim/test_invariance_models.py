@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 
 from hf_geo.optim import measure_invariance, scale_invariant_parameters
-from hf_geo.optim.param_groups import norm_fed_weights
+from hf_geo.optim.geometry import norm_fed_weights
 
 from .invariance_laws import Built, check_laws, cosines, in_float64, run
 

@@ -1,8 +1,13 @@
-"""The steps of SGD-G and Adam-G for the rows of a weight: as the paper writes them, and in one pass over the memory.
+"""One step of SGD-G and Adam-G for the rows of a weight: the reference, and a fast form of the same numbers.
 
-`sgd_g` and `adam_g` are the methods. `fast_sgd_g` and `fast_adam_g` compute the same in place, with three operations on
-whole tensors after the projection. `x` are the rows before they are scaled to norm 1, `g` is the gradient with the
-regularizer's, and `m` is minus the paper's tau (SGD-G) or its m (Adam-G), which both point along the gradient.
+`sgd_g` and `adam_g` follow Algorithms 2 and 3 of Cho & Lee (arXiv 1709.09603) and return new tensors. `fast_sgd_g` and
+`fast_adam_g` update their arguments in place, in three operations on whole tensors after the projection. The letters:
+
+    x, y   the rows of the weight, and the same rows scaled to norm 1
+    g, h   the gradient, and its part that is tangent to the sphere at y, clipped
+    m      minus the paper's tau (SGD-G) or the paper's m (Adam-G): both point along the gradient, as torch's buffers do
+    v      the second moment, one number a row
+    d, u   the displacement along the great circle, and its direction d / |d|
 """
 
 import torch
@@ -15,12 +20,12 @@ TINY = 1e-8
 
 
 def clip_factor(norm: Tensor, clip: float | None) -> Tensor:
-    """What scales vectors of these norms to the length `clip` where they are longer."""
+    """Factors that scale vectors of these norms down to the length `clip` if they are longer."""
     return torch.ones_like(norm) if clip is None else (clip / norm).clamp(max=1.0)
 
 
 def tangent_gradient(y: Tensor, g: Tensor, rows: Rows, clip: float | None) -> Tensor:
-    """h: the part of `g` that is tangent to the spheres at the unit rows `y`, clipped row by row."""
+    """The part of `g` that is tangent to the sphere at the unit rows `y`, clipped row by row."""
     h = g - rows.dot(y, g) * y
     return h * clip_factor(rows.norm(h), clip)
 
@@ -28,16 +33,18 @@ def tangent_gradient(y: Tensor, g: Tensor, rows: Rows, clip: float | None) -> Te
 def sgd_g(
     x: Tensor, g: Tensor, m: Tensor, rows: Rows, lr: float | Tensor, momentum: float, clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """SGD-G: the new rows and the new momentum."""
+    """SGD-G as the paper writes it: the new rows, and the new momentum."""
+    # y = x / |x|
     y = x / (rows.norm(x) + TINY)
     h = tangent_gradient(y, g, rows, clip)
-    # d <- momentum * tau - lr * h
+    # d = momentum tau - lr h
     d = -momentum * m - lr * h
-    angle = rows.norm(d)
-    u = d / (angle + TINY)
-    # y <- y cos|d| + d/|d| sin|d|,  tau <- d/|d| |d| cos|d| - y |d| sin|d|
-    new_y = y * angle.cos() + u * angle.sin()
-    tau = u * angle * angle.cos() - y * angle * angle.sin()
+    length = rows.norm(d)
+    u = d / (length + TINY)
+    # y' = y cos|d| + u sin|d|
+    new_y = y * length.cos() + u * length.sin()
+    # tau' = d cos|d| - y |d| sin|d|
+    tau = u * length * length.cos() - y * length * length.sin()
     return new_y, -tau
 
 
@@ -53,20 +60,23 @@ def adam_g(
     eps: float,
     clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam-G: the new rows and both new moments; `scale` is lr with Adam's bias corrections."""
+    """Adam-G as the paper writes it: the new rows and both new moments; `scale` is lr with Adam's bias corrections."""
+    # y = x / |x|
     y = x / (rows.norm(x) + TINY)
     h = tangent_gradient(y, g, rows, clip)
-    # m <- beta1 * m + (1 - beta1) * h,  v <- beta2 * v + (1 - beta2) * |h|^2
+    # m = beta1 m + (1 - beta1) h
     m = beta1 * m + (1 - beta1) * h
-    v = beta2 * v + (1 - beta2) * rows.dot(h, h)
-    # d <- -scale * m / sqrt(v + eps)
-    d = -scale / (v + eps).sqrt() * m
-    angle = rows.norm(d)
-    u = d / (angle + TINY)
-    # y <- y cos|d| + u sin|d|,  m <- m - (u.m) (u (1 - cos|d|) + y sin|d|)
-    new_y = y * angle.cos() + u * angle.sin()
-    new_m = m - rows.dot(u, m) * (u * (1 - angle.cos()) + y * angle.sin())
-    return new_y, new_m, v
+    # v' = beta2 v + (1 - beta2) |h|^2
+    new_v = beta2 * v + (1 - beta2) * rows.dot(h, h)
+    # d = -scale m / sqrt(v' + eps)
+    d = -scale / (new_v + eps).sqrt() * m
+    length = rows.norm(d)
+    u = d / (length + TINY)
+    # y' = y cos|d| + u sin|d|
+    new_y = y * length.cos() + u * length.sin()
+    # m' = m - (u.m) (u (1 - cos|d|) + y sin|d|), which is m transported along d
+    new_m = m - rows.dot(u, m) * (u * (1 - length.cos()) + y * length.sin())
+    return new_y, new_m, new_v
 
 
 def fast_sgd_g(
@@ -75,12 +85,14 @@ def fast_sgd_g(
     """`sgd_g` in place."""
     norm = rows.norm(x) + TINY
     h = rows.project(g, x, norm)
-    take = clip_factor(norm if clip is None else rows.norm(h), clip) * lr
-    per_m = blend(m, h, momentum, take)  # from here on d = -per_m * m
-    angle = rows.norm(m) * per_m
-    cos, sin = cosine(angle), angle.sin()
-    u_per_m = per_m / (angle + TINY)
-    rotate(x, m, xx=cos / norm, xm=sin * u_per_m, mx=angle * sin / norm, mm=angle * cos * u_per_m)
+    rate = lr * clip_factor(norm if clip is None else rows.norm(h), clip)
+    # d = -(momentum m + rate h) = -factor m, from the m on that `mix` leaves.
+    factor = mix(m, h, momentum, rate)
+    length = rows.norm(m) * factor
+    cos, sin = nonzero_cosine(length), length.sin()
+    u_per_m = factor / (length + TINY)  # u = -u_per_m m
+    # y' = x cos / norm - u_per_m m sin,  -tau' = x |d| sin / norm + u_per_m m |d| cos
+    rotate(x, m, xx=cos / norm, xm=sin * u_per_m, mx=length * sin / norm, mm=length * cos * u_per_m)
 
 
 def fast_adam_g(
@@ -98,41 +110,43 @@ def fast_adam_g(
     """`adam_g` in place."""
     norm = rows.norm(x) + TINY
     h = rows.project(g, x, norm)
-    length = rows.norm(h)
-    clipped = clip_factor(length, clip)
-    v.lerp_((length * clipped) ** 2, 1 - beta2)
-    per_m = blend(m, h, beta1, clipped * (1 - beta1))  # from here on the paper's m is per_m * m
+    h_norm = rows.norm(h)
+    clipping = clip_factor(h_norm, clip)
+    v.lerp_((h_norm * clipping) ** 2, 1 - beta2)
+    # The paper's m is factor m, from the m on that `mix` leaves, and d = -rate factor m.
+    factor = mix(m, h, beta1, clipping * (1 - beta1))
     rate = scale / (v + eps).sqrt()
-    size = rows.norm(m) * per_m
-    angle = rate * size
-    cos, sin = cosine(angle), angle.sin()
-    part = angle / (angle + TINY)  # |u|, and -(u.m) / |m|
+    m_norm = rows.norm(m) * factor
+    length = rate * m_norm
+    cos, sin = nonzero_cosine(length), length.sin()
+    u_norm = length / (length + TINY)  # 1 up to TINY, and -(u.m) = u_norm m_norm
+    # y' = x cos / norm + u sin,  m' = x u_norm m_norm sin / norm + factor m (1 - u_norm^2 (1 - cos))
     rotate(
         x,
         m,
         xx=cos / norm,
-        xm=sin * rate * per_m / (angle + TINY),
-        mx=sin * part * size / norm,
-        mm=per_m * (1 - part * part * (1 - cos)),
+        xm=sin * rate * factor / (length + TINY),
+        mx=sin * u_norm * m_norm / norm,
+        mm=factor * (1 - u_norm * u_norm * (1 - cos)),
     )
 
 
-def blend(m: Tensor, h: Tensor, keep: float, take: Tensor) -> Tensor:
-    """Makes `m` a multiple of `keep * m + take * h`, in one pass, and returns the factor that is missing."""
-    factor = (take + keep).clamp(min=torch.finfo(m.dtype).tiny)
-    m.lerp_(h, take / factor)
+def mix(m: Tensor, h: Tensor, keep: float, add: Tensor) -> Tensor:
+    """Makes `m` the weighted mean of `m` and `h`, in one pass; `keep * m + add * h` is the returned factor times it."""
+    factor = (add + keep).clamp(min=torch.finfo(m.dtype).tiny)
+    m.lerp_(h, add / factor)
     return factor
 
 
-def cosine(angle: Tensor) -> Tensor:
-    """The cosine, kept so far from zero that one may divide by it: a right angle is missed by the root of the precision."""
+def nonzero_cosine(angle: Tensor) -> Tensor:
+    """The cosine, but at least the root of the precision, so that `rotate` may divide by it at a right angle."""
     cos = angle.cos()
     least = torch.finfo(cos.dtype).eps ** 0.5
     return torch.where(cos.abs() > least, cos, least)
 
 
 def rotate(x: Tensor, m: Tensor, *, xx: Tensor, xm: Tensor, mx: Tensor, mm: Tensor) -> None:
-    """Sets `x` to `xx * x - xm * m` and `m` to `mx * x + mm * m`, row by row and in place."""
+    """Sets `x` to `x' = xx x - xm m` and `m` to `mx x + mm m`, row by row and in place."""
     x.mul_(xx).addcmul_(m, xm, value=-1)
-    # From the new x, so that no copy of the old one is needed: x = (x' + xm * m) / xx.
+    # In terms of the new x, as the old one is gone: x = (x' + xm m) / xx.
     m.mul_(mm + mx / xx * xm).addcmul_(x, mx / xx)
