@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -135,6 +136,15 @@ CASES = (
     ADAM_G("adamg_clipped", geometry=CLIPPED),
     ADAM_G("adamg_orthogonal", geometry=ORTHOGONAL, shardable=False),
 )
+# One configuration a code path, for tests of what no setting changes.
+_PATHS = (
+    "fromage_bound alig alig_momentum alig_adjusted alig_ball adamsrt_plain adamsrt_decay adams_channel sgdmrt_plain "
+    "sgdmrt_layer sgdg_plain sgdg sgdg_orthogonal adamg_clipped"
+)
+PATHS = tuple(case for case in CASES if case.id in _PATHS.split())
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_path = pytest.mark.parametrize("case", PATHS, ids=str)
+each_bounded_path = pytest.mark.parametrize("case", [case for case in PATHS if case.bounded], ids=str)
 
 
 def make_params(

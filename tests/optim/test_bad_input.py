@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,122 +11,103 @@ from torch import Tensor, nn
 from hf_geo.optim import SGDG, SGDMRT, AdamG, AdamS, AdamSRT, AliG, Fromage, get_method, list_optimizers
 
 NAN, INF = float("nan"), float("inf")
+SPHERICAL, ADAM, SGD, SPHERES = [AdamSRT, AdamS, SGDMRT], [AdamSRT, AdamS], [SGDMRT, SGDG, AdamG], [SGDG, AdamG]
+EVERY = [Fromage, AliG, *SPHERICAL, *SPHERES]
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """`cls` made with `settings` for a parameter of shape `shape` raises `error` with `named` (and the setting) in its text."""
-
-    cls: type[torch.optim.Optimizer]
-    settings: dict[str, Any]
-    error: type[Exception]
-    named: str
-    shape: tuple[int, ...] = (4, 6)
-    also: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.cls.__name__}-{self.settings}-{self.shape}".replace(" ", "")
-
-
-def values(classes: list[type], setting: str, bad: list[Any], error: type[Exception], **also: Any) -> list[Mistake]:
-    return [Mistake(c, {setting: value}, error, str(value), also=also) for c in classes for value in bad]
-
-
-SPHERICAL, ADAM, SGD = [AdamSRT, AdamS, SGDMRT], [AdamSRT, AdamS], [SGDMRT, SGDG, AdamG]
-EVERY = [Fromage, AliG, AdamSRT, AdamS, SGDMRT, SGDG, AdamG]
-BELOW_ZERO = [-1.0, -1e-9, NAN, -INF]
-NO_FRACTION = [-0.1, 1.0, 1.5, NAN]
-NO_NUMBER = ["0.1", [0.1], True, 1j]
-
-MISTAKES = [
-    *values(EVERY, "lr", [*BELOW_ZERO, INF], ValueError),
-    *values(EVERY, "lr", NO_NUMBER, TypeError),
-    *values([c for c in EVERY if c is not AliG], "lr", [None], TypeError),
-    *[Mistake(c, {"lr": torch.ones(2)}, ValueError, "(2,)") for c in EVERY],
-    *values([Fromage], "p_bound", BELOW_ZERO, ValueError),
-    *values([Fromage], "p_bound", ["2", True], TypeError),
-    *values([AliG, SGDMRT, SGDG, AdamG], "momentum", NO_FRACTION, ValueError, lr=0.1),
-    *values([AliG, SGDMRT, SGDG, AdamG], "momentum", [*NO_NUMBER, None], TypeError, lr=0.1),
-    *values([AliG], "max_norm", [0.0, *BELOW_ZERO], ValueError),
-    *values([AliG], "max_norm", ["8", True], TypeError),
-    *values([AliG, AdamSRT, AdamS], "eps", BELOW_ZERO, ValueError),
-    *values([AliG, AdamSRT, AdamS], "eps", [*NO_NUMBER, None], TypeError),
-    *values([AliG], "adjusted_momentum", ["yes", 1], TypeError),
-    *values([AliG], "projection_fn", [3.0], TypeError),
-    *values(ADAM, "betas", [(NAN, 0.9), (-0.1, 0.9), (1.0, 0.9), (0.9, 1.0), (0.9, -0.1)], ValueError),
-    *values(ADAM, "betas", [0.9, "ab", (0.9, "0.9"), None], TypeError),
-    *values(ADAM, "betas", [(0.9,), (0.9, 0.99, 0.999)], ValueError),
-    *values([AdamSRT], "rt", ["no", 1, None], TypeError),
-    *values([*SPHERICAL, SGDG, AdamG], "weight_decay", BELOW_ZERO, ValueError, lr=0.1),
-    *values([*SPHERICAL, SGDG, AdamG], "weight_decay", [*NO_NUMBER, None], TypeError, lr=0.1),
-    *values(SPHERICAL, "channel_dims", [[2], [0, 5], [-3]], ValueError, lr=0.1),
-    *values(SPHERICAL, "channel_dims", [[0, 0], [1, -1]], ValueError, lr=0.1),
-    *values(SPHERICAL, "channel_dims", [0, "01", [0.5], [True]], TypeError, lr=0.1),
-    *values(SPHERICAL, "channel_wise", ["yes", 1, None], TypeError, lr=0.1),
-    *[Mistake(c, {"channel_wise": True, "channel_dims": [1]}, ValueError, "[1]", also={"lr": 0.1}) for c in SPHERICAL],
-    *values(SGD, "dampening", NO_NUMBER, TypeError, lr=0.1),
-    *values(SGD, "dampening", [NAN], ValueError, lr=0.1),
-    *values([SGDG, AdamG], "nesterov", ["yes", 1, None], TypeError, lr=0.1, momentum=0.9),
-    Mistake(SGDG, {"nesterov": True, "momentum": 0.0}, ValueError, "momentum", also={"lr": 0.1}),
-    Mistake(AdamG, {"nesterov": True, "momentum": 0.9, "dampening": 0.5}, ValueError, "dampening", also={"lr": 0.1}),
-    *values([SGDG, AdamG], "grassmann", ["yes", 1, None], TypeError, lr=0.1),
-    *values([SGDG, AdamG], "omega", BELOW_ZERO, ValueError, lr=0.1),
-    *values([SGDG, AdamG], "omega", [*NO_NUMBER, None], TypeError, lr=0.1),
-    *values([SGDG, AdamG], "grad_clip", [0.0, *BELOW_ZERO], ValueError, lr=0.1),
-    *values([SGDG, AdamG], "grad_clip", NO_NUMBER, TypeError, lr=0.1),
-    *[Mistake(c, {"grassmann": True}, ValueError, "(6,)", shape=(6,), also={"lr": 0.1}) for c in (SGDG, AdamG)],
-    *[
-        Mistake(c, {"grassmann": True, "omega": 0.1}, ValueError, "(6, 4)", shape=(6, 4), also={"lr": 0.1})
-        for c in (SGDG, AdamG)
-    ],
-    *values([AdamG], "beta2", NO_FRACTION, ValueError, lr=0.1),
-    *values([AdamG], "beta2", NO_NUMBER, TypeError, lr=0.1),
-    *values([AdamG], "epsilon", BELOW_ZERO, ValueError, lr=0.1),
-    *values([AdamG], "epsilon", NO_NUMBER, TypeError, lr=0.1),
+# Classes, a setting, and values that it refuses, by the error. What is checked alike is tried with all values once.
+MISTAKES: list[tuple[list[type], str, list[Any], type[Exception]]] = [
+    (EVERY, "lr", [-1e-9], ValueError),
+    ([Fromage], "lr", [-1.0, NAN, -INF, INF], ValueError),
+    (EVERY, "lr", ["0.1"], TypeError),
+    ([Fromage], "lr", [[0.1], True, 1j, None], TypeError),
+    (EVERY, "lr", [torch.ones(2)], ValueError),
+    ([Fromage], "p_bound", [0.0, -1.0], ValueError),
+    ([Fromage], "p_bound", ["2"], TypeError),
+    ([AliG, *SGD], "momentum", [-0.1, 1.0], ValueError),
+    ([AliG, *SGD], "momentum", [None], TypeError),
+    ([AliG], "max_norm", [0.0, -1.0], ValueError),
+    ([AliG], "max_norm", ["8"], TypeError),
+    ([AliG, *ADAM], "eps", [-1e-9], ValueError),
+    ([AliG, *ADAM], "eps", [None], TypeError),
+    ([AliG], "adjusted_momentum", ["yes", 1], TypeError),
+    ([AliG], "projection_fn", [3.0], TypeError),
+    (ADAM, "betas", [(-0.1, 0.9), (1.0, 0.9), (0.9, 1.0), (0.9, NAN), (0.9,), (0.9, 0.99, 0.999)], ValueError),
+    (ADAM, "betas", [0.9, "ab", (0.9, "0.9"), (True, 0.9)], TypeError),
+    ([AdamSRT], "rt", ["no", 1], TypeError),
+    ([*SPHERICAL, *SPHERES], "weight_decay", [-1e-9], ValueError),
+    ([*SPHERICAL, *SPHERES], "weight_decay", [None], TypeError),
+    (SPHERICAL, "channel_dims", [[2], [-3], [1, -1]], ValueError),
+    (SPHERICAL, "channel_dims", [0, "01", [0.5], [True]], TypeError),
+    (SPHERICAL, "channel_wise", ["yes"], TypeError),
+    (SGD, "dampening", [NAN], ValueError),
+    (SGD, "dampening", ["0.1"], TypeError),
+    (SPHERES, "nesterov", ["yes"], TypeError),
+    (SPHERES, "grassmann", ["yes"], TypeError),
+    (SPHERES, "omega", [-1e-9], ValueError),
+    (SPHERES, "omega", [None], TypeError),
+    (SPHERES, "grad_clip", [0.0, -1.0], ValueError),
+    (SPHERES, "grad_clip", ["0.1"], TypeError),
+    ([AdamG], "beta2", [-0.1, 1.0], ValueError),
+    ([AdamG], "beta2", ["0.1"], TypeError),
+    ([AdamG], "epsilon", [-1e-9], ValueError),
+    ([AdamG], "epsilon", ["0.1"], TypeError),
 ]
+# Settings that exclude each other or the shape of a parameter, and words of the message.
+COMBINATIONS: list[tuple[type, dict[str, Any], tuple[int, ...], str]] = [
+    *((cls, {"channel_wise": True, "channel_dims": [1]}, (4, 6), r"channel_wise=True .* channel_dims is \[1\]") for cls in SPHERICAL),
+    (SGDG, {"nesterov": True, "momentum": 0.0}, (4, 6), "nesterov needs .* momentum=0"),
+    (AdamG, {"nesterov": True, "momentum": 0.9, "dampening": 0.5}, (4, 6), "nesterov needs .* dampening=0.5"),
+    *((cls, {"grassmann": True}, (6,), r"grassmann=True needs .* \(6,\)") for cls in SPHERES),
+    (SGDG, {"grassmann": True}, (6, 1), r"grassmann=True needs .* \(6, 1\)"),
+    *((cls, {"grassmann": True, "omega": 0.1}, (6, 4), r"omega=0.1 .* \(6, 4\) has more rows") for cls in SPHERES),
+]  # fmt: skip
 
 
 def parameter(shape: tuple[int, ...] = (4, 6)) -> nn.Parameter:
     return nn.Parameter(torch.ones(shape))
 
 
-def names(mistake: Mistake) -> str:
-    """A pattern for the setting and the value, in any order."""
-    setting = re.escape(next(iter(mistake.settings)))
-    return f"(?s)(?=.*{setting})(?=.*{re.escape(mistake.named)})"
-
-
-@pytest.mark.parametrize("mistake", MISTAKES, ids=str)
-def test_the_constructor_names_the_bad_value(mistake: Mistake):
-    with pytest.raises(mistake.error, match=names(mistake)):
-        mistake.cls([parameter(mistake.shape)], **{**mistake.also, **mistake.settings})
-
-
-@pytest.mark.parametrize("mistake", MISTAKES, ids=str)
-def test_so_does_a_group_and_is_not_added(mistake: Mistake):
-    optimizer = mistake.cls([parameter()], lr=0.1)
-    group = {"params": [parameter(mistake.shape)], **mistake.also, **mistake.settings}
-    with pytest.raises(mistake.error, match=names(mistake)):
-        optimizer.add_param_group(group)
+def assert_refused(cls: type, settings: dict, error: type[Exception], words: str, shape=(4, 6)) -> None:
+    """The constructor raises; so does `add_param_group`, and adds nothing."""
+    with pytest.raises(error, match=words):
+        cls([parameter(shape)], **settings)
+    optimizer = cls([parameter()], lr=0.1)
+    with pytest.raises(error, match=words):
+        optimizer.add_param_group({"params": [parameter(shape)], **settings})
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "setting", "bad", "error"), MISTAKES, ids=[f"{m[1]}-{m[3].__name__}" for m in MISTAKES]
+)
+def test_a_bad_value_is_named(classes: list[type], setting: str, bad: list[Any], error: type[Exception]):
+    for cls in classes:
+        for value in bad:
+            named = "(2,)" if isinstance(value, Tensor) else str(value)
+            words = f"(?s)(?=.*{setting})(?=.*{re.escape(named)})"
+            # The momentum keeps nesterov's own check quiet.
+            also = {"momentum": 0.9} if setting == "nesterov" else {}
+            assert_refused(cls, {**also, setting: value}, error, words)
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings", "shape", "words"),
+    COMBINATIONS,
+    ids=[f"{c[0].__name__}-{c[3][:9]}-{c[2]}" for c in COMBINATIONS],
+)
+def test_a_bad_combination_is_named(cls: type, settings: dict, shape: tuple[int, ...], words: str):
+    assert_refused(cls, settings, ValueError, words, shape)
 
 
 @pytest.mark.parametrize("name", list_optimizers())
 def test_bad_parameters(name: str):
-    cls = get_method(name).cls
-    twice = parameter()
-    with pytest.raises(ValueError, match="empty"):
-        cls([], lr=0.1)
+    cls, twice = get_method(name).cls, parameter()
     with pytest.raises(ValueError, match=r"twice|more than one"):
         cls([twice, twice], lr=0.1)
     with pytest.raises(ValueError, match=r"twice|more than one"):
         cls([{"params": [twice]}, {"params": [twice]}], lr=0.1)
-    with pytest.raises(TypeError, match="iterable"):
-        cls(parameter(), lr=0.1)
-    with pytest.raises(TypeError, match="str"):
-        cls(["weight"], lr=0.1)
-    with pytest.raises(ValueError, match="leaf"):
-        cls([parameter() * 2], lr=0.1)
+    with pytest.raises(TypeError, match="complex"):
+        cls([nn.Parameter(torch.ones(3, 4, dtype=torch.complex64))], lr=0.1)
 
 
 def alig_with_gradient() -> AliG:
@@ -139,18 +119,18 @@ def alig_with_gradient() -> AliG:
 def test_ball_and_projection_exclude_each_other():
     with pytest.raises(ValueError, match=r"(?s)(?=.*max_norm)(?=.*projection_fn)"):
         AliG([parameter()], max_norm=8.0, projection_fn=lambda: None)
+    with pytest.raises(ValueError, match="one group has None and another 8"):
+        AliG([{"params": [parameter()]}, {"params": [parameter()], "max_norm": 8.0}])
+    with pytest.raises(TypeError, match=r"projection_fn.* cannot belong to a group"):
+        AliG([{"params": [parameter()], "projection_fn": print}])
 
 
-def test_alig_needs_a_loss():
+def test_alig_needs_a_loss_and_takes_each_once():
     optimizer = alig_with_gradient()
     before = optimizer.param_groups[0]["params"][0].detach().clone()
     with pytest.raises(RuntimeError, match=r"(?s)(?=.*closure)(?=.*set_loss)"):
         optimizer.step()
     assert torch.equal(optimizer.param_groups[0]["params"][0], before)
-
-
-def test_alig_takes_each_loss_once():
-    optimizer = alig_with_gradient()
     optimizer.set_loss(0.5)
     optimizer.step()
     with pytest.raises(RuntimeError, match="set_loss"):
@@ -159,28 +139,16 @@ def test_alig_takes_each_loss_once():
 
 LOSSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: torch.ones(3), ValueError, "(3,)"),
-    (lambda: torch.ones(1, 1, 2), ValueError, "(1, 1, 2)"),
     (lambda: "1.0", TypeError, "1.0"),
+    (lambda: True, TypeError, "bool"),
     (lambda: {"loss": 1.0}, TypeError, "dict"),
-    (lambda: [1.0], TypeError, "list"),
     (lambda: None, RuntimeError, "set_loss"),
 ]
 
 
 @pytest.mark.parametrize(("closure", "error", "named"), LOSSES, ids=[named for *_, named in LOSSES])
 def test_alig_needs_one_number(closure: Callable[[], Any], error: type[Exception], named: str):
-    optimizer = alig_with_gradient()
     with pytest.raises(error, match=re.escape(named)):
-        optimizer.step(closure)
-
-
-@pytest.mark.parametrize("loss", [torch.ones(3), "1.0", None])
-def test_set_loss_needs_one_number(loss: Tensor | str | None):
+        alig_with_gradient().step(closure)
     with pytest.raises((TypeError, ValueError)):
-        alig_with_gradient().set_loss(loss)
-
-
-def test_a_one_element_loss_counts_as_its_number():
-    optimizer = alig_with_gradient()
-    optimizer.step(lambda: torch.ones(1))
-    assert optimizer.step_size.ndim == 0
+        alig_with_gradient().set_loss(closure())

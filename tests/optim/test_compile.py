@@ -7,10 +7,19 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
-from tests.cases import CASES, SHAPES, Case, assert_same, make_gradient, make_loss, make_params
+from tests.cases import CASES, SHAPES, Case, assert_same, each_case, make_gradient, make_loss, make_params
 
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
-STEPS = 5
+# One row for every function that a step compiles.
+COMPILED = [
+    "fromage_bound",
+    "alig_ball",
+    "adamsrt_plain",
+    "adamsrt_layer",
+    "sgdmrt_channel",
+    "sgdg_orthogonal",
+    "adamg_clipped",
+]
+STEPS = 3
 # The profiler range around every optimizer's step means nothing inside a graph, and dynamo says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Profiler record function")
 
@@ -43,19 +52,18 @@ def run(case: Case, shapes, wrap: Callable[[Callable], Callable]) -> tuple[list[
     return params, graphs
 
 
-@each_case
+@pytest.mark.parametrize("case", [case for case in CASES if case.id in COMPILED], ids=str)
 def test_one_set_of_graphs_whatever_the_parameters_and_the_rate(case: Case):
-    expected, _ = run(case, SHAPES, lambda step: step)
-    params, graphs = run(case, SHAPES, lambda step: torch.compile(step, backend=CompileCounter()))
+    expected, _ = run(case, SHAPES * 2, lambda step: step)
+    params, graphs = run(case, SHAPES * 2, lambda step: torch.compile(step, backend=CompileCounter()))
     assert_same(params, expected, rtol=1e-12, atol=1e-12)
-    assert graphs[0] > 0
     assert graphs[1:] == [graphs[1]] * (STEPS - 1)
     breaks = sum(counters["graph_break"].values())
 
     torch._dynamo.reset()
     counters.clear()
-    _, more_graphs = run(case, SHAPES * 2, lambda step: torch.compile(step, backend=CompileCounter()))
-    assert more_graphs == graphs
+    _, fewer_graphs = run(case, SHAPES, lambda step: torch.compile(step, backend=CompileCounter()))
+    assert fewer_graphs == graphs and graphs[0] > 0
     assert sum(counters["graph_break"].values()) == breaks
 
 

@@ -97,30 +97,3 @@ def test_the_oracle_s_transport_is_an_isometry_of_tangent_spaces():
     moved_a, moved_b = oracle.transport(a, start, end), oracle.transport(b, start, end)
     assert moved_a @ end == pytest.approx(0, abs=1e-12)
     assert moved_a @ moved_b == pytest.approx(scale**2 * (a @ b))
-
-
-CUT = [
-    ("Fromage", {"p_bound": 1.5}, {}),
-    ("AliG", {"lr": 0.05, "momentum": 0.9}, {}),
-    ("AdamSRT", {"lr": 0.01}, {"channel_dims": [1]}),
-    ("SGDMRT", {"lr": 0.1, "momentum": 0.9}, {"channel_wise": True}),
-    ("SGDG", {"lr": 0.1, "momentum": 0.9}, {"grassmann": True}),
-    ("AdamG", {"lr": 0.1, "momentum": 0.9}, {"grassmann": True, "grad_clip": 0.1}),
-]
-
-
-@pytest.mark.parametrize(("name", "settings", "geometry"), CUT, ids=[name for name, *_ in CUT])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_cutting_large_tensors_and_gathering_small_ones_changes_nothing(monkeypatch, name, settings, geometry, dtype):
-    results = []
-    for block in (1 << 20, 64):
-        monkeypatch.setattr("hf_geo.optim._base.BLOCK", block)
-        params = make_params(((6, 5, 3, 3), (8, 40), (40,), ()), dtype=dtype)
-        optimizer = getattr(optim, name)([{"params": params[:2], **geometry}, {"params": params[2:]}], **settings)
-        for number in range(3):
-            for index, param in enumerate(params):
-                param.grad = make_gradient(param, index, number)
-            optimizer.step((lambda: 2.0) if name == "AliG" else None)
-        results.append(params)
-    for whole, cut in zip(*results, strict=True):
-        torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12)

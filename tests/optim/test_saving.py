@@ -7,9 +7,7 @@ import pickle
 import pytest
 import torch
 
-from tests.cases import CASES, Case, assert_same, copy_values, drive, make_params
-
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
+from tests.cases import Case, assert_same, copy_values, drive, each_case, each_path, make_params
 
 
 def through_file(state: dict) -> dict:
@@ -28,9 +26,8 @@ def settings_of(optimizer: torch.optim.Optimizer) -> list[dict]:
 
 
 @each_case
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("way", [copy.deepcopy, through_file])
-def test_continues_exactly_from_a_state_dict(case: Case, dtype: torch.dtype, way):
+@pytest.mark.parametrize(("way", "dtype"), [(copy.deepcopy, torch.float64), (through_file, torch.bfloat16)])
+def test_continues_exactly_from_a_state_dict(case: Case, way, dtype: torch.dtype):
     params = make_params(dtype=dtype)
     optimizer = case.make(params)
     drive(case, optimizer, params, 3)
@@ -44,7 +41,7 @@ def test_continues_exactly_from_a_state_dict(case: Case, dtype: torch.dtype, way
     assert_same(resumed_params, params)
 
 
-@each_case
+@each_path
 def test_state_saved_as_numbers_becomes_tensors(case: Case):
     """Older formats, and tools that convert checkpoints, hold steps and norms as Python numbers."""
     params = make_params()
@@ -64,7 +61,7 @@ def test_state_saved_as_numbers_becomes_tensors(case: Case):
         assert {key: value.dtype for key, value in state.items()} == {k: v.dtype for k, v in other.items()}
 
 
-@each_case
+@each_path
 def test_settings_are_saved(case: Case):
     optimizer = case.make(make_params())
     for group in optimizer.param_groups:
@@ -75,7 +72,7 @@ def test_settings_are_saved(case: Case):
     assert settings_of(others) == settings_of(optimizer)
 
 
-@each_case
+@each_path
 @pytest.mark.parametrize("way", [copy.deepcopy, through_pickle])
 def test_copies_continue_alike(case: Case, way):
     params = make_params()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from tests.cases import CASES, Case, assert_same, copy_values, drive, make_params
+from tests.cases import CASES, Case, assert_same, copy_values, drive, each_bounded_path, make_params
 
 STEPS = 6
 
@@ -53,9 +53,17 @@ def test_every_scheduler_is_tried():
     assert set(SCHEDULERS) == set(lr_scheduler.__all__) - {"LRScheduler"}
 
 
+each_path_and_schedule = pytest.mark.parametrize(
+    ("case", "name"),
+    # One schedule with every method, and every schedule with one that has `momentum` and one that has `betas`.
+    [(case, "OneCycleLR") for case in CASES if case.bounded and case.id not in ("sgdg", "adamsrt_decay")]
+    + [(case, name) for case in CASES if case.id in ("sgdg", "adamsrt_decay") for name in SCHEDULERS],
+    ids=str,
+)
+
+
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step", "ignore:Detected call of")
-@pytest.mark.parametrize("case", [c for c in CASES if c.bounded], ids=str)
-@each_scheduler
+@each_path_and_schedule
 def test_the_step_follows_the_schedule(case: Case, name: str):
     """The same steps as with the scheduled values set by hand."""
     params, expected = make_params(), make_params()
@@ -74,29 +82,28 @@ def test_the_step_follows_the_schedule(case: Case, name: str):
     assert all(torch.isfinite(p).all() for p in params)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.bounded], ids=str)
+@each_bounded_path
 def test_schedule_and_optimizer_resume_together(case: Case):
-    params = make_params()
-    optimizer = case.make(params)
-    scheduler = SCHEDULERS["OneCycleLR"](optimizer)
+    params, resumed_params = make_params(), make_params()
+    optimizer, resumed = case.make(params), case.make(resumed_params)
+    scheduler, resumed_scheduler = SCHEDULERS["OneCycleLR"](optimizer), SCHEDULERS["OneCycleLR"](resumed)
     for number in range(3):
         drive(case, optimizer, params, 1, start=number)
         scheduler.step()
-    resumed_params = make_params()
-    resumed = case.make(resumed_params)
     copy_values(params, resumed_params)
-    resumed_scheduler = SCHEDULERS["OneCycleLR"](resumed)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     resumed_scheduler.load_state_dict(scheduler.state_dict())
     for number in range(3, STEPS):
-        drive(case, optimizer, params, 1, start=number)
-        scheduler.step()
-        drive(case, resumed, resumed_params, 1, start=number)
-        resumed_scheduler.step()
+        for each, its_params, its_scheduler in (
+            (optimizer, params, scheduler),
+            (resumed, resumed_params, resumed_scheduler),
+        ):
+            drive(case, each, its_params, 1, start=number)
+            its_scheduler.step()
     assert_same(resumed_params, params)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.bounded], ids=str)
+@each_bounded_path
 def test_a_scheduler_changes_a_tensor_learning_rate_in_place(case: Case):
     params = make_params()
     optimizer = case.make(params)
@@ -111,10 +118,10 @@ def test_a_scheduler_changes_a_tensor_learning_rate_in_place(case: Case):
     assert [rate.item() for rate in rates] == pytest.approx([0.7 * value for value in before])
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not c.bounded], ids=str)
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step", "ignore:Detected call of")
 @each_scheduler
-def test_an_unbounded_step_refuses_a_scheduler(case: Case, name: str):
+def test_an_unbounded_step_refuses_a_scheduler(name: str):
+    (case,) = (case for case in CASES if not case.bounded)
     params = make_params()
     optimizer = case.make(params)
     with pytest.raises((ValueError, RuntimeError), match="unbounded"):
