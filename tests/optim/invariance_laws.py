@@ -12,6 +12,19 @@ from hf_geo.optim import Invariance
 ORTHOGONAL = 1e-6  # cosine of gradient and weight in float64, once no epsilon is left to speak of
 MOVED = 1e-6  # relative change of an output
 Inputs = Tensor | Mapping[str, Tensor]
+FILTERS, WHOLE = (0,), ()
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(5, *(shape or (3, 8, 8)))
+
+
+def conv(**settings: object) -> nn.Conv2d:
+    return nn.Conv2d(3, 6, 3, **settings)
+
+
+def head(channels: int) -> nn.Module:
+    return nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
 
 
 class Built(nn.Module):

@@ -15,7 +15,6 @@ from hf_geo.optim import (
     scale_invariant_parameters,
 )
 
-GEOMETRIC = [name for name in list_optimizers() if get_method(name).geometry]
 PLAIN = [name for name in list_optimizers() if not get_method(name).geometry]
 
 
@@ -50,19 +49,17 @@ def grouped(model: nn.Module, name: str, **arguments) -> dict[str, tuple[int, ..
     return {names[id(p)]: tuple(group.get("channel_dims", (0,))) for group in groups for p in group["params"]}
 
 
-@pytest.mark.parametrize("name", GEOMETRIC)
+@pytest.mark.parametrize("name", ["adamsrt", "sgdg"])
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
         ({"example_inputs": True}, MEASURED),
         ({"example_inputs": True, "geometry": "structure"}, STRUCTURE),
-        ({"example_inputs": True, "geometry": "none"}, {}),
         ({}, STRUCTURE),
         ({"geometry": "none"}, {}),
         ({"geometry": "hidden|mixed"}, {"hidden.weight": (0,), "mixed.weight": (0,)}),
         ({"geometry": "hidden|mixed", "invariant": MEASURED}, MEASURED),
         ({"geometry": r"^out\."}, {"out.weight": (0,)}),
-        ({"invariant": {"out.weight": [0]}}, {"out.weight": (0,)}),
         ({"invariant": {}}, {}),
         ({"invariant": {"out.weight": [0]}, "example_inputs": True}, {"out.weight": (0,)}),
     ],
@@ -97,12 +94,6 @@ def test_what_was_measured_can_be_handed_on():
     assert dims == {(0,), ()}
 
 
-def test_frozen_weights_are_in_no_group():
-    model = Network()
-    model.hidden.requires_grad_(False)
-    assert grouped(model, "adamsrt", example_inputs=batch()) == {"mixed.weight": ()}
-
-
 def test_it_says_how_and_how_many(caplog: pytest.LogCaptureFixture):
     model = Network()
     for arguments, words in (
@@ -132,20 +123,6 @@ def test_it_says_when_the_geometry_is_for_no_weight(caplog: pytest.LogCaptureFix
         caplog.clear()
         param_groups(model, "adamsrt", **arguments)
         assert ("no weight of this model" in caplog.text) == warned
-
-
-def test_a_plain_step_leaves_a_measured_sphere_outwards():
-    """Gradient and weight are orthogonal there (Euler), so by Pythagoras the step is in the weight's norm."""
-    model, x = Network().double(), batch().double()
-    optimizer = create_optimizer("sgdmrt", model, lr=1e-3, momentum=0.0, example_inputs=x)
-    before = {key: model.get_parameter(key).norm().item() for key in MEASURED}
-    model(x).square().sum().backward()
-    gradients = {key: model.get_parameter(key).grad.norm().item() for key in MEASURED}
-    optimizer.step()
-    for key, norm in before.items():
-        assert model.get_parameter(key).norm().item() ** 2 == pytest.approx(
-            norm**2 + (1e-3 * gradients[key]) ** 2, rel=1e-6
-        )
 
 
 @pytest.mark.parametrize(

@@ -11,62 +11,46 @@ from torch import nn
 from hf_geo.optim import measure_invariance, scale_invariant_parameters
 from hf_geo.optim.geometry import norm_fed_weights
 
-from .invariance_laws import Built, check_laws, cosines, in_float64, run
+from .invariance_laws import Built, check_laws
 
-# timm's name, arguments, image size, and how many tensors are invariant per filter. Nothing else is in any of them.
-TIMM = (
-    ("resnet18", {}, 32, 20),
-    ("resnet50", {}, 64, 53),
-    ("vgg16_bn", {"mlp_ratio": 0.02}, 32, 13),
-    ("densenet121", {}, 64, 120),
-    ("mobilenetv3_small_100", {}, 64, 34),
-    ("efficientnet_b0", {}, 64, 49),
-    ("convnext_atto", {}, 64, 0),
-    ("vit_small_patch16_224", {"img_size": 64}, 64, 0),
-    ("resnetv2_50x1_bit", {}, 64, 53),
-    ("nfnet_l0", {}, 64, 57),
-    ("mixer_s32_224", {"img_size": 64}, 64, 0),
-)
+# timm's name, and how many tensors are invariant per filter. Nothing else is in any of them.
+TIMM = {
+    "resnet18": 20,
+    "mobilenetv3_small_050": 34,
+    "test_byobnet": 14,
+    "test_efficientnet": 13,
+    "test_nfnet": 25,  # standardised weights
+    "test_convnext": 0,
+    "test_vit": 0,
+}
 
 
-@pytest.mark.parametrize(("name", "arguments", "size", "count"), TIMM, ids=[row[0] for row in TIMM])
-def test_timm_model(name: str, arguments: dict, size: int, count: int):
-    model = timm.create_model(name, num_classes=10, **arguments)
-    images = torch.randn(3, 3, size, size)
+@pytest.mark.parametrize("name", TIMM)
+def test_timm_model(name: str):
+    model = timm.create_model(name, num_classes=10, **({"img_size": 64} if "vit" in name else {}))
+    images = torch.randn(3, 3, 64, 64)
     rows = measure_invariance(model, images)
     found = {row.name: row.channel_dims for row in rows if row.channel_dims is not None}
     assert set(found.values()) <= {(0,)}
-    assert len(found) == count
+    assert len(found) == TIMM[name]
     check_laws(model, images, rows, sample=6)
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050"])
 def test_structure_agrees_where_it_can_tell(name: str):
     model = timm.create_model(name, num_classes=10)
-    # The stem of a resnet10t is a container of its own, with the norm of its last convolution behind it.
-    hidden = {"conv1.6.weight": (0,)} if name == "resnet10t" else {}
+    # The stem of a test_resnet is a container of its own, with the norm of its last convolution behind it.
+    hidden = {"conv1.6.weight": (0,)} if name == "test_resnet" else {}
     assert scale_invariant_parameters(model, torch.randn(3, 3, 64, 64)) == norm_fed_weights(model) | hidden
 
 
 def test_what_hides_in_a_convnext():
     """Its convolutions would be invariant before the layer norm, were it not for their biases."""
-    model = timm.create_model("convnext_atto", num_classes=10)
-    images = torch.randn(4, 3, 64, 64)
-    explained = measure_invariance(model, images, explain=True)
+    model = timm.create_model("test_convnext", num_classes=10)
+    explained = measure_invariance(model, torch.randn(4, 3, 64, 64), explain=True)
     shifted = {row.name for row in explained if "bias" in row.reason and row.deviation is not None}
-    depthwise = {name for name, p in model.named_parameters() if name.endswith("conv_dw.weight")}
-    assert depthwise <= shifted
-    model = in_float64(model)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if name.endswith("conv_dw.bias"):
-                p.zero_()
-    run(model, images)[0].square().sum().backward()
-    for name, p in model.named_parameters():
-        if name in depthwise:
-            assert cosines(p.grad, p.detach(), ()).abs() < 1e-6
-        elif name == "head.fc.weight":
-            assert cosines(p.grad, p.detach(), ()).abs() > 1e-6
+    assert {name for name, _ in model.named_parameters() if name.endswith("conv_dw.weight")} <= shifted
+    assert "head.fc.weight" not in shifted
 
 
 @pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])
@@ -94,7 +78,6 @@ LANGUAGE = {
         ),
         set(),
     ),
-    "llama": (lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL, **HEADS)), set()),
     # Norms on queries and keys.
     "qwen3": (
         lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SMALL, **HEADS, head_dim=8)),
@@ -104,10 +87,6 @@ LANGUAGE = {
     "olmo2": (
         lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**SMALL, **HEADS)),
         {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"},
-    ),
-    "bert": (
-        lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, num_attention_heads=4)),
-        set(),
     ),
 }
 
@@ -126,14 +105,13 @@ def test_language_model(name: str):
     check_laws(model, inputs, rows, tolerance=1e-5, sample=8)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_finds_the_same(dtype: torch.dtype):
+def test_half_precision_finds_the_same():
     make, _ = LANGUAGE["qwen3"]
     model = make()
     inputs = {"input_ids": torch.randint(0, 60, (4, 9))}
     wide = scale_invariant_parameters(model, inputs)
     assert wide
-    assert scale_invariant_parameters(model.to(dtype), inputs) == wide
+    assert scale_invariant_parameters(model.bfloat16(), inputs) == wide
 
 
 @pytest.mark.slow
