@@ -79,19 +79,19 @@ def test_the_payload_does_harm_where_it_may(tmp_path, monkeypatch) -> None:
         Path(EXECUTED).unlink()
 
 
-@pytest.mark.parametrize("manifest", (True, False), ids=("with a true manifest", "as transformers writes it"))
 @pytest.mark.parametrize(
-    ("name", "write"),
+    ("name", "write", "manifest"),
     [
-        ("optimizer.pt", zipped),
-        ("optimizer.pt", plain),
-        ("optimizer.pt", legacy),
-        ("scheduler.pt", zipped),
-        ("rng_state.pth", zipped),
-        ("pytorch_model.bin", zipped),
+        ("optimizer.pt", zipped, True),
+        ("optimizer.pt", plain, False),
+        ("optimizer.pt", legacy, False),
+        ("scheduler.pt", zipped, False),
+        ("rng_state.pth", zipped, False),
+        ("pytorch_model.bin", zipped, True),
     ],
 )
 def test_a_checkpoint_with_code(name, write, manifest, run, train, tmp_path, monkeypatch, capfd) -> None:
+    """With a true manifest, or without one, as transformers writes it."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "run")
     checkpoint = Path("run", "checkpoint-1")
@@ -99,19 +99,13 @@ def test_a_checkpoint_with_code(name, write, manifest, run, train, tmp_path, mon
     (checkpoint / "manifest.json").unlink()
     if manifest:
         seal(checkpoint)
-    for resume in ("true", str(checkpoint)):
-        error = refusal(train, capfd, output_dir="run", resume_from_checkpoint=resume, max_steps=2)
-        assert name in error if resume != "true" else "no whole checkpoint" in error
+    for resume, message in {"true": "no whole checkpoint", str(checkpoint): name}.items():
+        assert message in refusal(train, capfd, output_dir="run", resume_from_checkpoint=resume, max_steps=2)
 
 
 def pickled_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     zipped(folder / "pytorch_model.bin")
-
-
-def bare_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    plain(folder / "pytorch_model.bin")
 
 
 def pickle_called_safe(folder: Path) -> None:
@@ -185,16 +179,13 @@ def shards_elsewhere(folder: Path) -> None:
 
 MODELS = {
     "weights pickled with code": (pickled_weights, "pytorch_model.bin' is no pickle of weights alone"),
-    "a bare pickle": (bare_pickle, "pytorch_model.bin' is no pickle of weights alone"),
     "a pickle under another name": (pickle_called_safe, "model.safetensors' is damaged"),
     "code for images": (code, "brings Python code of its own, which is not run"),
     "code for texts": (code_for_text, "brings Python code of its own, which is not run"),
     "code of a tokenizer": (code_for_words, "docs is empty"),  # transformers' own for such models, without any words
     "code of an image processor": (code_for_images, "brings Python code of its own, which is not run"),
     "an architecture of another folder": (config(architecture="local-dir:../evil"), "'local-dir:../evil', which timm does not have"),
-    "an architecture of the Hub": (config(architecture="hf-hub:evil/model"), "'hf-hub:evil/model', which timm does not have"),
     "a checkpoint elsewhere": (config(model_args={"checkpoint_path": "../evil.pth"}), "checkpoint_path='../evil.pth'"),
-    "weights elsewhere": (config(model_args={"pretrained_cfg": {"file": "../evil.pth"}}), "pretrained_cfg={'file': '../evil.pth'}"),
     "weights from the web": (config(model_args={"pretrained_cfg_overlay": {"url": "http://evil"}}), "pretrained_cfg_overlay="),
     "a cache elsewhere": (config(model_args={"cache_dir": "../evil"}), "cache_dir='../evil'"),
     "shards elsewhere": (shards_elsewhere, "leads to '../elsewhere.safetensors', out of its folder"),
@@ -229,48 +220,36 @@ def test_code_runs_only_with_its_flag_and_loudly(name: str, tmp_path, monkeypatc
     assert "Python code that 'model' brings along is run, with all that you may do on this machine." in caplog.text
 
 
-@pytest.mark.parametrize(
-    "content", ("[" * 100_000, '{"a": ' * 100_000, "\x00" * 100, '{"architecture": ["x"]}', '{"model_args": 3}')
-)
-def test_a_config_that_breaks_parsers(content: str, tmp_path) -> None:
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"config.json' (is not JSON|does not describe|is of the architecture)"):
-        find_model(str(tmp_path))
+def test_a_config_that_breaks_parsers(tmp_path) -> None:
+    for content in ("[" * 100_000, '{"a": ' * 100_000, "\x00" * 100, '{"architecture": ["x"]}', '{"model_args": 3}'):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"config.json' (is not JSON|does not describe|is of the architecture)"):
+            find_model(str(tmp_path))
 
 
 CARD = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
-ELSEWHERE = {
-    "above": "../secret/*",
-    "absolute": "SECRET/*",
-    "around a corner": "x/../../secret/*",
-    "by its name": "SECRET/train.parquet",
-}
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_card_that_names_files_elsewhere(name: str, train, tmp_path, monkeypatch, capfd) -> None:
+@pytest.mark.parametrize("elsewhere", ("../secret/*", "SECRET/*", "x/../../secret/*"))
+def test_a_card_that_names_files_elsewhere(elsewhere: str, train, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     table(IMAGES)(tmp_path)
     (tmp_path / "data").rename("secret")
     (tmp_path / "data" / "x").mkdir(parents=True)
-    where = ELSEWHERE[name].replace("SECRET", str(tmp_path / "secret"))
-    (tmp_path / "data" / "README.md").write_text(CARD.format(json.dumps(where)))
+    named = elsewhere.replace("SECRET", str(tmp_path / "secret"))
+    (tmp_path / "data" / "README.md").write_text(CARD.format(json.dumps(named)))
     assert "its card names a file of another place" in refusal(train, capfd, dataset="data")
 
 
-@pytest.mark.parametrize("yaml", ("!!python/object/apply:builtins.open [executed, w]", "!!python/name:os.system"))
-def test_a_card_with_python_in_it(yaml: str, train, tmp_path, monkeypatch, capfd) -> None:
+def test_a_card_or_a_script_with_python_in_it(train, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     table(IMAGES)(tmp_path)
-    (tmp_path / "data" / "README.md").write_text(CARD.format(yaml))
-    assert "could not determine a constructor" in refusal(train, capfd, dataset="data")
-
-
-def test_a_script_in_a_data_set_is_not_run(train, tmp_path, monkeypatch, capfd) -> None:
-    monkeypatch.chdir(tmp_path)
-    table(IMAGES)(tmp_path)
+    card = tmp_path / "data" / "README.md"
+    card.write_text(CARD.format(f"!!python/object/apply:builtins.open [{EXECUTED}, w]"))
+    refusal(train, capfd, dataset="data")
+    card.unlink()
     (tmp_path / "data" / "data.py").write_text(f"open({EXECUTED!r}, 'w')\n")
-    assert "scripts are no longer supported" in refusal(train, capfd, dataset="data")
+    refusal(train, capfd, dataset="data")
 
 
 def write_zip(path: Path, escaping: str) -> None:
@@ -287,8 +266,14 @@ def write_tar(path: Path, escaping: str) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
-@pytest.mark.parametrize("escaping", ("../../../../escaped.png", "/{}/escaped.png"))
-@pytest.mark.parametrize(("kind", "write"), (("zip", write_zip), ("tar.gz", write_tar)))
+@pytest.mark.parametrize(
+    ("kind", "write", "escaping"),
+    [
+        ("zip", write_zip, "../../../../escaped.png"),
+        ("tar.gz", write_tar, "../../../../escaped.png"),
+        ("tar.gz", write_tar, "/{}/escaped.png"),
+    ],
+)
 def test_an_archive_that_leads_out(kind: str, write, escaping: str, tmp_path, monkeypatch) -> None:
     cache = tmp_path / "deep" / "in" / "cache"
     for name in ("HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH"):

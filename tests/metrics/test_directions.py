@@ -15,10 +15,10 @@ def test_directions() -> None:
     assert is_quality("eval_loss") and not is_quality("eval_runtime") and not is_quality("epoch")
 
 
-@pytest.mark.parametrize("name", ["eval_glory", "eval_surprise", "f1ness", ""])
-def test_an_unknown_metric_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"not known whether a high or a low '{name}' is better"):
-        higher_is_better(name)
+def test_an_unknown_metric_is_refused() -> None:
+    for name in ("eval_glory", "f1ness", ""):
+        with pytest.raises(ValueError, match=f"not known whether a high or a low '{name}' is better"):
+            higher_is_better(name)
 
 
 def test_the_nearest_metric_is_named() -> None:
