@@ -1,4 +1,4 @@
-"""What would stop a run after it began is found before."""
+"""Checks before a run: what would stop it after it began is reported at the start."""
 
 import copy
 import os
@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import send_to_device
-from torch import nn
-from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.trainer_utils import has_length
@@ -54,29 +52,63 @@ def check_settings(args: TrainingArguments, metrics: Collection[str]) -> None:
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Makes the loader and the optimizer, and a schedule for a stand-in of it, to hear what they do not take.
+    """Makes the data loader, the optimizer and the schedule, so that a setting that they refuse is reported before training.
 
     Raises:
-        ValueError: One of them does not take its settings, there is not one batch to train on or the network cannot train on
+        ValueError: One of them refuses its settings, there is not one batch to train on, the network cannot train on
             one sample alone, or the machines' disks are not as `save_on_each_node` says.
         ImportError: The optimizer or an option needs a package that is not installed.
     """
     args = trainer.args
-    for given, available, option, package in (
+    _check_packages(args)
+    _check_batches(trainer)
+    check_shared_folder(args)
+    _check_optimizer(trainer)
+    stand_in = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    try:
+        trainer.create_scheduler(num_training_steps=_MANY, optimizer=stand_in)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--lr_scheduler_type {args.lr_scheduler_type.value} cannot be made with --lr_scheduler_kwargs "
+            f"{args.lr_scheduler_kwargs}: {error}; change one of them."
+        ) from error
+    trainer.lr_scheduler = None
+
+
+def _check_packages(args: TrainingArguments) -> None:
+    for is_needed, is_available, option, package in (
         (args.use_liger_kernel, is_liger_kernel_available, "--use_liger_kernel", "liger-kernel"),
         (DebugOption.TPU_METRICS_DEBUG in args.debug, is_torch_xla_available, "--debug tpu_metrics_debug", "torch_xla"),
     ):
-        if given and not available():
+        if is_needed and not is_available():
             raise ImportError(f"{option} needs a package that is not here: pip install {package}, or leave it out.")
-    loader = trainer.get_train_dataloader()
+
+
+def _check_batches(trainer: Trainer) -> None:
+    batch_size, loader = trainer.args.per_device_train_batch_size, trainer.get_train_dataloader()
     if has_length(loader) and len(loader) == 0:
         raise ValueError(
-            f"--dataloader_drop_last leaves no batch of {args.per_device_train_batch_size} to train on, as there are only "
+            f"--dataloader_drop_last leaves no batch of {batch_size} to train on, as there are only "
             f"{len(trainer.train_dataset)} samples: choose a smaller --per_device_train_batch_size."
         )
-    if args.per_device_train_batch_size == 1 and has_batch_norms(trainer.model):
-        _check_single_sample(trainer.model, loader)
-    check_shared_folder(args)
+    if batch_size > 1 or not has_batch_norms(trainer.model):
+        return
+    model = copy.deepcopy(trainer.model).train()  # training must not notice this pass
+    batch = loader.collate_fn(first_samples(loader.dataset)[:1])
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            model(**send_to_device(batch, next(model.parameters()).device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "--per_device_train_batch_size 1 gives this network's batch norms a single value to normalize, which has no "
+            "variance: choose 2 or more."
+        ) from error
+
+
+def _check_optimizer(trainer: Trainer) -> None:
+    args = trainer.args
     if args.optim in list_optimizers():
         trainer.create_optimizer()
     elif trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # it is made after the model is sharded
@@ -89,19 +121,10 @@ def check_trainer(trainer: Trainer) -> None:
             raise ValueError(
                 f"--optim {args.optim.value} cannot be made{given}: {error}; change what it takes."
             ) from error
-    stand_in = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
-    try:
-        trainer.create_scheduler(num_training_steps=_MANY, optimizer=stand_in)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"--lr_scheduler_type {args.lr_scheduler_type.value} cannot be made with --lr_scheduler_kwargs "
-            f"{args.lr_scheduler_kwargs}: {error}; change one of them."
-        ) from error
-    trainer.lr_scheduler = None
 
 
 def check_export(export: Callable[[Path], object], folders: Sequence[str | None], *, first: bool) -> None:
-    """Exports the network as it will be after training, opens what has to open, and removes it all again.
+    """Exports the network before it is trained, into the first of the folders that takes it, and removes it again.
 
     Args:
         export: Writes into the folder it is given, and opens what it wrote.
@@ -109,16 +132,16 @@ def check_export(export: Callable[[Path], object], folders: Sequence[str | None]
         first: Whether this process has the files; every process calls this.
 
     Raises:
-        ValueError: The network cannot be exported, or the disk refuses it.
+        ValueError: The network cannot be exported, or the disk refuses it in every folder.
     """
-    problem = first_error_across_ranks(_try_export(export, [folder for folder in folders if folder]) if first else None)
-    if problem:
-        raise ValueError(problem)
+    failure = first_error_across_ranks(_try_export(export, [folder for folder in folders if folder]) if first else None)
+    if failure:
+        raise ValueError(failure)
 
 
 def _try_export(export: Callable[[Path], object], folders: Sequence[str]) -> str | None:
-    """Why no export is possible, as a sentence; None where one is."""
-    refused = []
+    """Returns a sentence on why no export is possible; None if one is."""
+    refusals = []
     for folder in folders:
         trial = Path(folder, _TRIAL)
         try:
@@ -130,25 +153,10 @@ def _try_export(export: Callable[[Path], object], folders: Sequence[str]) -> str
             reason = disk_failure(error)
             if reason is None:
                 return f"The network could be trained but not saved ({in_words(error)}): choose another --model."
-            refused.append(f"to {folder!r}, because {reason}")
+            refusals.append(f"to {folder!r}, because {reason}")
         finally:
             shutil.rmtree(trial, ignore_errors=True)
-    return f"The result could not be written {', nor '.join(refused)}: make room there, or name a --fallback_dir that has room."
-
-
-def _check_single_sample(model: nn.Module, loader: DataLoader) -> None:
-    model = copy.deepcopy(model).train()  # the run has done without this pass
-    batch = loader.collate_fn(first_samples(loader.dataset)[:1])
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            model(**send_to_device(batch, next(model.parameters()).device))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            "--per_device_train_batch_size 1 gives this network's batch norms a single value to normalize, which has no "
-            "variance: choose 2 or more."
-        ) from error
+    return f"The result could not be written {', nor '.join(refusals)}: make room there, or name a --fallback_dir that has room."
 
 
 @contextmanager
