@@ -53,7 +53,6 @@ def same_network(run: Path, other: Path) -> bool:
 DESCRIBED = {
     "describe.draw_training_curves": {"figures/training.png"},
     "describe.draw_geometry": {"figures/geometry.png"},
-    "describe.write_card": {"README.md"},
     "card.render_card": {"README.md"},
 }
 

@@ -1,4 +1,4 @@
-"""Command-line options that say what they take, and parsers whose mistakes say where to look. Needs no heavy import."""
+"""A parser whose errors name the nearest option, and types of option values. Imports nothing heavy."""
 
 import argparse
 import difflib

@@ -52,7 +52,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_recipe(path: str | Path, variant: str | None = None) -> dict[str, Any]:
-    """The values of a recipe file: those of its `base:` file, then its own, then those of the chosen variant.
+    """Reads the values of a recipe file: those of its `base:` file, then its own, then those of the chosen variant.
 
     Args:
         path: A YAML mapping of option names to values. `base:` names another file, relative to this one; `variants:`

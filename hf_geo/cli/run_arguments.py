@@ -14,7 +14,7 @@ RUN_ARGUMENTS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments,
 
 
 def resolve_settings(argv: Sequence[str], **parser_options: Any) -> dict[str, Any]:
-    """Returns the settings that a command line of scripts/train.py leads to, as far as they may be shown to others.
+    """Returns the public settings that a command line of scripts/train.py leads to.
 
     Args:
         argv: The command line.

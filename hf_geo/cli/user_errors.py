@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_sentence_errors(prog: str) -> Iterator[None]:
-    """Turns the errors by which this package speaks to its user into `prog: error: <message>` on stderr.
+    """Turns the errors that this package raises for its user into `prog: error: <message>` on stderr.
 
-    Meant around all that a script does before it trains. Anything but ValueError, TypeError, RuntimeError, OSError and
+    Wrap it around everything that a script does before it trains. Anything but ValueError, TypeError, RuntimeError, OSError and
     ImportError (of a package that an option needs) is a mistake in the program and keeps its traceback; so do
     RecursionError and NotImplementedError. Of several processes on a machine the first one prints; all exit.
 

@@ -30,7 +30,7 @@ def read_published(paper: Path, recipe: str) -> Mapping[str, Any]:
 
 
 def compare_with_published(runs: Sequence[FinishedRun], published: Mapping[str, Any]) -> str:
-    """Formats a Markdown table with a row for each variant: ours, published, the difference, and what it took.
+    """Formats a Markdown table with a row for each variant: ours, published, the difference, hardware, time and cards.
 
     Args:
         runs: Runs of one recipe.

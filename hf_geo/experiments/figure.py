@@ -15,10 +15,10 @@ MARKERS = "osD^vPX*"
 
 
 def draw_sweep(summary: Summary, path: str | Path, title: str) -> None:
-    """Draws the metric against x, a line for each series; what diverged or failed at an x is a cross at the foot.
+    """Draws the metric against x, a line for each series; an x at which all trials were lost is a cross at the foot.
 
     Args:
-        summary: What the sweep found.
+        summary: The results of the sweep.
         path: PNG file to write.
         title: Title of the picture.
     """
@@ -37,7 +37,7 @@ def draw_sweep(summary: Summary, path: str | Path, title: str) -> None:
 
 
 def _draw_series(axes: Axes, summary: Summary, number: int) -> bool:
-    """Draws one series; returns whether nothing came through at one of its x."""
+    """Draws one series; returns whether all trials at one of its x were lost."""
     name, scale = summary.series[number], 100 if is_share(summary.metric) else 1
     best = summary.best_by_x(name)
     xs = _numbers(best[summary.x])

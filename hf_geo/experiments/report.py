@@ -26,7 +26,7 @@ def describe_sweep(
         config: The recipe's file.
         trials: The trials that have ended.
         given: Names of the settings that the recipe and the command line give to all trials.
-        summary: What was found.
+        summary: The results.
     """
     parts = [
         f"## {title}",

@@ -1,4 +1,4 @@
-"""What a sweep found: the best trials of each optimizer or variant, and how wide a range of x comes close to them."""
+"""Summarizes a sweep: the best trials of each optimizer or variant, and how wide a range of x comes close to them."""
 
 import math
 from collections.abc import Sequence

@@ -14,9 +14,9 @@ from .workers import Call, run_all
 
 
 class Source(Protocol):
-    """Proposes trials, and is told what each of them reached under the key it came with."""
+    """Proposes trials, each with a key under which its result is reported back."""
 
-    total: int  # trials there will have been
+    total: int  # number of trials in the end
 
     def proposals(self) -> Iterator[tuple[Any, Trial]]: ...
 
@@ -50,7 +50,7 @@ def run_trials(source: Source, records: Records, script: str | Path, metric: str
         source: Proposes the trials.
         records: Where their outcomes are and go.
         script: A script whose `main` trains, given the trial's arguments and `--output_dir`.
-        metric: The metric that the source and the progress are told; None for the task's main one.
+        metric: The metric to report; None for the task's main one.
         jobs: Trials at once.
 
     Raises:

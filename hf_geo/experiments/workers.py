@@ -1,4 +1,4 @@
-"""Worker processes that run a script once for each trial, and what becomes of trials that end badly."""
+"""Worker processes that run a script once for each trial, and the outcome of each call."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""The figures and the card of a finished run, made from its folder alone, as often as one likes."""
+"""Draws the figures and writes the card of a finished run, from its folder alone."""
 
 import json
 import logging
@@ -26,18 +26,18 @@ README, WALK = "README.md", "evaluation.json"
 
 
 class Description:
-    """What is made of a folder's results, and what could not be.
+    """The figures and the card of a folder, each made if it can be.
 
-    A figure, a sample of text or a card that fails is left out, with one warning that says how to make it again: what was
-    earned lies in the folder by then.
+    A figure, a sample of text or a card that fails is left out, with one warning that says how to make it again: the
+    weights and the results are in the folder by then.
 
     Args:
-        folder: Of scripts/train.py, or of scripts/evaluate.py where it walked a subspace.
+        folder: The output of scripts/train.py, or of scripts/evaluate.py along a subspace.
         trust_remote_code: Run Python code that the model in the folder brings along, for a sample of text.
 
     Attributes:
         made: Paths inside the folder, in order.
-        missing: What could not be made, in words.
+        missing: Descriptions of the parts that failed.
     """
 
     def __init__(self, folder: str | Path, *, trust_remote_code: bool = False) -> None:
@@ -83,16 +83,16 @@ class Description:
                 self.made.append(README)
 
     @contextmanager
-    def _optional(self, what: str) -> Iterator[None]:
-        """Turns an error into a warning."""
+    def _optional(self, part: str) -> Iterator[None]:
+        """Turns an error into a warning about the part that failed."""
         try:
             yield
-        except Exception as error:  # whatever it is, the results are not worth less
-            self.missing.append(what)
+        except Exception as error:  # of whatever kind: the results do not depend on it
+            self.missing.append(part)
             trust = ["--trust_remote_code", "true"] if self.trust_remote_code else []
             logger.warning(
                 "%s could not be made (%s: %s); weights and results are complete. Make it again with `%s`.",
-                what,
+                part,
                 type(error).__name__,
                 in_words(error),
                 shlex.join(["python", "scripts/card.py", str(self.folder), *trust]),
@@ -115,7 +115,7 @@ def describe(folder: str | Path, *, trust_remote_code: bool = False) -> Descript
 
 
 def _read_walk(folder: Path) -> dict[str, Any] | None:
-    """The evaluation of a subspace along its positions, if there is one in a folder."""
+    """Reads the evaluation of a subspace along its positions; None if the folder has none."""
     path = folder / WALK
     if not path.is_file():
         return None
@@ -127,7 +127,7 @@ def _read_walk(folder: Path) -> dict[str, Any] | None:
 
 
 def _sample(folder: Path, prompt: str, trust_remote_code: bool) -> str:
-    """What the exported model, opened anew, makes of a prompt."""
+    """Opens the exported model and returns the text that it generates from a prompt."""
     model, tokenizer = (
         auto.from_pretrained(folder, trust_remote_code=trust_remote_code)
         for auto in (AutoModelForCausalLM, AutoTokenizer)

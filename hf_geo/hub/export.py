@@ -1,4 +1,4 @@
-"""The exported folder: plain weights and a configuration that timm and transformers both open, without hf_geo."""
+"""Exports a network as plain weights and a configuration that timm and transformers open without hf_geo."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TimmWrapperForImageClassification
 
-_TIMM_PREFIX = "timm_model."
+from hf_geo.models.sources import timm_names
 
 
 def export_model(
@@ -25,7 +25,7 @@ def export_model(
 
     Args:
         model: The trained network, unwrapped.
-        folder: Where to write; made if missing.
+        folder: Created if missing.
         processor: An image processor or tokenizer to save along.
         state_dict: Weights to write instead of the model's own, under the model's names.
     """
@@ -46,8 +46,8 @@ def _export_timm(
     # reads such keys too, but fails on a `num_classes` inside `model_args`.
     weights = {
         # A copy each: safetensors stores no tensor under two names, as the modules of a CoaT share some.
-        name.removeprefix(_TIMM_PREFIX): tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in state_dict.items()
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in timm_names(state_dict).items()
     }
     config = model.config.to_dict()
     config.pop("_name_or_path", None)  # where the model came from may be a folder of this machine

@@ -1,4 +1,4 @@
-"""Pushing a finished run to the Hub, or saying in one sentence why not and how to do it later."""
+"""Pushes a finished run to the Hub, or says in one sentence why not and how to do it later."""
 
 import json
 import re
@@ -16,11 +16,11 @@ import hf_geo
 
 from .retries import causes, may_pass, persist
 
-# What stays at home (in the Hub's patterns `*` crosses slashes): checkpoints, what a stopped writer has left behind,
-# hidden files such as `.env`, and the pickled training arguments, which hold the token they were given.
+# Never pushed (in the Hub's patterns `*` crosses slashes): checkpoints, unfinished files of a stopped writer, hidden
+# files such as `.env`, and the pickled training arguments, which hold the token they were given.
 NOT_PUSHED = ("checkpoint-[0-9]*/*", "_*", "tmp-*", "*.tmp", "*.incomplete", ".*", "*/.*", "*training_args.bin")
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
-_LARGEST_TEXT = 10 * 2**20  # bytes: what is larger holds weights, and is not searched for tokens
+_LARGEST_TEXT = 10 * 2**20  # bytes; larger files hold weights, and are not searched for tokens
 
 
 def push_folder(
@@ -32,10 +32,10 @@ def push_folder(
     commit_message: str = "Upload the trained model",
     checkpoints: Literal["none", "last", "all"] = "none",
 ) -> str:
-    """Makes the repository if needed and pushes everything in `folder` but what `NOT_PUSHED` names.
+    """Creates the repository if needed and pushes everything in `folder` that `NOT_PUSHED` does not exclude.
 
-    Nothing in the folder is changed, and files of the same content are not sent again. What fails for a reason that may
-    pass is tried again for about a minute.
+    Nothing in the folder is changed, and files of the same content are not sent again. A failure that may pass is retried
+    for about a minute.
 
     Args:
         folder: The output folder of a finished run.
@@ -89,7 +89,7 @@ def send(
     commit_message: str,
     path_in_repo: str | None = None,
 ) -> str:
-    """Pushes one folder, however often it takes; arguments and result as of `push_folder`.
+    """Pushes one folder, with retries; arguments and result are those of `push_folder`.
 
     Args:
         path_in_repo: The folder in the repository to push to. Defaults to its top.
@@ -122,10 +122,10 @@ def send(
 def check_destination(
     repo_id: str, *, folder: str | Path = "FOLDER", private: bool | None = None, token: str | None = None
 ) -> None:
-    """Finds, without any network, the mistakes that would keep a run from being pushed: worth doing before training.
+    """Finds mistakes that would keep a run from being pushed, without any network: call it before training.
 
     Args:
-        repo_id: Where the run shall go.
+        repo_id: The destination.
         folder: The run's folder, for the message.
         private: Whether a new repository is private, for the message.
         token: Access token. Defaults to the one of `HF_TOKEN` or of `hf auth login`.
@@ -149,7 +149,7 @@ def check_destination(
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The `config.json` of a finished run.
+    """Reads the `config.json` of a finished run.
 
     Raises:
         ValueError: The folder is missing or holds no finished run.
@@ -178,7 +178,7 @@ def refuse_secrets(folder: Path, token: str) -> None:
 
 
 def _checkpoints(folder: Path, which: Literal["none", "last", "all"]) -> list[tuple[Path, str]]:
-    """Checkpoints to push, and their places in the repository."""
+    """Lists the checkpoints to push, and their paths in the repository."""
     found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
     found.sort(key=lambda path: int(path.name[11:]))
     if which == "all":

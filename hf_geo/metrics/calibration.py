@@ -1,4 +1,4 @@
-"""How good predicted probabilities are: calibration error, likelihood, Brier score, and how far two networks differ."""
+"""Measures of predicted probabilities: calibration error, likelihood, Brier score, and the distance of two networks."""
 
 import torch
 from torch import Tensor

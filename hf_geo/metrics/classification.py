@@ -48,7 +48,7 @@ class CrossEntropy(InMemoryMetric):
 
 
 def score_samples(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """What a classifier's metrics need of a batch, for `Trainer(preprocess_logits_for_metrics=...)`.
+    """Reduces a batch's logits to what a classifier's metrics need, for `Trainer(preprocess_logits_for_metrics=...)`.
 
     The Trainer then keeps two numbers a sample, not all logits, so that its memory does not grow with the classes.
 

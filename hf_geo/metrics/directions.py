@@ -1,4 +1,4 @@
-"""Which way each metric is better, stated once for everything that ranks models by one."""
+"""How each metric is read: its direction and its unit, for everything that ranks models."""
 
 import difflib
 from collections.abc import Sequence

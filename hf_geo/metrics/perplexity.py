@@ -41,7 +41,9 @@ class Perplexity(InMemoryMetric):
 
 
 def nll_per_row(logits: Tensor, labels: Tensor) -> Tensor:
-    """What perplexity needs of a batch, for `Trainer(preprocess_logits_for_metrics=...)`: the logits are not gathered.
+    """Reduces a batch's logits to what perplexity needs, for `Trainer(preprocess_logits_for_metrics=...)`.
+
+    The Trainer then gathers two numbers a row instead of all logits.
 
     Args:
         logits: Shape (batch, length, vocabulary), or a tuple that starts with them; position i predicts label i + 1.

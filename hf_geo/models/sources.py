@@ -6,7 +6,7 @@ import logging
 import os
 import pickle
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,11 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # What the libraries raise over files that are broken, malicious or of another kind.
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError)
 _UNREADABLE += (SafetensorError, StrictDataclassError, pickle.UnpicklingError)
+
+
+def timm_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns weights under timm's own names, without the prefix of transformers' wrapper."""
+    return {name.removeprefix("timm_model."): tensor for name, tensor in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class ModelSource:
         file = self._weights_file()
         try:
             weights = load_state_dict(str(file), weights_only=True)
-            return {name.removeprefix("timm_model."): tensor for name, tensor in weights.items()}
+            return timm_names(weights)
         except _UNREADABLE as error:
             if file.suffix == ".safetensors":
                 problem = "is damaged or cut short: copy or download it again"

@@ -5,14 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_geo import GeoTrainingArguments
-from hf_geo.cli.config import parse_command_line, read_recipe
-from hf_geo.data.config import DataArguments
-from hf_geo.models.config import ModelArguments
-from hf_geo.training.arguments import RunArguments, SubspaceArguments
+from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.recipes import read_recipe
+from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from tests.recipes.every import FILES
-
-KINDS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
 
 
 def write(folder: Path, **files: str) -> None:
@@ -21,7 +17,7 @@ def write(folder: Path, **files: str) -> None:
 
 
 def parse(*words: str | Path):
-    return parse_command_line(KINDS, [str(word) for word in words])
+    return parse_command_line(RUN_ARGUMENTS, [str(word) for word in words])
 
 
 def test_the_command_line_wins(tmp_path) -> None:
@@ -159,7 +155,7 @@ def test_help_is_complete(capsys) -> None:
     with pytest.raises(SystemExit):
         parse("--help")
     text = capsys.readouterr().out
-    fields = [field.name for kind in KINDS for field in dataclasses.fields(kind) if field.init]
+    fields = [field.name for kind in RUN_ARGUMENTS for field in dataclasses.fields(kind) if field.init]
     assert [name for name in fields if f"--{name} " not in text] == []
     assert "\nRecipe:\n" in text and "--no_" not in text
 

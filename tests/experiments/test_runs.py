@@ -43,22 +43,19 @@ ACCEPTED = {
     "seed and logging": {"seed": 3, "logging_steps": 7, "save_total_limit": 2},
 }
 REFUSED = {
-    "settings": ({"learning_rate": 0.2}, "'run' is not a run of paper/a.yaml, variant sgd: learning_rate is 0.2 and not 0.1."),
-    "budget": ({"max_steps": 3}, "max_steps is 3 and not -1"),
-    "batch": ({"num_processes": 2}, "batch is 128 and not 64"),
-    "precision": ({"bf16": True}, "bf16 is True and not False"),
-    "no recipe": ({"recipe": None}, "'run' was not made from a recipe"),
-}  # fmt: skip
+    "'run' is not a run of paper/a.yaml, variant sgd: learning_rate is 0.2 and not 0.1.": {"learning_rate": 0.2},
+    "max_steps is 3 and not -1": {"max_steps": 3},
+    "batch is 128 and not 64": {"num_processes": 2},
+    "'run' was not made from a recipe": {"recipe": None},
+}
 
 
-@pytest.mark.parametrize("name", [*ACCEPTED, *REFUSED])
-def test_runs_that_are_not_the_recipes_are_refused(name: str) -> None:
-    if name in ACCEPTED:
-        check(make_run(**ACCEPTED[name]))
-        return
-    changes, message = REFUSED[name]
-    with pytest.raises(ValueError, match=message):
+def test_runs_that_are_not_the_recipes_are_refused() -> None:
+    for changes in ACCEPTED.values():
         check(make_run(**changes))
+    for message, changes in REFUSED.items():
+        with pytest.raises(ValueError, match=message):
+            check(make_run(**changes))
 
 
 def test_a_streams_columns_are_its_batch() -> None:
