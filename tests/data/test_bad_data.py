@@ -1,7 +1,5 @@
 """What is wrong with a data set is said in one sentence, before anything is trained."""
 
-import os
-
 import datasets
 import PIL.Image
 import pyarrow.parquet
@@ -67,6 +65,10 @@ def test_a_folder_without_data(tmp_path):
     assert refusal(dataset=str(tmp_path)).startswith(f"The folder {str(tmp_path)!r} cannot be read as a data set: ")
     (tmp_path / "notes.txt").write_text("no images\n")
     assert "No image column is found" in refusal(dataset=str(tmp_path))
+    (tmp_path / "train.parquet").write_bytes(b"not parquet")
+    message = refusal(dataset=str(tmp_path))
+    assert message.startswith(f"The folder {str(tmp_path)!r} cannot be read as a data set: ")
+    assert "Parquet magic bytes not found" in message
 
 
 @pytest.mark.parametrize(
@@ -81,21 +83,17 @@ def test_labels_that_are_no_classes(tmp_path, labels, message):
     assert message in refusal(dataset=write(tmp_path / "data", labels))
 
 
-def test_an_empty_split():
+def test_an_empty_split_and_missing_images():
     columns = Columns("image", "label", ("cat", "dog"))
     features = datasets.Features(image=datasets.Image(), label=CAT_DOG)
     one = datasets.Dataset.from_dict({"image": GREY[:1], "label": [0]}, features=features)
     with pytest.raises(ValueError, match="The split 'train' is empty"):
         ImageSplit.read(one.select([]), columns, "train", BadSamples(0))
+    none = datasets.Dataset.from_dict({"image": [GREY[0], None], "label": [0, 1]}, features=features)
+    with pytest.raises(ValueError, match="1 images of the split 'train' are missing: remove those rows"):
+        ImageSplit.read(none, columns, "train", BadSamples(0))
     with pytest.raises(ValueError, match="The split 'train' is empty"):
         StreamedSplit.read(one.to_iterable_dataset().skip(1), columns, "train", BadSamples(0))
-
-
-def test_a_file_that_is_no_parquet(tmp_path):
-    (tmp_path / "train.parquet").write_bytes(b"not parquet")
-    message = refusal(dataset=str(tmp_path))
-    assert message.startswith(f"The folder {str(tmp_path)!r} cannot be read as a data set: ")
-    assert "Parquet magic bytes not found" in message
 
 
 def test_a_choice_of_configurations(tmp_path):
@@ -127,20 +125,6 @@ def test_hidden_test_labels_are_left_out_unless_asked_for(tmp_path):
     assert "labels of the split 'test' run from -1 to -1" in refusal(dataset=str(folder), test_split="test")
     streamed = load_image_data(DataArguments(dataset=str(folder), streaming=True, max_eval_samples=4))
     assert list(streamed.splits) == ["train", "eval"]
-
-
-def test_missing_images():
-    features = datasets.Features(image=datasets.Image(), label=CAT_DOG)
-    rows = datasets.Dataset.from_dict({"image": [GREY[0], None], "label": [0, 1]}, features=features)
-    with pytest.raises(ValueError, match="1 images of the split 'train' are missing: remove those rows"):
-        ImageSplit.read(rows, Columns("image", "label", ("cat", "dog")), "train", BadSamples(0))
-
-
-@pytest.mark.skipif(os.environ.get("HF_HUB_OFFLINE") != "1", reason="the network is there")
-def test_the_reason_is_kept_for_those_who_look():
-    with pytest.raises(ValueError) as error:
-        load_image_data(DataArguments(dataset="some/data"))
-    assert isinstance(error.value.__cause__, ConnectionError)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch) -> None:

@@ -4,7 +4,6 @@ import functools
 import io
 import logging
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from hf_geo.data import DataArguments, load_image_data
 from hf_geo.data.bad_samples import BadSampleError, BadSamples, DataError, dead_workers_named
 from hf_geo.data.image_datasets import EncodedImages, decode
+from hf_geo.data.transforms import to_channels
 from hf_geo.models.build import build_image_classifier, input_config
 
 
@@ -30,6 +30,15 @@ def encoded(image: PIL.Image.Image, kind: str = "PNG") -> bytes:
 
 def grey(index: int, size: tuple[int, int] = (8, 8)) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.full(size, 10 * index, dtype=np.uint8))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_pauses():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2
+        )  # seconds that a loader waits for a worker
+        yield
 
 
 BOMB = encoded(PIL.Image.new("1", (20_000, 9_000)))  # 180 million pixels in 22 kB
@@ -70,21 +79,28 @@ def training_set(**options):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-@pytest.mark.parametrize("one_size", (True, False), ids=("in memory", "one by one"))
-def test_a_broken_image_is_skipped_and_named(tmp_path, caplog, kind: str, one_size: bool) -> None:
+def test_a_broken_image_is_a_bad_sample(kind: str) -> None:
     content, reason = BROKEN[kind]
-    folder = write(tmp_path / "data", {5: content}, one_size=one_size)
+    cell = {"bytes": content, "path": None} if isinstance(content, bytes) else {"bytes": None, "path": content}
+    with pytest.raises(BadSampleError, match=reason):
+        to_channels(decode(cell), 3)
+
+
+@pytest.mark.parametrize("one_size", (True, False), ids=("in memory", "one by one"))
+def test_a_broken_image_is_skipped_and_named(tmp_path, caplog, one_size: bool) -> None:
+    folder = write(tmp_path / "data", {5: BROKEN["16 bits"][0], 7: "/dev/zero"}, one_size=one_size)
     with caplog.at_level(logging.WARNING):
         data, samples = training_set(dataset=folder)
         labels = [sample["labels"] for sample in samples]
-    (record,) = [r.getMessage() for r in caplog.records if "image 5 of the split 'train'" in r.getMessage()]
-    assert "is skipped" in record and re.search(reason, record)
-    assert "1 images could not be read and were skipped" in data.description
+    for index in (5, 7):
+        (record,) = [r.getMessage() for r in caplog.records if f"image {index} of the split 'train'" in r.getMessage()]
+        assert "is skipped" in record
+    assert "2 images could not be read and were skipped" in data.description
     expected = [i % 2 for i in range(24)]
     if one_size:
-        del expected[5]
+        del expected[7], expected[5]
     else:
-        expected[5] = 0  # the next one stands in
+        expected[5] = expected[7] = 0  # the next one stands in
     assert labels == expected
 
 
@@ -115,32 +131,30 @@ def test_a_stream_leaves_broken_images_out(tmp_path) -> None:
         list(samples)
 
 
-def test_each_worker_counts_its_own_and_only_once(tmp_path, capfd) -> None:
+def test_each_worker_counts_its_own_and_only_once(tmp_path) -> None:
     folder = write(tmp_path / "data", {3: b"x", 10: b"y"}, one_size=False)
     _, samples = training_set(dataset=folder, max_bad_samples=1)
-    for workers, fits in ((2, True), (1, False)):  # of two workers, each reads one of the broken images
-        loader = DataLoader(samples, batch_size=6, num_workers=workers)
-        if fits:
-            assert sum(len(batch["labels"]) for batch in loader) == 24
-        else:
-            with pytest.raises(DataError, match="image 10 of the split 'train' cannot be used"):
-                list(loader)
+    of_two = DataLoader(samples, batch_size=6, num_workers=2)  # each reads one of the broken images
+    assert sum(len(batch["labels"]) for batch in of_two) == 24
+    with pytest.raises(DataError) as fault:
+        list(DataLoader(samples, batch_size=6, num_workers=1))
+    assert str(fault.value).startswith("The image 10 of the split 'train' cannot be used: cannot identify image file")
+    assert "Traceback" not in str(fault.value) and "\n" not in str(fault.value)
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streamed"])
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("one_size", [True, False], ids=["in memory", "one by one"])
-def test_an_evaluation_is_of_the_images_that_can_be_read_each_once(tmp_path, streaming, workers, one_size) -> None:
+@pytest.mark.parametrize(
+    ("streaming", "one_size", "workers"), [(False, True, 0), (False, False, 2), (True, False, 0)], ids=str
+)
+def test_an_evaluation_is_of_the_images_that_can_be_read_each_once(tmp_path, streaming, one_size, workers) -> None:
     broken = {0: b"x", 5: b"y", 6: BOMB, 23: BROKEN["16 bits"][0]}
     folder = write(tmp_path / "data", broken, one_size=one_size)
     data, _ = training_set(dataset=folder, streaming=streaming)
-    config = input_config(build_image_classifier("test_resnet", num_classes=2, data_config=data.data_config))
-    config |= {"input_size": (3, 8, 8), "crop_pct": 1.0, "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    config = {"input_size": (3, 8, 8), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
+              "mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # fmt: skip
     for split in ("eval", "test"):
         loader = DataLoader(data.dataset(split, config), batch_size=5, num_workers=workers)
         found = [(round(float(x.min())), int(y)) for batch in loader for x, y in zip(*batch.values(), strict=True)]
-        readable = [i for i in range(24) if i not in broken]
-        assert sorted(found) == [(10 * i, i % 2) for i in readable]
+        assert sorted(found) == [(10 * i, i % 2) for i in range(24) if i not in broken]
         if not streaming:
             assert f"{split}: 4 images could not be read and are left out, so 20 are measured." in data.description
 
@@ -153,32 +167,21 @@ def test_unreadable_evaluation_images_count_against_the_limit_before_training(tm
         data.dataset("test", config)
 
 
-def test_a_workers_fault_is_one_sentence_here_too(tmp_path) -> None:
-    folder = write(tmp_path / "data", {3: b"x", 10: b"y"}, one_size=False)
-    _, samples = training_set(dataset=folder, max_bad_samples=1)
-    with pytest.raises(DataError) as fault:
-        list(DataLoader(samples, batch_size=4, num_workers=1))
-    assert str(fault.value).startswith("The image 10 of the split 'train' cannot be used: cannot identify image file")
-    assert "Traceback" not in str(fault.value) and "\n" not in str(fault.value)
-
-
 def _killer(image: PIL.Image.Image, seed: np.uint64, victim: int) -> torch.Tensor:
     if np.asarray(image).flat[0] == 10 * victim:
         os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory runs out
     return torch.zeros(3, 8, 8)
 
 
-@pytest.mark.parametrize("victim", (2, 7))
-def test_a_dead_worker_is_named_with_its_sample(victim: int) -> None:
-    cells = [{"bytes": encoded(grey(i)), "path": None} for i in range(12)]
+def test_a_dead_worker_is_named_with_its_sample() -> None:
     features = datasets.Features(image=datasets.Image(decode=False))
+    cells = [{"bytes": encoded(grey(i)), "path": None} for i in range(12)]
     rows = datasets.Dataset.from_dict({"image": cells}, features=features)
-    samples = EncodedImages(
-        rows, np.zeros(12), functools.partial(_killer, victim=victim), 0, "image {} of train".format, BadSamples(0)
-    )
+    transform = functools.partial(_killer, victim=7)
+    samples = EncodedImages(rows, np.zeros(12), transform, 0, "image {} of train".format, BadSamples(0))
     with pytest.raises(DataError) as fault, dead_workers_named([samples]):
         list(DataLoader(samples, batch_size=2, num_workers=2))
-    assert f"while it read image {victim} of train: look whether memory ran out" in str(fault.value)
+    assert "while it read image 7 of train: look whether memory ran out" in str(fault.value)
 
 
 def test_other_errors_pass() -> None:
@@ -186,12 +189,12 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("out of memory")
 
 
-@pytest.mark.parametrize("kind", ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"))
+@pytest.mark.parametrize("kind", ("PNG", "JPEG", "TIFF"))
 def test_decoders_fail_in_one_way_only(kind: str) -> None:
     """Whatever a flipped or missing byte does to Pillow's readers, it is an image or a `BadSampleError`."""
     whole = encoded(PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 12, 3), dtype=np.uint8)), kind)
     draws, outcomes = np.random.default_rng(1), set()
-    for _ in range(150):
+    for _ in range(40):
         content = bytearray(whole)
         place = draws.integers(len(whole))
         if draws.random() < 0.5:

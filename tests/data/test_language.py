@@ -14,16 +14,16 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 from hf_geo.data import LanguageData
 from hf_geo.data.language import BlockStream, Windows
 from hf_geo.metrics import language_metrics, nll_per_row
-from tests.data.language_problems import (
+from tests.data.run_language import (
     BPTT,
     COLUMNS,
     EVAL_COLUMNS,
     LEARNING_RATE,
     arguments,
+    main,
     make_model,
     make_text,
 )
-from tests.data.run_language import main
 from tests.data.test_text import byte_pairs
 from tests.data.test_windows import paper_batches
 from tests.training.launching import launch_or_fail
@@ -149,44 +149,32 @@ def test_a_stream_of_words_is_read_whole(text) -> None:
     [
         ({}, (8, 3), "per word, over the whole stream in 3 columns, read in windows of 7"),
         ({"columns": 20, "eval_columns": 10}, (20, 10), "per word, over the whole stream in 10 columns"),
-        (
-            {"text_layout": "blocks", "block_size": 9},
-            (8, 8),
-            "per word, within blocks of 9 whose first word is not predicted",
-        ),
+        ({"text_layout": "blocks", "block_size": 9}, (8, 16), "per word, within blocks of 9 whose first word is not"),
     ],
 )
-def test_what_the_trainer_has_to_be_told(text, settings, batch_sizes, perplexity) -> None:
-    language = LanguageData(text, text.word_tokenizer(), arguments(**settings))
+def test_batch_sizes_and_what_a_perplexity_means(text, settings, batch_sizes, perplexity) -> None:
+    language = LanguageData(text, text.word_tokenizer(), arguments(**settings), eval_batch_size=16)
     assert (language.batch_size, language.eval_batch_size) == batch_sizes
     assert language.perplexity.startswith(perplexity)
 
 
-def test_blocks_are_evaluated_in_batches_of_their_own(text) -> None:
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({"columns": 2}, {"processes": 3}, "The stream's 2 columns are fewer than the 3 processes"),
+        ({}, {"longest": 7}, "--bptt makes texts of 8 tokens, and the model reads 7 at most"),
+        (
+            {"text_layout": "blocks", "block_size": 9},
+            {"longest": 8},
+            "--block_size makes texts of 9 tokens, and the model",
+        ),
+    ],
+)
+def test_bad_layouts(text, settings, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        LanguageData(text, text.word_tokenizer(), arguments(**settings), **options)
+
+
+def test_blocks_are_no_longer_than_the_model_reads(text) -> None:
     tokenizer = byte_pairs(["w1 w2"])
-    language = LanguageData(text, tokenizer, arguments(), batch_size=4, eval_batch_size=16)
-    assert (language.batch_size, language.eval_batch_size, language.block_size) == (4, 16, 1024)
-    assert LanguageData(text, tokenizer, arguments(), longest=512).block_size == 512
-
-
-def test_a_split_is_read_once(text) -> None:
-    language = LanguageData(text, text.word_tokenizer(), arguments(columns=COLUMNS))
-    assert language.evaluation_set("train").rows.data_ptr() == language.training_set().rows.data_ptr()
-    assert torch.equal(language.tokens("train"), text.tokens("train", language.tokenizer))
-
-
-def test_bad_layouts(text) -> None:
-    tokenizer = text.word_tokenizer()
-    with pytest.raises(ValueError, match="The stream's 2 columns are fewer than the 3 processes"):
-        LanguageData(text, tokenizer, arguments(columns=2), processes=3)
-    with pytest.raises(ValueError, match="bptt=500 is longer than the stream"):
-        LanguageData(text, tokenizer, arguments(bptt=500)).training_set()
-    with pytest.raises(ValueError, match="--bptt makes texts of 8 tokens, and the model reads 7 at most"):
-        LanguageData(text, tokenizer, arguments(), longest=7)
-    with pytest.raises(ValueError, match="--block_size makes texts of 9 tokens, and the model reads 8 at most"):
-        LanguageData(text, tokenizer, arguments(text_layout="blocks", block_size=9), longest=8)
-    with pytest.raises(ValueError, match="lines has no 'test' split"):
-        LanguageData(text, tokenizer, arguments()).evaluation_set("test")
-    for name in ("columns", "eval_columns", "bptt", "block_size", "min_frequency"):
-        with pytest.raises(ValueError, match=f"--{name} must be at least 1, not 0"):
-            arguments(**{name: 0})
+    assert [LanguageData(text, tokenizer, arguments(), longest=n).block_size for n in (None, 512)] == [1024, 512]

@@ -3,12 +3,9 @@
 import random
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from transformers import default_data_collator
 
 from hf_geo.data import DataArguments, load_image_data
 
@@ -53,9 +50,7 @@ def test_epochs_seeds_and_samples_differ(expected):
     assert not torch.equal(epoch_of(make(kind, seed=1), 0), images[0])
 
 
-@pytest.mark.parametrize(
-    ("workers", "persistent", "batch_size"), [(0, False, 7), (1, False, 48), (2, False, 5), (2, True, 16)]
-)
+@pytest.mark.parametrize(("workers", "persistent", "batch_size"), [(0, False, 7), (2, True, 16)])
 def test_workers_batches_and_order_change_nothing(expected, workers, persistent, batch_size):
     kind, images = expected
     dataset = WithIndex(make(kind))
@@ -91,30 +86,3 @@ def test_global_generators_play_no_part_and_are_left_alone(kind):
         random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
         assert draw() == after
     assert torch.equal(*images)
-
-
-def test_workers_that_are_spawned_learn_the_epoch_too():
-    dataset, later = make("decoded one by one"), epoch_of(make("decoded one by one"), 2)
-    loader = DataLoader(dataset, 24, num_workers=1, multiprocessing_context="spawn", persistent_workers=True)
-    list(loader)
-    dataset.set_epoch(2)
-    assert torch.equal(torch.cat([batch["pixel_values"] for batch in loader]), later)
-
-
-def test_accelerates_loader_tells_the_epoch(expected):
-    kind, images = expected
-    dataset = make(kind)
-    loader = Accelerator(cpu=True).prepare(DataLoader(dataset, 16, collate_fn=default_data_collator))
-    for epoch in range(3):
-        batches = list(loader)
-        assert torch.equal(torch.cat([b["pixel_values"] for b in batches]), images[epoch])
-        assert torch.equal(torch.cat([b["labels"] for b in batches]), torch.as_tensor(dataset.labels))
-
-
-def test_timms_transform_sees_what_its_own_generators_would_give():
-    # The same image through timm's transform with the global generators seeded by hand.
-    dataset = make("decoded one by one")
-    image = PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).convert("RGB")
-    ours = dataset.transform(image, np.uint64(12345))
-    random.seed(12345), np.random.seed(12345), torch.manual_seed(12345)
-    torch.testing.assert_close(dataset.transform.images.values(dataset.transform._transform(image)[None])[0], ours)

@@ -8,12 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from transformers import default_data_collator
 
 from hf_geo.data import DataArguments, ImageData, load_image_data
-from hf_geo.data.vision import known_statistics
 from tests.paths import SHARED
 
 CIFAR10 = str(SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10")
@@ -55,17 +52,10 @@ def shades(samples) -> list[int]:
     return [round(float(x["pixel_values"].max())) for x in samples]
 
 
-def test_what_is_known_before_reading(folder):
-    data = load(folder, max_train_samples=100)
-    assert (data.label_names, data.native_size, list(data.splits)) == (("even", "odd"), (8, 8), ["train", "eval"])
-    assert data.data_config["input_size"] == (3, 32, 32)
-    assert data.description == "train: split 'train', streamed; eval: split 'validation', streamed."
-    cifar = load(CIFAR10, eval_split="test")
-    assert (cifar.num_classes, cifar.data_config["mean"]) == (10, known_statistics("cifar10")[0])
-
-
 def test_every_sample_comes_once_an_epoch_in_another_order(folder):
     data = load(folder)
+    assert (data.label_names, data.native_size, list(data.splits)) == (("even", "odd"), (8, 8), ["train", "eval"])
+    assert data.description == "train: split 'train', streamed; eval: split 'validation', streamed."
     train, orders = data.dataset("train", config_for(data)), []
     for start in (0, 1, 0):
         train.set_epoch(start)
@@ -75,9 +65,11 @@ def test_every_sample_comes_once_an_epoch_in_another_order(folder):
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(SHARDS * IN_SHARD))
     assert orders[0] == orders[2] != orders[1]
     assert shades(data.dataset("eval", config_for(data))) == list(range(200, 212))
+    shared = DataLoader(data.dataset("train", config_for(data), augment=False), None, num_workers=2)
+    assert sorted(shades(shared)) == list(range(SHARDS * IN_SHARD))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_later_pass_is_the_continuation_of_the_one_before(folder, workers):
     """So batches that a resumed run skips are those that were trained on, in whichever pass it goes on."""
     passes, each = 3, SHARDS * IN_SHARD
@@ -90,11 +82,23 @@ def test_a_later_pass_is_the_continuation_of_the_one_before(folder, workers):
 
     seen = read()
     assert seen == read()
-    if workers in (0, 1):  # two or three do not begin a pass together
+    if workers == 0:  # two do not begin a pass together
         orders = [seen[each * i : each * (i + 1)] for i in range(passes)]
         assert [sorted(order) for order in orders] == [list(range(each))] * passes
         assert orders[0] != orders[1] != orders[2]
     assert all(passes - 2 <= seen.count(s) <= passes + 2 for s in range(each))
+
+
+def test_labels_that_are_no_classes(folder, tmp_path):
+    data = load(folder)
+    data.splits["train"].num_classes = 1
+    with pytest.raises(ValueError, match="A label is 1, but there are 1 classes"):
+        list(itertools.islice(data.dataset("train", config_for(data)), 50))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [PIL.Image.new("L", (8, 8))] * 4, "label": [0, 1, 2, 3]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="'label' does not list its classes, and which there are cannot be told"):
+        load(tmp_path)
 
 
 def test_a_stream_that_is_held_out_whole_is_refused(folder, tmp_path):
@@ -104,14 +108,6 @@ def test_a_stream_that_is_held_out_whole_is_refused(folder, tmp_path):
         load(tmp_path, max_eval_samples=12)
     data = load(tmp_path, max_eval_samples=11)
     assert shades(itertools.islice(data.dataset("train", config_for(data)), 3)) == [211, 211, 211]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_share_the_samples(folder, workers):
-    data = load(folder)
-    loader = DataLoader(data.dataset("train", config_for(data), augment=False), 8, num_workers=workers)
-    seen = [s for batch in loader for s in shades([{"pixel_values": x} for x in batch["pixel_values"]])]
-    assert sorted(seen) == list(range(SHARDS * IN_SHARD))
 
 
 def test_augmentation_depends_on_sample_and_epoch_alone(folder):
@@ -148,52 +144,3 @@ def test_limits_and_a_part_held_out(folder):
     )
     assert (len(held), len(kept), held & kept) == (3, 6, set())
     assert "the first 3 samples of split 'train', held out" in only_train.description
-
-
-def test_accelerates_loader_takes_it(folder):
-    data = load(folder)
-    train = data.dataset("train", config_for(data), augment=False)
-    loader = Accelerator(cpu=True).prepare(DataLoader(train, 16, collate_fn=default_data_collator))
-    epochs = [[s for b in loader for s in shades([{"pixel_values": x} for x in b["pixel_values"]])] for _ in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(SHARDS * IN_SHARD))
-
-
-def test_integers_cannot_be_counted_while_streaming(tmp_path):
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    rows = {"image": [PIL.Image.new("L", (8, 8))] * 4, "label": [0, 1, 2, 3]}
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(ValueError, match="'label' does not list its classes, and which there are cannot be told"):
-        load(tmp_path)
-
-
-def test_a_label_that_is_no_class_stops_the_stream(folder):
-    data = load(folder)
-    data.splits["train"].num_classes = 1
-    with pytest.raises(ValueError, match="A label is 1, but there are 1 classes"):
-        list(itertools.islice(data.dataset("train", config_for(data)), 50))
-
-
-def test_a_data_set_of_the_hub_by_its_id(hub):
-    code = """
-from itertools import islice
-
-from hf_geo.data import DataArguments, load_image_data
-
-def load(name, **options):
-    return load_image_data(DataArguments(dataset=name, max_train_samples=30, max_eval_samples=10, **options))
-
-for options in ({}, {"streaming": True}):
-    data = load("uoft-cs/cifar10", **options)
-    assert (data.name, data.hub_id, data.num_classes) == ("uoft-cs/cifar10", "uoft-cs/cifar10", 10), data
-    config = {"interpolation": "bicubic", "crop_mode": "center", **data.data_config}
-    assert len([x["labels"] for x in islice(data.dataset("train", config), 30)]) == 30
-    assert len([x["labels"] for x in data.dataset("test", config)]) == 10
-for name in ("ada/none", "none"):
-    try:
-        load(name)
-    except ValueError as error:
-        assert str(error).startswith(f"The Hub gives no data set {name!r}: "), error
-    else:
-        raise AssertionError("opened a data set that is not there")
-"""
-    hub.run(code)

@@ -1,4 +1,4 @@
-"""Text data sets: WikiText-2's counts on the real data, columns, splits, streams, and what is refused."""
+"""Text data sets and word-level tokenizers: WikiText-2's counts, columns, splits, streams, and what is refused."""
 
 import datasets
 import pytest
@@ -7,10 +7,10 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_geo.data import DataArguments, TextData, build_word_tokenizer, load_text_data
-from hf_geo.data.text import EncodedRows, find_text_column
+from hf_geo.data.text import EncodedRows, find_text_column, is_word_level
 from tests.paths import SHARED
 
 WIKITEXT = SHARED / "hub" / "datasets" / "Salesforce" / "wikitext"
@@ -26,23 +26,19 @@ def words(first: int, last: int) -> list[str]:
     return [f"w{i} and\n" for i in range(first, last)]
 
 
-@pytest.fixture(scope="module")
-def wikitext() -> TextData:
-    return load_text_data(DataArguments(dataset=str(WIKITEXT), dataset_config="wikitext-2-v1"))
-
-
-def test_wikitext2_has_the_published_counts(wikitext) -> None:
+def test_wikitext2_has_the_published_counts() -> None:
+    wikitext = load_text_data(DataArguments(dataset=str(WIKITEXT), dataset_config="wikitext-2-v1"))
     tokenizer = wikitext.word_tokenizer()
     assert len(tokenizer) == 33_278
     counts = {}
     vocabulary = tokenizer.get_vocab()
-    for split, rows in wikitext.splits.items():
+    for split in ("eval", "test"):
         tokens = wikitext.tokens(split, tokenizer)
         counts[split] = len(tokens)
         # The example's own reading: words between whitespace, <eos> after each line.
-        expected = [word for text in rows["text"] for word in (*text.split(), "<eos>")]
-        assert tokens.tolist() == [vocabulary[word] for word in expected]
-    assert counts == {"train": 2_088_628, "eval": 217_646, "test": 245_569}
+        expected = [word for text in wikitext.splits[split]["text"] for word in (*text.split(), "<eos>")]
+        assert tokens.tolist() == [vocabulary[word] for word in expected] and tokens.dtype == torch.int32
+    assert counts == {"eval": 217_646, "test": 245_569}
 
 
 def test_docs() -> None:
@@ -98,8 +94,7 @@ def test_lines_end_in_eos_for_word_level_tokenizers_only() -> None:
     assert encoded == other("a b\nb\n\na").input_ids and other.eos_token_id not in encoded
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize(("mark", "streaming"), [("", False), ("\ufeff", True)], ids=["plain", "byte order mark"])
 def test_a_text_file_is_read_to_the_letter(tmp_path, mark: str, streaming: bool) -> None:
     text = "First line.\nSecond one\n\ncontinues here.\nand ends"
     for split in ("train", "validation"):
@@ -165,21 +160,64 @@ def test_an_empty_split(tmp_path) -> None:
     ("arguments", "message"),
     [
         ({"dataset": "docs", "streaming": True}, "embedded docs have no configurations and nothing to stream"),
-        ({"dataset": "docs", "dataset_config": "en"}, "embedded docs"),
         ({"dataset": "docs", "eval_split": "dev"}, "The data set has no split 'dev'"),
-        ({"dataset": str(SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10")}, "The data set has no text"),
+        ({"streaming": True}, "no split to evaluate on: name one with --eval_split"),
+        ({"streaming": True, "max_eval_samples": 5}, "holds out every row of the training split and leaves nothing"),
+        ({"max_eval_samples": 5}, "Of 5 rows to train on, 5 cannot be held out"),
     ],
 )
-def test_data_sets_that_do_not_fit(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load_text_data(DataArguments(**arguments))
-
-
-def test_a_stream_with_nothing_to_evaluate_on(tmp_path) -> None:
+def test_data_sets_that_do_not_fit(arguments: dict, message: str, tmp_path) -> None:
     folder = save(tmp_path, train=words(0, 5))
-    with pytest.raises(ValueError, match="no split to evaluate on: name one with --eval_split"):
-        load_text_data(DataArguments(dataset=folder, streaming=True))
+    with pytest.raises(ValueError, match=message):
+        load_text_data(DataArguments(**{"dataset": folder, **arguments}))
 
 
-def test_tokens_are_stored_small(wikitext) -> None:
-    assert wikitext.tokens("eval", build_word_tokenizer(["the"])).dtype == torch.int32
+TEXTS = [" the cat sees the dog \n", "a dog 's <unk> , the end", "<eos> the\tdog"]
+
+
+def test_words_by_frequency() -> None:
+    tokenizer = build_word_tokenizer(TEXTS)
+    ordered = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    assert ordered == ["<unk>", "<eos>", "the", "dog", "'s", ",", "a", "cat", "end", "sees"]
+    assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
+
+
+def test_encoding_and_decoding() -> None:
+    tokenizer = build_word_tokenizer(TEXTS)
+    encoded = tokenizer(" the  zebra sees <unk> ,\ndog \n")
+    assert set(encoded) == {"input_ids", "attention_mask"}
+    assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == ["the", "<unk>", "sees", "<unk>", ",", "dog"]
+    assert tokenizer.decode(encoded["input_ids"]) == " the <unk> sees <unk> , dog"
+    assert (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) == (
+        0,
+        1,
+        1,
+        1,
+    )
+    batch = tokenizer(["dog", "the dog"], padding=True)
+    assert batch["attention_mask"] == [[0, 1], [1, 1]]  # text goes on at the right end
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x1cb c", "foo<unk>bar baz", "end <eos>. now", "a\u2028b\x85c\xa0d\u3000e", "x\r\ny\x0bz"]
+)
+def test_the_words_that_are_counted_are_those_that_are_read(text: str, tmp_path) -> None:
+    build_word_tokenizer([text]).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    words = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+    assert set(words) == set(tokenizer.get_vocab()) - {"<unk>", "<eos>"}
+
+
+def test_auto_tokenizer_opens_it(tmp_path) -> None:
+    tokenizer = build_word_tokenizer(TEXTS, min_frequency=2)
+    assert set(tokenizer.get_vocab()) == {"<unk>", "<eos>", "the", "dog"}
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.get_vocab() == tokenizer.get_vocab() and is_word_level(again)
+    assert (again.eos_token, again.unk_token, again.padding_side) == ("<eos>", "<unk>", "left")
+
+
+@pytest.mark.parametrize(("texts", "frequency"), [([], 1), (["", " \n"], 1), (["<unk> <eos>"], 1), (["a b c"], 2)])
+def test_no_words(texts: list[str], frequency: int) -> None:
+    with pytest.raises(ValueError, match=f"no word that occurs {frequency} times or more"):
+        build_word_tokenizer(texts, min_frequency=frequency)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.plans import Plan, plan_walk
-from hf_geo.evaluation.walk import evaluate_models, walk
+from hf_geo.evaluation.walk import walk
 from hf_geo.metrics.calibration import calibration_metrics
 from hf_geo.subspaces import Subspace, SubspaceConfig
 from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel
@@ -54,8 +54,7 @@ def one_by_one(subspace: Subspace, position: Tensor, evaluation: list, recalibra
     return logits.softmax(-1), torch.cat([y for _, y in evaluation])
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["loop", "vmap"])
-@pytest.mark.parametrize("layerwise", [False, True], ids=["one", "layerwise"])
+@pytest.mark.parametrize(("batched", "layerwise"), [(False, True), (True, False)], ids=["loop-layerwise", "vmap-one"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_value_is_that_of_the_plain_networks(case: Case, layerwise: bool, batched: bool) -> None:
     subspace, evaluation, recalibration = trained(case, layerwise), data(), data(4)
@@ -139,6 +138,9 @@ def test_without_recalibration_the_models_own_statistics_are_used() -> None:
     expected = F.cross_entropy(logits, torch.cat([y for _, y in evaluation])).item()
     assert found.points[0]["loss"] == pytest.approx(expected, abs=1e-5)
     assert found.recalibration_samples == 0
+    without_norms = Subspace.attach(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), SubspaceConfig(jitter=0.5))
+    found = walk(without_norms, [torch.tensor([0.5, 0.5])], data(), data())
+    assert (found.samples, found.recalibration_samples) == (21, 0)
 
 
 def test_a_language_model_is_scored_on_next_tokens() -> None:
@@ -153,19 +155,6 @@ def test_a_language_model_is_scored_on_next_tokens() -> None:
     expected = F.cross_entropy(logits, torch.cat([y[:, 1:].flatten() for y in labels])).item()
     assert found.points[0]["loss"] == pytest.approx(expected, abs=1e-5)
     assert found.samples == 3 * 4 * 5 - 4
-
-
-def test_independent_models_and_their_ensemble() -> None:
-    models, evaluation = [GoldenNetwork().train() for _ in range(3)], data()
-    found = evaluate_models(models, evaluation, ensembles=[(0, 1, 2)])
-    with torch.no_grad():
-        probabilities = [torch.cat([m.eval()(x) for x, _ in evaluation]).softmax(-1) for m in models]
-    labels = torch.cat([y for _, y in evaluation])
-    for row, p in zip(found.points, probabilities, strict=True):
-        assert row["nll"] == pytest.approx(calibration_metrics(p, labels)["nll"], abs=1e-5)
-    expected = calibration_metrics(torch.stack(probabilities).mean(0), labels)
-    assert found.ensembles[0].pop("members") == [0, 1, 2]
-    assert found.ensembles[0] == pytest.approx(expected, abs=1e-5)
 
 
 class Evolved(nn.Module):
@@ -203,25 +192,9 @@ class Guarded(GoldenNetwork):
         return super().forward(x)
 
 
-class Strict(GoldenNetwork):
-    """Asserts what no batched tensor is."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.conv1.weight
-        assert not torch._C._functorch.is_batchedtensor(weight)
-        return super().forward(x)
-
-
-class Noisy(GoldenNetwork):
-    """Draws random numbers in evaluation too, as Monte Carlo dropout does."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x + 0 * torch.rand_like(self.conv1.weight).sum())
-
-
 @pytest.mark.parametrize(
     ("network", "by_one"),
-    [(Evolved, False), (Lstm, True), (Guarded, True), (Strict, True), (Noisy, True)],
+    [(Evolved, False), (Lstm, True), (Guarded, True)],
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_networks_that_vmap_cannot_run_are_evaluated_one_by_one_which_is_said_once(
@@ -266,9 +239,7 @@ def test_bad_input(arguments: dict, message: str) -> None:
         walk(subspace, rows, **{"loader": data(), "recalibration": data(), **arguments})
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"), [(4, 4), (6, 4), (7, 7), (10, 10), (15, 10), (16, 16), (22, 22), (28, 28)]
-)
+@pytest.mark.parametrize(("count", "expected"), [(4, 4), (6, 4), (7, 7), (15, 10), (16, 16), (22, 22)])
 def test_three_points_are_walked_on_a_lattice_with_the_centre(count: int, expected: int) -> None:
     subspace = Subspace.attach(GoldenNetwork(), SubspaceConfig("simplex"), model_init=GoldenNetwork)
     plan = plan_walk(subspace, count)
@@ -276,7 +247,7 @@ def test_three_points_are_walked_on_a_lattice_with_the_centre(count: int, expect
     assert len({tuple(row) for row in (rows * 3600).round().tolist()}) == len(rows) == expected
     torch.testing.assert_close(rows.sum(-1), torch.ones(len(rows), dtype=torch.float64))
     torch.testing.assert_close(rows[3], torch.full((3,), 1 / 3, dtype=torch.float64))
-    lattice = rows[4:] * {4: 1, 7: 2, 10: 3, 16: 4, 22: 5, 28: 6}[expected]
+    lattice = rows[4:] * {4: 1, 7: 2, 10: 3, 16: 4, 22: 5}[expected]
     torch.testing.assert_close(lattice, lattice.round())
 
 
@@ -295,11 +266,3 @@ def test_too_few_positions_are_refused(config: SubspaceConfig, count: int) -> No
     subspace = Subspace.attach(GoldenNetwork(), config, model_init=GoldenNetwork)
     with pytest.raises(ValueError, match=f"positions or more, not {count}"):
         plan_walk(subspace, count)
-
-
-def test_a_walk_needs_no_batch_norm() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
-    subspace = Subspace.attach(model, SubspaceConfig(jitter=0.5))
-    found = walk(subspace, [torch.tensor([0.5, 0.5])], data(), data())
-    assert found.recalibration_samples == 0
-    assert found.samples == 21

@@ -1,7 +1,4 @@
-"""Opens a saved language model in a process of its own: FOLDER with|without, and prints what it found as JSON.
-
-"with" imports this package first; "without" never does, and trusts the code that lies beside the weights.
-"""
+"""Opens a saved language model by the code beside its weights, in a process without this package; prints JSON."""
 
 import json
 import sys
@@ -9,17 +6,12 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-folder, package = sys.argv[1:]
-if package == "with":
-    import hf_geo.models  # noqa: F401 (its import is what is tried)
-
-options = {} if package == "with" else {"trust_remote_code": True}
-model = AutoModelForCausalLM.from_pretrained(folder, **options)
-tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-prompt = tokenizer("the cat", return_tensors="pt")
+(folder,) = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 with torch.no_grad():
-    logits = model(**prompt).logits
-writer = pipeline("text-generation", model=folder, tokenizer=folder, **options)
+    logits = model(**tokenizer("the cat", return_tensors="pt")).logits
+writer = pipeline("text-generation", model=folder, tokenizer=folder, trust_remote_code=True)
 written = writer(["the cat", "a dog sees the"], max_new_tokens=4, do_sample=False)
 found = {
     "class": f"{type(model).__module__}.{type(model).__name__}",

@@ -10,7 +10,6 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 from transformers import (
     AutoModelForImageClassification,
-    TimmWrapperConfig,
     TimmWrapperForImageClassification,
     ViTConfig,
     ViTForImageClassification,
@@ -35,11 +34,7 @@ def assert_same_weights(model: torch.nn.Module, other: torch.nn.Module) -> None:
     ("name", "args"),
     [
         ("cifar_resnet20", {}),
-        ("cifar_wrn_16_4", {"proj_drop_rate": 0.4}),
         ("mlp_depth", {"depth": 3, "width": 16, "img_size": 8}),
-        ("resnet18", {"zero_init_last": True}),
-        ("test_resnet", {}),
-        ("test_efficientnet", {"drop_path_rate": 0.1}),
         ("test_vit", {"img_size": 32}),
         ("test_convnext", {"in_chans": 1}),
     ],
@@ -52,12 +47,6 @@ def test_initial_weights_are_timms(name, args):
     assert isinstance(model, TimmWrapperForImageClassification)
     assert_same_weights(model.timm_model, expected)
     assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"cpu"}
-
-
-def test_the_wrapper_alone_would_have_drawn_other_weights():
-    model = TimmWrapperForImageClassification(TimmWrapperConfig(architecture="cifar_resnet20", num_labels=3))
-    timms = timm.create_model("cifar_resnet20", num_classes=3)
-    assert model.timm_model.layer1[0].conv1.weight.std() < 0.5 * timms.layer1[0].conv1.weight.std()
 
 
 def test_configuration_says_what_an_export_needs():
@@ -133,17 +122,11 @@ SAVERS = {
     ("name", "args"),
     [
         ("test_vit", {"img_size": 96, "dynamic_img_size": True}),
-        ("test_vit", {"img_size": (96, 48)}),
         ("test_vit", {"img_size": (64, 96), "dynamic_img_size": True}),
         ("test_vit", {"class_token": False, "global_pool": "avg", "fc_norm": True, "depth": 2}),
-        ("test_vit", {"in_chans": 1, "reg_tokens": 2, "pos_embed": "learn"}),
-        ("test_vit3", {"img_size": 96}),
         ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 4, "depths": (1, 1), "embed_dim": 12,
                                           "num_heads": (1, 2), "strict_img_size": False}),
-        ("test_mambaout", {"in_chans": 1, "global_pool": "max"}),
         ("test_resnet", {"in_chans": 1, "global_pool": "max", "act_layer": "silu"}),
-        ("test_efficientnet", {"in_chans": 1, "drop_rate": 0.3}),
-        ("test_convnext", {"kernel_sizes": 3}),
     ],
 )  # fmt: skip
 def test_a_network_saved_by_timm_is_the_one_that_timm_opens(name, args, tmp_path):
@@ -170,8 +153,7 @@ def test_a_network_saved_by_timm_is_the_one_that_timm_opens(name, args, tmp_path
         assert reopened.state_dict().keys() == network.state_dict().keys()
 
 
-@pytest.mark.parametrize("how", SAVERS)
-@pytest.mark.parametrize("prefix", ["", "local-dir:"])
+@pytest.mark.parametrize(("how", "prefix"), [*((how, "") for how in SAVERS), ("our export", "local-dir:")])
 def test_a_folder_brings_its_weights(how, prefix, tmp_path):
     model, x = trained(), torch.randn(2, 3, 32, 32)
     SAVERS[how](model, tmp_path)
@@ -209,46 +191,19 @@ def test_a_folder_keeps_its_own_preprocessing_and_structure(tmp_path):
     assert input_config(model)["mean"] == pytest.approx((0.2,))
 
 
-def test_other_classes_get_a_new_classifier_and_keep_the_rest(tmp_path):
-    model = trained()
-    export_model(model, tmp_path)
-    tuned = build_image_classifier(str(tmp_path), num_classes=5)
-    assert tuned.timm_model.fc.weight.shape == (5, 64)
-    for name, tensor in tuned.timm_model.state_dict().items():
-        if not name.startswith("fc."):
-            assert torch.equal(tensor, model.timm_model.state_dict()[name]), name
-
-
 def test_a_finetuned_folder_opens_in_timm_and_transformers(tmp_path):
-    export_model(trained(), tmp_path / "first")
+    first = trained()
+    export_model(first, tmp_path / "first")
     model, x = build_image_classifier(str(tmp_path / "first"), num_classes=5).eval(), torch.randn(2, 3, 32, 32)
+    assert model.timm_model.fc.weight.shape == (5, 64)  # a new classifier, and the rest as it was
+    for name, tensor in model.timm_model.state_dict().items():
+        assert name.startswith("fc.") or torch.equal(tensor, first.timm_model.state_dict()[name]), name
     export_model(model, tmp_path / "second")
     by_timm = timm.create_model(f"local-dir:{tmp_path / 'second'}", pretrained=True).eval()
     by_transformers = AutoModelForImageClassification.from_pretrained(tmp_path / "second").eval()
     torch.testing.assert_close(by_timm(x), model(x).logits)
     torch.testing.assert_close(by_transformers(x).logits, model(x).logits)
     assert resolve_model_data_config(by_timm)["mean"] == pytest.approx(CIFAR["mean"])
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "shape"),
-    [
-        ("cifar_preact_resnet18", {"widths": (4, 8, 8, 8), "stem_width": 4}, (3, 32, 32)),
-        ("cifar_wrn_16_4", {"widths": (8, 8, 8), "proj_drop_rate": 0.4}, (3, 32, 32)),
-        ("cifar_vgg13_bn", {"in_chans": 1}, (1, 32, 32)),
-        ("cifar_densenet_40_40", {"depths": (2, 2, 2)}, (3, 32, 32)),
-        ("mlp_depth", {"depth": 3, "width": 16, "in_chans": 1, "img_size": 28}, (1, 28, 28)),
-    ],
-)
-def test_our_networks_open_in_timm_and_transformers(name, args, shape, tmp_path):
-    model = trained(name, model_args=args)
-    export_model(model, tmp_path)
-    assert input_config(model)["input_size"] == shape
-    x = torch.randn(2, *shape)
-    by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    by_transformers = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
-    for logits in (by_timm(x), by_transformers(x).logits):
-        torch.testing.assert_close(logits, model(x).logits, rtol=0, atol=0)
 
 
 def test_a_model_of_transformers_own(tmp_path):
@@ -305,13 +260,9 @@ class _Loaded:
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        (None, {}, "No model is named"),
         ("", {}, "No model is named"),
         ("resnet_18", {}, "Unknown model 'resnet_18'.*Nearest: resnet18"),
-        ("cifar_resnet2O", {}, "Nearest: .*cifar_resnet20"),
-        ("./nowhere", {}, "no folder './nowhere'"),
         ("/no/where", {}, "no folder '/no/where'"),
-        ("some/model", {}, "'some/model' is no folder here, and the Hub cannot be reached"),
         ("hf-hub:some/model", {}, "'some/model' is no folder here, and the Hub cannot be reached"),
         ("resnet18", {"pretrained": True}, "pretrained weights of 'resnet18' are not on this machine"),
         ("cifar_resnet20", {"pretrained": True}, "No pretrained weights exist for cifar_resnet20"),
@@ -327,18 +278,14 @@ def test_bad_input(name, kwargs, message):
     assert "\n" not in str(error.value)
 
 
-def test_folders_that_hold_no_model(tmp_path):
+def test_folders_that_hold_no_model_or_another(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{str(tmp_path)!r} holds no model, as there is no config.json")):
         build_image_classifier(str(tmp_path), num_classes=3)
-    export_model(trained(), tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="has no weights, neither"):
-        build_image_classifier(str(tmp_path), num_classes=3)
-
-
-def test_weights_of_another_architecture_are_refused(tmp_path):
     export_model(trained(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnet18"}))
     with pytest.raises(ValueError, match=r"timm cannot build .*Missing key"):
+        build_image_classifier(str(tmp_path), num_classes=3)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no weights, neither"):
         build_image_classifier(str(tmp_path), num_classes=3)

@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 from transformers.image_utils import SizeDict
 
 from hf_geo.data import DataArguments, load_image_data
-from hf_geo.data.transforms import TimmImages, TimmTransform, make_transform
+from hf_geo.data.transforms import TimmImages, TimmTransform, make_transform, seeded
 from hf_geo.hub.export import export_model
 from hf_geo.models import build_image_classifier, check_images, input_config
 from hf_geo.models.image_processors import ProcessorImages, resized
@@ -50,6 +50,8 @@ PROCESSORS = [
     ("CLIPImageProcessor", {"do_resize": False, "crop_size": SMALL}),
     ("CLIPImageProcessor", {"size": {"shortest_edge": 24}, "crop_size": SMALL}),
 ]  # fmt: skip
+# One of each way to resize, crop and normalize.
+KINDS = [PROCESSORS[i] for i in (1, 4, 5, 7, 8, 13, 16, 23, 25, 27)]
 IDS = [f"{name} {json.dumps(settings)}" if settings else name for name, settings in PROCESSORS]
 
 
@@ -89,7 +91,7 @@ def test_samples_are_what_the_exported_image_processor_makes(name, settings, tmp
 
 
 @pytest.mark.parametrize("augmentation", ["crop-flip", "timm"])
-@pytest.mark.parametrize(("name", "settings"), PROCESSORS, ids=IDS)
+@pytest.mark.parametrize(("name", "settings"), KINDS, ids=str)
 def test_augmented_pixels_have_the_values_of_the_image_processor(name, settings, augmentation):
     processor = getattr(transformers, name)(**settings)
     images = ProcessorImages(processor, 3, (70, 110))
@@ -112,20 +114,17 @@ def test_augmented_pixels_have_the_values_of_the_image_processor(name, settings,
     assert torch.equal(others[0], transform(photo(70, 110), np.uint64(0)))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_timms_augmentation_is_timms(channels):
-    config = {"input_size": (channels, 48, 40), "interpolation": "bicubic", "mean": (0.4, 0.5, 0.6)[:channels],
-              "std": (0.2, 0.3, 0.4)[:channels], "crop_pct": 0.9, "crop_mode": "center"}  # fmt: skip
-    from hf_geo.data.transforms import seeded
-
-    image = photo(70, 110, "L" if channels == 1 else "RGB")
+def test_timms_augmentation_is_timms():
+    config = {"input_size": (3, 48, 40), "interpolation": "bicubic", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4),
+              "crop_pct": 0.9, "crop_mode": "center"}  # fmt: skip
+    image = photo(70, 110)
     with seeded(5):
         expected = create_transform(**config, is_training=True)(image)
     ours = TimmTransform(TimmImages(config))(image, np.uint64(5))
     torch.testing.assert_close(ours, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("name", "settings"), PROCESSORS, ids=IDS)
+@pytest.mark.parametrize(("name", "settings"), KINDS, ids=str)
 def test_an_image_size_reaches_the_exported_processor(name, settings, tmp_path):
     processor = getattr(transformers, name)(**settings)
     exported = reopened(resized(processor, 64, 64, 3), tmp_path)
@@ -138,7 +137,6 @@ def test_an_image_size_reaches_the_exported_processor(name, settings, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "found"),
     [  # the size that images come out at; what was cut off stays the same share
-        ("DeiTImageProcessor", {}, {"size": {"height": 73, "width": 73}, "crop_size": {"height": 64, "width": 64}}),
         ("MobileNetV1ImageProcessor", {}, {"size": {"shortest_edge": 73}, "crop_size": {"height": 64, "width": 64}}),
         ("ConvNextImageProcessor", {}, {"size": {"shortest_edge": 64}}),
         ("PerceiverImageProcessor", {}, {"size": {"height": 64, "width": 64}, "crop_size": {"height": 73, "width": 73}}),
@@ -198,10 +196,8 @@ HGNET = {"stem_channels": [3, 4, 4], "stage_in_channels": [4, 8], "stage_mid_cha
 @pytest.mark.parametrize(
     ("kind", "config", "native", "asked", "made", "size"),
     [
-        ("vit", VIT, (100, 80), None, "ViTImageProcessor", (3, 16, 16)),
         ("vit", {**VIT, "image_size": [16, 24]}, (100, 80), None, "ViTImageProcessor", (3, 16, 24)),
         ("vit", {**VIT, "num_channels": 1}, (100, 80), None, "ViTImageProcessor", (1, 16, 16)),
-        ("resnet", RESNET, (8, 8), None, "ConvNextImageProcessor", (3, 32, 32)),
         ("resnet", RESNET, (40, 48), None, "ConvNextImageProcessor", (3, 48, 48)),
         ("resnet", RESNET, (100, 80), None, "ConvNextImageProcessor", (3, 384, 384)),
         ("resnet", RESNET, (100, 80), 96, "ConvNextImageProcessor", (3, 96, 96)),

@@ -20,26 +20,23 @@ def tokenizer():
     return build_word_tokenizer(TEXT)
 
 
-@pytest.mark.parametrize("package", ["with", "without"])
-def test_a_fresh_process_opens_it_and_writes(tokenizer, package: str, tmp_path) -> None:
-    # With this package an untied model, without it a tied one: two processes see both.
-    args = {**SMALL, "tie_word_embeddings": package == "without"}
-    model = build_language_model("word_transformer", tokenizer, model_args=args).eval()
+def test_a_fresh_process_without_this_package_opens_it_and_writes(tokenizer, tmp_path) -> None:
+    model = build_language_model(
+        "word_transformer", tokenizer, model_args={**SMALL, "tie_word_embeddings": True}
+    ).eval()
+    config = model.config
+    assert (config.vocab_size, config.eos_token_id, config.bos_token_id) == (len(tokenizer), 1, 1)
+    assert (config.d_model, config.nlayers, config.dropout) == (8, 1, 0.2)
     with torch.no_grad():
         model.decoder.bias[:2] = -10.0  # <unk>, which is not written out, and <eos>, which ends the text
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
 
-    # A copy of the script outside of the repository, without a path back to it where the package must not be found.
-    script = tmp_path / "open.py"
+    script = tmp_path / "open.py"  # a copy outside of the repository, where the package must not be found
     script.write_text(Path(__file__).with_name("open_language_model.py").read_text())
-    path = {} if package == "with" else {"PYTHONPATH": ""}
-    done = launch_or_fail(script, tmp_path / "model", package, HF_HOME=str(tmp_path / "home"), **path)
+    done = launch_or_fail(script, tmp_path / "model", HF_HOME=str(tmp_path / "home"), PYTHONPATH="")
     found = json.loads(done.stdout.splitlines()[-1])
-
-    assert found["package"] == (package == "with") == found["class"].startswith("hf_geo.models.word_transformer.")
-    assert found["class"].endswith(".WordTransformerForCausalLM")
-    assert found["tied"] == (package == "without")
+    assert not found["package"] and found["tied"] and found["class"].endswith(".WordTransformerForCausalLM")
     with torch.no_grad():
         logits = model(**tokenizer("the cat", return_tensors="pt")).logits[0, -1]
     torch.testing.assert_close(torch.tensor(found["logits"]), logits)
@@ -48,25 +45,20 @@ def test_a_fresh_process_opens_it_and_writes(tokenizer, package: str, tmp_path) 
     assert {word for text in found["written"] for word in text.split()} <= set(tokenizer.get_vocab())
 
 
-def test_built_from_scratch_for_a_tokenizer(tokenizer) -> None:
-    model = build_language_model("word_transformer", tokenizer, model_args=SMALL)
-    config = model.config
-    assert (config.vocab_size, config.eos_token_id, config.bos_token_id) == (len(tokenizer), 1, 1)
-    assert (config.d_model, config.nlayers, config.dropout) == (8, 1, 0.2)
-
-
 def test_a_folder_brings_its_weights(tokenizer, tmp_path) -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=8, n_embd=4, n_layer=1, n_head=1))
     model.save_pretrained(tmp_path)
     again = build_language_model(str(tmp_path), tokenizer)  # a vocabulary padded beyond the tokenizer's
     assert torch.equal(again.transformer.wte.weight, model.transformer.wte.weight)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=8, n_embd=4, n_layer=1, n_head=1))
+    with pytest.raises(ValueError, match="The tokenizer has 9 tokens and the model 8: they do not belong together"):
+        check_vocabulary(model, tokenizer)
 
 
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
         ("word_transformer", {"d_mdel": 8}, "word_transformer has no argument 'd_mdel': it takes d_hid, d_model"),
-        ("word_transformer", {"vocab_size": 5}, "tokenizer has 9 tokens and the model 5"),
         ("word_transformer", {"vocab_size": 50}, "tokenizer has 9 tokens and the model 50"),
         ("/no/such/folder", {}, "transformers opens no language model from '/no/such/folder'"),
         ("/no/such/folder", {"d_model": 8}, "brings its own configuration"),
@@ -75,12 +67,6 @@ def test_a_folder_brings_its_weights(tokenizer, tmp_path) -> None:
 def test_bad_names_and_arguments(tokenizer, name: str, args: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_language_model(name, tokenizer, model_args=args)
-
-
-def test_a_tokenizer_too_large_for_the_model(tokenizer) -> None:
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=8, n_embd=4, n_layer=1, n_head=1))
-    with pytest.raises(ValueError, match="The tokenizer has 9 tokens and the model 8: they do not belong together"):
-        check_vocabulary(model, tokenizer)
 
 
 def test_generated_text(tokenizer) -> None:
@@ -94,7 +80,7 @@ def test_generated_text(tokenizer) -> None:
     assert model.training and torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("prompt", ["zebra quagga", "", "   "])
+@pytest.mark.parametrize("prompt", ["zebra quagga", ""])
 def test_a_prompt_of_unknown_words(tokenizer, prompt: str) -> None:
     model = build_language_model("word_transformer", tokenizer, model_args=SMALL)
     with pytest.raises(ValueError, match=f"The prompt '{prompt}' has no word that is among the 9 of the vocabulary"):

@@ -19,14 +19,15 @@ def inputs(dtype: torch.dtype = torch.float64, scale: float = 1.0) -> tuple[torc
     return *values, targets
 
 
-@pytest.fixture(params=[1, 4, 13, 1000], ids=lambda rows: f"{rows}-rows-a-chunk")
+@pytest.fixture(params=[1, 4, 1000], ids=lambda rows: f"{rows}-rows-a-chunk")
 def chunks(request, monkeypatch) -> int:
     monkeypatch.setitem(module.CHUNK_ELEMENTS, "cpu", request.param * VOCABULARY)
     return request.param
 
 
-@pytest.mark.parametrize("divisor", [None, 5, torch.tensor(5)], ids=["mean", "number", "tensor"])
-@pytest.mark.parametrize("scale", [1.0, 200.0], ids=["ordinary", "saturated"])
+@pytest.mark.parametrize(
+    ("divisor", "scale"), [(None, 1.0), (5, 200.0), (torch.tensor(5), 1.0)], ids=["mean", "saturated", "tensor"]
+)
 def test_equals_pytorch(chunks: int, scale: float, divisor: int | torch.Tensor | None) -> None:
     *values, targets = inputs(scale=scale)
     hidden, weight, bias = values
@@ -54,13 +55,7 @@ def test_equals_pytorch_at_the_size_of_wikitext2(device: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
-def test_gradcheck(chunks: int) -> None:
-    *values, targets = inputs()
-    assert torch.autograd.gradcheck(lambda *v: linear_cross_entropy(*v, targets), values)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("mixed", [True, False], ids=["autocast", "pure"])
+@pytest.mark.parametrize(("dtype", "mixed"), [(torch.bfloat16, True), (torch.float16, False)], ids=["autocast", "pure"])
 def test_low_precision_is_as_close_as_pytorchs(chunks: int, dtype: torch.dtype, mixed: bool) -> None:
     *values, targets = inputs(torch.float32)
     exact = torch.autograd.grad(F.cross_entropy(F.linear(*values), targets), values)
@@ -87,13 +82,6 @@ def test_rows_without_a_target_have_no_gradient_and_no_influence() -> None:
     ):
         assert nothing == 0 and not any(g.any() for g in torch.autograd.grad(nothing, values))
     assert linear_cross_entropy(*values, torch.full_like(targets, -100)).isnan()  # as PyTorch's mean over nothing
-
-
-def test_a_kept_graph_gives_the_same_gradients_again() -> None:
-    *values, targets = inputs()
-    loss = linear_cross_entropy(*values, targets)
-    first = torch.autograd.grad(loss, values, retain_graph=True)
-    assert all(torch.equal(a, b) for a, b in zip(first, torch.autograd.grad(loss, values), strict=True))
 
 
 def test_a_second_derivative_is_refused() -> None:

@@ -17,20 +17,19 @@ from tests.models.language_cases import WORDS, ReferenceTransformer, make_model,
 MASKED = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_logits_and_gradients_are_those_of_pytorchs_layers(dtype: torch.dtype, tolerance: float) -> None:
-    model = make_model(nlayers=3).to(dtype)
+def test_logits_and_gradients_are_those_of_pytorchs_layers() -> None:
+    model = make_model(nlayers=3).double()
     torch.nn.init.normal_(model.decoder.bias)
     reference, words = ReferenceTransformer(model), make_words()
     ours, theirs = model(words).logits, reference(words.T).transpose(0, 1)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
     scale = torch.randn_like(ours)
     (ours * scale).sum().backward()
     (theirs * scale).sum().backward()
     gradients = {name: p.grad for name, p in reference.named_parameters()}
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[pytorch_name(name)], rtol=0, atol=100 * tolerance)
+        torch.testing.assert_close(parameter.grad, gradients[pytorch_name(name)], rtol=0, atol=1e-10)
 
 
 def test_dropout_acts_where_pytorchs_layers_have_it() -> None:
@@ -78,8 +77,9 @@ def test_a_word_sees_no_later_word() -> None:
     assert (before[:, 4:] - after[:, 4:]).abs().amax(-1).min() > 1e-4
 
 
-@pytest.mark.parametrize("count", [None, 11, torch.tensor(11)])
-@pytest.mark.parametrize("mode", ["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("mode", "count"), [("training", None), ("training", torch.tensor(11)), ("evaluation", None), ("evaluation", 11)]
+)
 def test_the_loss_is_transformers_own(mode: str, count: int | torch.Tensor | None) -> None:
     model, words = make_model(), make_words()
     labels = words.clone()
@@ -91,26 +91,12 @@ def test_the_loss_is_transformers_own(mode: str, count: int | torch.Tensor | Non
 
     out = model.train(mode == "training")(words, labels=labels, num_items_in_batch=count)
     assert (out.logits is None) == (mode == "training")
+    with torch.no_grad():
+        assert model(words, labels=labels).logits.shape == (*words.shape, WORDS)
     out.loss.backward()
     torch.testing.assert_close(out.loss, expected, rtol=1e-6, atol=0)
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
-
-
-def test_without_gradients_a_model_in_training_returns_logits() -> None:
-    model, words = make_model().train(), make_words()
-    with torch.no_grad():
-        assert model(words, labels=words).logits.shape == (*words.shape, WORDS)
-
-
-def test_micro_batches_that_share_the_count_add_up_to_the_batch() -> None:
-    model, words = make_model().train(), make_words(rows=5)
-    count = torch.tensor(5 * 6)
-    whole = torch.autograd.grad(model(words, labels=words).loss, list(model.parameters()))
-    for part in words.split(2):
-        model(part, labels=part, num_items_in_batch=count).loss.backward()
-    for parameter, gradient in zip(model.parameters(), whole, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_tied_weights_are_one_tensor_and_stay_so_when_saved(tmp_path) -> None:
@@ -148,9 +134,10 @@ def test_generation_with_the_cache_is_generation_without(settings: dict, cache: 
         assert torch.equal(found[0][:, 4:], logits[:, 3:-1].argmax(-1))
 
 
-@pytest.mark.parametrize("name", ["cache", "past_key_values"])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("room", [None, 20])
+@pytest.mark.parametrize(
+    ("name", "masked", "room"),
+    [("cache", False, None), ("past_key_values", True, None), ("cache", True, 20), ("past_key_values", False, 20)],
+)
 def test_words_read_one_by_one_are_words_read_at_once(name: str, masked: bool, room: int | None) -> None:
     """With a cache that grows and with one of fixed size, under either of the names releases of transformers give it."""
     model, words = make_model().eval(), make_words()
@@ -231,7 +218,6 @@ def test_config_round_trip(tmp_path) -> None:
         ({"d_model": 10, "nhead": 4}, "d_model=10 must be even and a multiple of nhead=4"),
         ({"d_model": 9, "nhead": 3}, "d_model=9 must be even"),
         ({"dropout": 1.0}, r"dropout is a probability in \[0, 1\), not 1.0"),
-        ({"dropout": -0.1}, "not -0.1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
