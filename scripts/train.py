@@ -40,7 +40,6 @@ from hf_geo.runs.folder import (
 from hf_geo.runs.report import write_measured
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import build_setup, find_task
-from hf_geo.training.final import finalize
 from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.trainer import GeoTrainer
 
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with one_sentence_errors(PROG):
             raise error
     # The network is written before anything else is tried: what fails from here on costs no training.
-    problem = finalize(trainer)
+    problem = run.finalize()
     with one_sentence_errors(PROG):
         folder = run.save_network(trained)
     measured, problem = ({}, problem) if problem else run.evaluate()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from hf_geo.training.ranges import LARGEST_SEED
+LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -18,7 +18,7 @@ from hf_geo.checkpoints.disk import disk_failure, first_error_across_ranks, in_w
 from hf_geo.optim import list_optimizers
 from hf_geo.training.checks import check_shared_folder
 from hf_geo.training.norms import has_batch_norms
-from hf_geo.training.optimizers import first_samples
+from hf_geo.training.optimizers import load_samples
 
 _TRIAL = "_trial"  # in a run's folder, a name that is not pushed with it
 _MANY = 1_000_000  # updates, of which any warm-up is a part
@@ -94,7 +94,7 @@ def _check_batches(trainer: Trainer) -> None:
     if batch_size > 1 or not has_batch_norms(trainer.model):
         return
     model = copy.deepcopy(trainer.model).train()  # training must not notice this pass
-    batch = loader.collate_fn(first_samples(loader.dataset)[:1])
+    batch = loader.collate_fn(load_samples(loader.dataset)[:1])
     try:
         with torch.no_grad(), torch.random.fork_rng():
             model(**send_to_device(batch, next(model.parameters()).device))

@@ -17,7 +17,7 @@ from hf_geo.optim import get_method, list_optimizers
 from hf_geo.runs.folder import hardware, portable_state, public_settings
 from hf_geo.runs.report import RunReport, write_results
 from hf_geo.tasks import Task, TrainingSetup
-from hf_geo.training.final import gather_weights
+from hf_geo.training.saving import gather_weights
 from hf_geo.training.trainer import GeoTrainer
 
 
@@ -59,6 +59,19 @@ class Run:
         """
         with dead_workers_named(self.setup.datasets.values()):
             return self.trainer.train(resume_from_checkpoint=checkpoint).metrics
+
+    def finalize(self) -> Exception | None:
+        """Gives the network its final weights; returns the error that kept it from taking norm statistics of them.
+
+        Of several processes none can go on without the others' statistics: an error is raised there.
+        """
+        try:
+            self.trainer.finalize()
+        except Exception as error:
+            if self.trainer.args.world_size > 1:
+                raise
+            return error
+        return None
 
     def write_network(self, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Exports a network in the model's form; all processes take part.

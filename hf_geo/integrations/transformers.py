@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from hf_geo.optim import get_method, list_optimizers
-from hf_geo.training.loss import hand_over_loss
+from hf_geo.training.loss import hand_loss_to_optimizer
 from hf_geo.training.optimizers import make_optimizer
 from hf_geo.training.trainer import GeoTrainer
 
@@ -47,7 +47,7 @@ def register_transformers() -> None:
     def training_step(self, *args, **kwargs):
         loss = step(self, *args, **kwargs)
         if not isinstance(self, GeoTrainer):  # which does it by itself
-            hand_over_loss(self, loss)
+            hand_loss_to_optimizer(self, loss)
         return loss
 
     training_step.hf_geo = True

@@ -2,23 +2,20 @@
 
 import difflib
 import logging
-from dataclasses import dataclass, field, fields
-from typing import Literal
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from hf_geo.subspaces import SubspaceConfig
-
-from .baselines import find_method, known_methods
-from .optim_args import parse_optim_args
-from .ranges import check_ranges
+from .methods import find_method, known_methods, parse_optim_args
 
 logger = logging.getLogger(__name__)
 
 DEFAULTS = {f.name: f.default for f in TrainingArguments.__dataclass_fields__.values()}
-_HELP = {f.name: f.metadata for f in fields(SubspaceConfig)}
-STAND_IN = "adamw_torch"  # what transformers' own checks see in place of a name they do not know
+_PLACEHOLDER = "adamw_torch"
 
 
 @dataclass
@@ -93,35 +90,52 @@ class GeoTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        name = getattr(self.optim, "value", self.optim)
-        self._check_name(name)
-        ours = name in known_methods()
-        if self.learning_rate is None:
-            self.learning_rate = find_method(name).lr if ours else DEFAULTS["learning_rate"]
-        if ours:
-            parse_optim_args(find_method(name), self.optim_args)
         check_ranges(self)
-        self._set_clipping(name if ours else None)
         self._check_averaging()
         self._set_direction()
-        self.optim = STAND_IN if ours else name
+        name = getattr(self.optim, "value", self.optim)
+        self._clipping_given = self.max_grad_norm is not None
+        self.learning_rate = self._resolve(name, self.learning_rate, self.optim_args)
+        # transformers (5.24) refuses a name that it does not know, so it sees another one while it checks the rest.
+        self.optim = _PLACEHOLDER if name in known_methods() else name
         super().__post_init__()
-        if ours:
-            self.optim = name
+        self._restore_name(name)
         if self.log_geometry and self.logging_strategy != "steps":
             raise ValueError(
                 f"--log_geometry measures at logging steps: it needs --logging_strategy steps, not {self.logging_strategy.value}."
             )
 
-    @staticmethod
-    def _check_name(name: str) -> None:
+    def set_optimizer(
+        self, name: str = _PLACEHOLDER, learning_rate: float | None = None, **kwargs
+    ) -> "GeoTrainingArguments":
+        """As in transformers, for all optimizer names; `learning_rate` and clipping not given are the optimizer's own."""
+        name = getattr(name, "value", name)
+        learning_rate = self._resolve(name, learning_rate, kwargs.get("args"))
+        placeholder = _PLACEHOLDER if name in known_methods() else name
+        super().set_optimizer(placeholder, learning_rate=learning_rate, **kwargs)
+        self._restore_name(name)
+        return self
+
+    def _resolve(self, name: str, learning_rate: float | None, optim_args: str | None) -> float:
+        """Checks an optimizer's name and settings, sets its clipping, and returns its learning rate."""
+        ours = name in known_methods()
         theirs = [n.value for n in OptimizerNames]
-        if name not in theirs and name not in known_methods():
+        if name not in theirs and not ours:
             near = difflib.get_close_matches(str(name), [*known_methods(), *theirs], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(known_methods())}. From transformers: {', '.join(theirs)}."
             )
+        if ours:
+            parse_optim_args(find_method(name), optim_args)
+        self._set_clipping(name if ours else None)
+        if learning_rate is not None:
+            return learning_rate
+        return find_method(name).lr if ours else DEFAULTS["learning_rate"]
+
+    def _restore_name(self, name: str) -> None:
+        if name in known_methods():
+            self.optim = name
 
     def _set_direction(self) -> None:
         """Sets `greater_is_better` where it is not given; transformers takes all but losses as better when greater."""
@@ -133,25 +147,18 @@ class GeoTrainingArguments(TrainingArguments):
             self.greater_is_better = metric.higher_is_better
 
     def _check_averaging(self) -> None:
-        if self.swa_start is not None and not 0 <= self.swa_start < 1:
-            raise ValueError(f"--swa_start is a share of training, from 0 to below 1; got {self.swa_start}.")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"--ema_decay is a share between 0 and 1; got {self.ema_decay}.")
         if self.swa_start is not None and self.ema_decay is not None:
             raise ValueError("--swa_start and --ema_decay are two averages of the same weights: give one of them.")
         if self.swa_lr is not None and self.swa_start is None:
             raise ValueError("--swa_lr is the learning rate from --swa_start on: give that too.")
-        if self.swa_lr is not None and not self.swa_lr > 0:
-            raise ValueError(f"--swa_lr is a learning rate above 0; got {self.swa_lr}.")
         if self.swa_lr is not None and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise ValueError(
                 f"--swa_lr follows a fixed schedule, which --lr_scheduler_type {self.lr_scheduler_type} is not."
             )
 
     def _set_clipping(self, name: str | None) -> None:
-        """Resolves `max_grad_norm` by the method's policy, and says so where the user's value works against it."""
+        """Sets `max_grad_norm` by the method's policy where it is not given; reports a value that works against the method."""
         policy = find_method(name).clipping if name else "allowed"
-        self._clipping_given = self.max_grad_norm is not None
         if not self._clipping_given:
             self.max_grad_norm = DEFAULTS["max_grad_norm"] if policy == "allowed" else 0.0
         elif self.max_grad_norm > 0 and policy != "allowed":
@@ -162,65 +169,6 @@ class GeoTrainingArguments(TrainingArguments):
             }[policy]
             log = logger.warning if policy == "harmful" else logger.info
             log("max_grad_norm=%s with %s: %s; --max_grad_norm 0 turns it off.", self.max_grad_norm, name, effect)
-
-    def set_optimizer(
-        self, name: str = STAND_IN, learning_rate: float | None = None, **kwargs
-    ) -> "GeoTrainingArguments":
-        """As in transformers, for all optimizer names; `learning_rate` and clipping not given are the optimizer's own."""
-        name = getattr(name, "value", name)
-        self._check_name(name)
-        ours = name in known_methods()
-        if learning_rate is None:
-            learning_rate = find_method(name).lr if ours else DEFAULTS["learning_rate"]
-        if ours:
-            parse_optim_args(find_method(name), kwargs.get("args"))
-        if not self._clipping_given:
-            self.max_grad_norm = None
-        self._set_clipping(name if ours else None)
-        super().set_optimizer(STAND_IN if ours else name, learning_rate=learning_rate, **kwargs)
-        if ours:
-            self.optim = name
-        return self
-
-
-@dataclass
-class SubspaceArguments:
-    """Training a subspace of networks instead of one."""
-
-    _argument_group_name = "Subspace"
-
-    subspace: Literal["line", "curve", "simplex"] | None = field(
-        default=None, metadata={"help": "Train a line, a curve or a simplex of networks instead of a single one."}
-    )
-    num_points: int | None = field(default=None, metadata=_HELP["num_points"])
-    layerwise: bool = field(default=False, metadata=_HELP["layerwise"])
-    subspace_beta: float = field(default=1.0, metadata=_HELP["beta"])
-    subspace_parameters: str = field(default="all", metadata=_HELP["parameters"])
-    subspace_samples: int = field(default=1, metadata=_HELP["num_samples"])
-
-    @property
-    def config(self) -> SubspaceConfig | None:
-        """The settings of the subspace; None without one.
-
-        Raises:
-            ValueError: A setting is out of range, or there is one and no subspace.
-        """
-        if self.subspace is None:
-            stray = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-            if stray:
-                raise ValueError(
-                    f"--{stray[0]} {getattr(self, stray[0])} is about a subspace, and there is none: "
-                    "give --subspace (line, curve or simplex) too, or leave it out."
-                )
-            return None
-        return SubspaceConfig(
-            kind=self.subspace,
-            num_points=self.num_points,
-            layerwise=self.layerwise,
-            beta=self.subspace_beta,
-            parameters=self.subspace_parameters,
-            num_samples=self.subspace_samples,
-        )
 
 
 @dataclass
@@ -241,3 +189,64 @@ class RunArguments:
             "help": "Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota."
         },
     )
+
+
+_LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
+
+
+def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value >= least, f"a whole number of at least {least}"
+
+
+_SHARE = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_BELOW_ONE = (lambda value: 0 <= value < 1, "a number from 0 to below 1")
+_SIZE = (lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
+_POSITIVE = (lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
+_SEED = (lambda value: 0 <= value <= _LARGEST_SEED, f"a whole number from 0 to {_LARGEST_SEED}")
+
+# Ranges that transformers does not check, or checks only after the model is loaded.
+RANGES = {
+    "learning_rate": _SIZE,
+    "weight_decay": _SIZE,
+    "max_grad_norm": _SIZE,
+    "gamma": _POSITIVE,
+    "swa_start": (lambda value: 0 <= value < 1, "a share of training, from 0 to below 1"),
+    "swa_lr": _POSITIVE,
+    "ema_decay": (lambda value: 0 < value < 1, "a share between 0 and 1"),
+    "adam_beta1": _BELOW_ONE,
+    "adam_beta2": _BELOW_ONE,
+    "adam_epsilon": _SIZE,
+    "label_smoothing_factor": _SHARE,
+    "num_train_epochs": _POSITIVE,
+    "max_steps": (lambda value: value == -1 or value >= 1, "at least 1, or -1 to train for --num_train_epochs"),
+    "warmup_steps": _SIZE,
+    "per_device_train_batch_size": _whole(1),
+    "per_device_eval_batch_size": _whole(1),
+    "gradient_accumulation_steps": _whole(1),
+    "eval_accumulation_steps": _whole(1),
+    "dataloader_num_workers": _whole(0),
+    "dataloader_prefetch_factor": _whole(1),
+    "save_total_limit": _whole(1),
+    "max_nonfinite_steps": _whole(1),
+    "logging_steps": _POSITIVE,
+    "save_steps": _POSITIVE,
+    "eval_steps": _POSITIVE,
+    "eval_delay": _SIZE,
+    "seed": _SEED,
+    "data_seed": _SEED,
+}
+
+
+def check_ranges(args: Any) -> None:
+    """Raises `ValueError` for the first of `RANGES` that a number of the training arguments is outside of.
+
+    Args:
+        args: Training arguments; what is None or not there is not checked.
+    """
+    for name, (fits, takes) in RANGES.items():
+        value = getattr(args, name, None)
+        if isinstance(value, int | float) and not fits(value):
+            raise ValueError(f"--{name} is {takes}, not {value}.")
+    milestones = args.milestones or []
+    if any(not after > before for before, after in zip([0.0, *milestones], milestones, strict=False)):
+        raise ValueError(f"--milestones are epochs above 0 in rising order, not {' '.join(map(str, milestones))}.")

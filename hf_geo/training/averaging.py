@@ -16,7 +16,7 @@ from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 from hf_geo.evaluation.norms import recalibrate_norms
 
 from .arguments import GeoTrainingArguments
-from .norms import fresh_statistics
+from .norms import fresh_statistics, local_shard
 
 AVERAGED = "averaged_weights.safetensors"
 
@@ -28,8 +28,8 @@ class WeightAverage(TrainerCallback):
     - SWA (Izmailov et al. 2018, arXiv 1803.05407): the mean of the weights at the end of each epoch, and of the last
       update, after a share of training.
 
-    The averages are what is evaluated and, after `settle`, what the model has; until there is one, the weights are. Norm
-    statistics are taken anew for them.
+    Evaluations are of the averages once there are some, and `finalize` gives them to the model. Norm statistics are taken
+    anew for them.
 
     Args:
         args: `ema_decay`, or `swa_start`, is given.
@@ -42,16 +42,16 @@ class WeightAverage(TrainerCallback):
         self.kind = kind_of_average(args)
         self._update = get_swa_multi_avg_fn() if self.kind == "SWA" else get_ema_multi_avg_fn(args.ema_decay)
         self.checkpoint: str | None = None
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.averages: dict[str, Tensor] = {}
         self.count = 0
-        self.settled = False
+        self.is_final = False
 
     def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
         if self.checkpoint or state.global_step == 0:
-            self._forget()  # what an earlier `train` left
+            self._reset()  # what an earlier `train` left
         if self.checkpoint:
             self.load(self.checkpoint, model)
 
@@ -60,49 +60,50 @@ class WeightAverage(TrainerCallback):
             ended = float(state.epoch).is_integer() or state.global_step == state.max_steps
             if not ended or state.global_step <= args.swa_start * state.max_steps:
                 return
-        weights = {name: _wide(p) for name, p in _trainable(model).items()}
+        weights = {name: _widen(p) for name, p in _trainable(model).items()}
         if self.count:
-            own, new = ([_local(t) for t in tensors.values()] for tensors in (self.averages, weights))
+            own, new = ([local_shard(t) for t in tensors.values()] for tensors in (self.averages, weights))
             self._update(own, new, self.count)
         else:
             self.averages = {name: tensor.clone() for name, tensor in weights.items()}
         self.count += 1
 
     @contextmanager
-    def evaluated(self, model: nn.Module, loader: Callable[[], Iterable]) -> Iterator[None]:
-        """The model with the averages in place of its weights, for an evaluation.
+    def for_evaluation(self, model: nn.Module, batches: Callable[[], Iterable]) -> Iterator[None]:
+        """Gives the model, inside the context, the averages in place of its weights.
 
         Args:
-            model: The one that is trained.
-            loader: Makes a loader of training samples, for norm statistics.
+            model: The model in training.
+            batches: Makes a loader of training samples, for norm statistics.
         """
-        if not self.count or self.settled:
+        if not self.count or self.is_final:
             yield
             return
         own = {name: p.detach().clone() for name, p in _trainable(model).items()}
-        _put(model, self.averages)
+        _assign(model, self.averages)
         try:
-            with fresh_statistics(model, loader):
+            with fresh_statistics(model, batches):
                 yield
         finally:
-            _put(model, own)
+            _assign(model, own)
 
-    def settle(self, model: nn.Module, loader: Iterable) -> None:
+    def finalize(self, model: nn.Module, batches: Iterable) -> None:
         """Gives the model the averages for good, with norm statistics of them."""
         if self.count:
-            _put(model, self.averages)
-            recalibrate_norms(model, loader)
-        self.settled = True
+            _assign(model, self.averages)
+            recalibrate_norms(model, batches)
+        self.is_final = True
 
     def save(self, folder: str | Path, write: bool) -> None:
         """Writes the averages into a checkpoint's folder; every process takes part, those that `write` write."""
         whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.averages.items()}
         if write:
+            Path(folder).mkdir(parents=True, exist_ok=True)
             whole = {name: t.cpu().contiguous() for name, t in whole.items()}
             save_file(whole, Path(folder, AVERAGED), metadata={"kind": self.kind, "count": str(self.count)})
 
     def load(self, folder: str | Path, model: nn.Module) -> None:
-        """Goes on with the averages of a checkpoint that `check_same_average` has seen.
+        """Continues with the averages of a checkpoint that `check_same_average` has accepted.
 
         Raises:
             IncompatibleCheckpointError: They are of other weights.
@@ -115,11 +116,11 @@ class WeightAverage(TrainerCallback):
             raise IncompatibleCheckpointError(
                 f"The averages of the checkpoint {folder} are of other weights: {name!r} is {where}."
             )
-        self.averages = {name: _like(saved[name], weights[name]) for name in weights} if self.count else {}
+        self.averages = {name: _shard_like(saved[name], weights[name]) for name in weights} if self.count else {}
 
 
 def kind_of_average(args: GeoTrainingArguments) -> str | None:
-    """ "SWA", "EMA", or None where the weights are not averaged."""
+    """Returns "SWA", "EMA", or None where the weights are not averaged."""
     return "SWA" if args.swa_start is not None else "EMA" if args.ema_decay is not None else None
 
 
@@ -127,9 +128,9 @@ def check_same_average(checkpoint: str | Path, args: GeoTrainingArguments) -> No
     """Raises `IncompatibleCheckpointError` where a checkpoint and the run that resumes from it average their weights differently."""
     ours, saved = kind_of_average(args), _metadata(checkpoint).get("kind")
     if ours != saved:
-        words = [kind or "no average" for kind in (saved, ours)]
+        names = [kind or "no average" for kind in (saved, ours)]
         raise IncompatibleCheckpointError(
-            f"The checkpoint {Path(checkpoint).name} keeps {words[0]} of the weights and this run {words[1]}: resume with "
+            f"The checkpoint {Path(checkpoint).name} keeps {names[0]} of the weights and this run {names[1]}: resume with "
             "the same --swa_start or --ema_decay, or start a new run."
         )
 
@@ -146,15 +147,11 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _widen(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))  # half precision would lose small steps
 
 
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _like(whole: Tensor, parameter: nn.Parameter) -> Tensor:
+def _shard_like(whole: Tensor, parameter: nn.Parameter) -> Tensor:
     whole = whole.to(parameter.device)
     if isinstance(parameter, DTensor):
         return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
@@ -162,6 +159,6 @@ def _like(whole: Tensor, parameter: nn.Parameter) -> Tensor:
 
 
 @torch.no_grad()
-def _put(model: nn.Module, values: dict[str, Tensor]) -> None:
+def _assign(model: nn.Module, values: dict[str, Tensor]) -> None:
     for name, parameter in _trainable(model).items():
         parameter.copy_(values[name])

@@ -1,5 +1,6 @@
 """Refuses combinations of settings, models and machines under which a run would be wrong, or would be lost."""
 
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import HubStrategy, has_length
 
 from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
 from hf_geo.optim import list_optimizers
@@ -17,13 +18,15 @@ from .arguments import GeoTrainingArguments
 from .averaging import kind_of_average
 from .optimizers import refuse_engine
 
+logger = logging.getLogger(__name__)
+
 
 def check_combination(trainer: Trainer, subspace: Subspace | SubspaceConfig | None) -> None:
-    """Checks what a Trainer was made with, besides the ranges of its arguments.
+    """Checks a Trainer's settings, engine and data against each other.
 
     Raises:
         TypeError: Its arguments are no `GeoTrainingArguments`.
-        ValueError: Two settings contradict each other, or one cannot be kept with this engine or data set.
+        ValueError: Two settings contradict each other, or one does not work with this engine or data set.
     """
     args = trainer.args
     if not isinstance(args, GeoTrainingArguments):
@@ -56,6 +59,10 @@ def _check_subspace(trainer: Trainer, config: SubspaceConfig, average: str | Non
         )
     if trainer.model_init is not None:
         raise ValueError("A subspace belongs to one model, which model_init would replace: give GeoTrainer the model.")
+    if trainer.args.push_to_hub and trainer.args.hub_strategy != HubStrategy.END:
+        logger.warning(
+            "A subspace is pushed at the end only: its checkpoints hold control points, which no library opens."
+        )
     if config.num_samples > 1 and trainer.args.gradient_checkpointing:
         raise ValueError(
             f"Gradient checkpointing runs the network again at the last of a batch's {config.num_samples} positions, which is "

@@ -1,11 +1,14 @@
-"""The loss that belongs to an update's gradient, for optimizers whose step depends on it."""
+"""The mean loss of a micro-batch, and of the update that it is a part of, for optimizers whose step depends on it."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 
-EARLY = 10  # updates whose loss a Trainer's optimizer is handed on the host
+EARLY = 10  # the first updates, whose loss is handed over on the host
 
 
 class LossOfUpdate:
@@ -52,25 +55,49 @@ class LossOfUpdate:
         return self.accelerator.reduce(self._total, reduction="mean")
 
 
-def _loss_to_hand_over(trainer: Trainer) -> Tensor:
-    """The loss of the update; of the first few on the host, where the optimizer looks whether it can use such losses."""
-    loss = trainer._loss_of_update()
-    return loss.cpu() if trainer.state.global_step < EARLY else loss
+def mean_loss(trainer: Trainer, compute: Callable, model: nn.Module, inputs: Any, return_outputs: bool = False):
+    """Computes the mean loss over a batch's items, 0 where it has none.
+
+    A model or `compute_loss_func` that divides by a number of items gets the batch's own.
+
+    Args:
+        trainer: A `GeoTrainer`.
+        compute: transformers' `compute_loss`.
+        model: The network, wrapped for training.
+        inputs: The batch.
+        return_outputs: Whether to return the model's outputs too.
+    """
+    items, is_training = torch.as_tensor(trainer._updates.count(inputs)), model.training
+    is_labelled = trainer.args.n_gpu <= 1 and ("labels" in inputs or "shift_labels" in inputs)
+    number = items.clamp(min=1) if is_labelled else None
+    loss, outputs = compute(model, inputs, return_outputs=True, num_items_in_batch=number)
+    loss = torch.where(items.to(loss.device) > 0, loss, 0.0)  # the mean over no items is not a number
+    if is_training and trainer.compute_loss_func and not hasattr(Trainer, "loss_is_scaled_for_ga"):
+        # transformers 5.17, which has no such attribute, never divides the loss of a `compute_loss_func`.
+        loss = loss / trainer.current_gradient_accumulation_steps
+    return (loss, outputs) if return_outputs else loss
 
 
-def hand_over_loss(trainer, loss: Tensor) -> None:
+def hand_loss_to_optimizer(trainer: Trainer, loss: Tensor) -> None:
     """Gives a Trainer's optimizer, if it takes one, the loss of each update.
 
     Args:
         trainer: A `transformers.Trainer`, whose `training_step` has just returned `loss`.
-        loss: What it returned: scaled for accumulation, not for float16.
+        loss: The returned loss: scaled for accumulation, not for float16.
     """
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # accelerate's wrapper forwards no hooks
     if not hasattr(optimizer, "set_loss"):
         return
     if getattr(trainer, "_loss_of_update", None) is None:
         trainer._loss_of_update = LossOfUpdate(trainer.accelerator)
-    if getattr(trainer, "_loss_taker", None) is not optimizer:  # a new trial of a search makes a new optimizer
-        optimizer.register_step_pre_hook(lambda opt, args, kwargs: opt.set_loss(_loss_to_hand_over(trainer)))
-        trainer._loss_taker = optimizer
+    # A new trial of a hyperparameter search makes a new optimizer.
+    if getattr(trainer, "_optimizer_with_loss", None) is not optimizer:
+        optimizer.register_step_pre_hook(lambda opt, args, kwargs: opt.set_loss(_loss_of_update(trainer)))
+        trainer._optimizer_with_loss = optimizer
     trainer._loss_of_update.add(loss)
+
+
+def _loss_of_update(trainer: Trainer) -> Tensor:
+    """The loss of the update; of the first few on the host, where the optimizer checks that it can use such losses."""
+    loss = trainer._loss_of_update()
+    return loss.cpu() if trainer.state.global_step < EARLY else loss

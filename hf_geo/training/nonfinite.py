@@ -1,16 +1,17 @@
-"""Losses and gradients that are no numbers: counted, shown, and the end of a run that does not get over them."""
+"""Losses, gradients and weights that are not finite: counted, logged, and the end of a run that does not recover."""
 
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_geo.checkpoints.store import checkpoints
 from hf_geo.optim import get_method, list_optimizers
 
 from .arguments import GeoTrainingArguments
+from .norms import local_shard
 
 
 class NonFiniteTrainingError(RuntimeError):
@@ -20,9 +21,9 @@ class NonFiniteTrainingError(RuntimeError):
 class NonFiniteUpdates(TrainerCallback):
     """Counts the updates whose loss or gradient is not finite, and ends training after too many of them in a row.
 
-    Counting stays on the device. It is read when the log is written and every `max_nonfinite_steps` updates, so a run may
-    go on for as many more before it stops. With float16 a gradient that overflows is the loss scaling's business: there
-    only the loss counts.
+    Counting stays on the device. The counts are read when the log is written and every `max_nonfinite_steps` updates, so a
+    run may go on for as many more before it stops. With float16 only the loss counts: loss scaling expects gradients that
+    overflow.
 
     Args:
         gather: Concatenates a tensor along its first axis over all processes, as `Accelerator.gather`.
@@ -37,15 +38,15 @@ class NonFiniteUpdates(TrainerCallback):
 
     def __init__(self, gather: Callable[[Tensor], Tensor]) -> None:
         self._gather = gather
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.total = self.longest = 0
         self._finite: Tensor | None = None  # so far in this update
         self._counts: Tensor | None = None  # in all, in the row at hand, in the longest row
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self._forget()
+        self._reset()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         limit = args.max_nonfinite_steps
@@ -65,7 +66,7 @@ class NonFiniteUpdates(TrainerCallback):
         self._finite = finite if self._finite is None else self._finite & finite
 
     def end_update(self, norm: Tensor | float | None) -> None:
-        """Takes the norm of the update's gradient; None if it says nothing."""
+        """Takes the norm of the update's gradient; None where loss scaling deals with overflow."""
         finite, self._finite = self._finite, None
         if norm is not None:
             norm = norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
@@ -81,6 +82,12 @@ class NonFiniteUpdates(TrainerCallback):
             self.total, _, self.longest = self._gather(self._counts[None]).amax(0).tolist()
 
 
+def weights_are_finite(trainer: Trainer) -> bool:
+    """Whether the weights of a Trainer's model are finite, the same on all processes."""
+    found = all_finite(trainer.model_wrapped).to(trainer.args.device)
+    return bool(trainer.accelerator.gather(found[None]).all())
+
+
 def all_finite(model: nn.Module) -> Tensor:
     """Whether no trained weight is infinite or NaN, and no buffer NaN, as a 0-dim tensor; of shards, this process's own."""
     checks = list(_checks(model))
@@ -90,26 +97,21 @@ def all_finite(model: nn.Module) -> Tensor:
 def _checks(model: nn.Module) -> Iterator[Tensor]:
     for parameter in model.parameters():
         if parameter.requires_grad:
-            yield _local(parameter).isfinite().all()
+            yield local_shard(parameter).isfinite().all()
     for buffer in model.buffers():
         if buffer.is_floating_point():
-            yield ~_local(buffer).isnan().any()  # a mask of attention may hold -inf
-
-
-def _local(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            yield ~local_shard(buffer).isnan().any()  # a mask of attention may hold -inf
 
 
 def remedy(args: GeoTrainingArguments) -> str:
-    """What is left of a run that is not finite, and what to try, as the end of a message."""
+    """Says, as the end of a message, which checkpoint is left of a run that is not finite, and what to try."""
     kept = next(reversed(checkpoints(args.output_dir)), None)
     last = f"the last checkpoint with finite ones is {kept.name}" if kept else "there is no checkpoint"
     return f"{last}. If it is not the data, try {' or '.join(advice(args))}."
 
 
 def advice(args: GeoTrainingArguments) -> list[str]:
-    """What may keep this optimizer's training finite, most likely first, as parts of a sentence."""
+    """Lists what may keep this optimizer's training finite, most likely first, as parts of a sentence."""
     tips = [f"a lower --learning_rate (it was {args.learning_rate:g})"]
     method = get_method(args.optim) if args.optim in list_optimizers() else None
     if method and method.geometry_lr != 1:

@@ -1,4 +1,4 @@
-"""Norm statistics for an evaluation of weights that training itself never runs at, and the samples they are taken from."""
+"""What an evaluation during training needs of a model: norm statistics of its weights, on every process, in its precision."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, IterableDataset, Subset
+from transformers import Trainer
+from transformers.trainer_utils import has_length
 
 from hf_geo.evaluation.norms import recalibrate_norms, running_statistics
 
@@ -18,17 +20,17 @@ RECALIBRATION_SAMPLES = 2048  # for an evaluation during training; at the end al
 
 
 @contextmanager
-def fresh_statistics(model: nn.Module, loader: Callable[[], Iterable]) -> Iterator[None]:
-    """The model with norm statistics of its present weights; the old ones are put back afterwards.
+def fresh_statistics(model: nn.Module, batches: Callable[[], Iterable]) -> Iterator[None]:
+    """Gives the model, inside the context, norm statistics of its present weights.
 
     Args:
         model: Any module.
-        loader: Makes a loader of training samples; called only if there are statistics to take.
+        batches: Makes a loader of training samples; called only if there are statistics to take.
     """
     statistics = running_statistics(model)
     kept = {name: buffer.clone() for name, buffer in statistics.items()}
     if kept:
-        recalibrate_norms(model, loader())
+        recalibrate_norms(model, batches())
     try:
         yield
     finally:
@@ -51,6 +53,12 @@ def broadcast_buffers(model: nn.Module) -> None:
             dist.broadcast(memory, 0)
 
 
+def local_shard(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that this process has; any other tensor as it is."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def has_batch_norms(model: nn.Module) -> bool:
     """Whether the model has batch norms, whose statistics of a single sample may be undefined."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())
@@ -58,7 +66,7 @@ def has_batch_norms(model: nn.Module) -> bool:
 
 @contextmanager
 def keep_precision(model: nn.Module) -> Iterator[None]:
-    """Gives the model its parameters and buffers back that are cast inside, as for an evaluation in half precision."""
+    """Undoes, at the end of the context, a cast of the model, as for an evaluation in half precision."""
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, name, b) for module in model.modules() for name, b in module._buffers.items() if b is not None]
     try:
@@ -70,12 +78,26 @@ def keep_precision(model: nn.Module) -> Iterator[None]:
             module._buffers[name] = buffer
 
 
-def some_samples(dataset: Dataset, count: int) -> Dataset:
-    """A data set's samples in a fixed random order, at most `count`; of a stream, the first.
+def norm_batches(trainer: Trainer, samples: int | None = None) -> Iterable:
+    """Makes a loader of training samples to take norm statistics of.
 
-    It hides `set_epoch`: reading it in the middle of an epoch must not tell the training data that another one began.
+    Args:
+        trainer: Whose training data are read.
+        samples: How many; all of them when not given, of a stream `RECALIBRATION_SAMPLES`.
     """
-    if not hasattr(dataset, "__len__"):
+    dataset = trainer.train_dataset
+    if samples is None:
+        samples = len(dataset) if has_length(dataset) else RECALIBRATION_SAMPLES
+    loader = trainer.get_test_dataloader(some_samples(dataset, samples))
+    return loader if has_length(loader) else iter(loader)
+
+
+def some_samples(dataset: Dataset, count: int) -> Dataset:
+    """Selects at most `count` samples of a data set in a fixed random order; of a stream, the first.
+
+    The result hides `set_epoch`: reading it in the middle of an epoch must not tell the training data that another one began.
+    """
+    if not has_length(dataset):
         return _Beginning(dataset, count)
     chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     return Subset(dataset, chosen.tolist())

@@ -1,33 +1,44 @@
-"""From training arguments to the optimizer of a registered method, for our Trainer and for anybody's."""
+"""From training arguments to the optimizer and its schedule, for our Trainer and for anybody's."""
 
+import functools
 import itertools
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
+from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
 
-from .optim_args import parse_optim_args
+from .arguments import GeoTrainingArguments
+from .methods import BASELINES, parse_optim_args
 
-SAMPLES = 8  # of a batch, to measure with: more would cost time and show nothing new
+SAMPLES = 8  # to measure with; more would cost time and show nothing new
 
 
 def make_optimizer(
-    args: TrainingArguments, model: nn.Module, *, batches: DataLoader | None = None, **grouping
+    args: TrainingArguments,
+    model: nn.Module,
+    *,
+    geometry: str,
+    samples: Callable[[], DataLoader] | None = None,
+    **grouping,
 ) -> torch.optim.Optimizer:
-    """The optimizer that `args.optim` names, with its parameter groups.
+    """Makes the optimizer that `args.optim` names, with its parameter groups.
 
     Args:
         args: `optim` is a registered name; `learning_rate`, `weight_decay` and `optim_args` are used.
         model: The network, before any engine wraps it.
-        batches: Training data to measure on which weights are scale-invariant; without it they are not measured.
-        **grouping: What else `create_optimizer` takes to find the weights with a geometry.
+        geometry: Which weights get the method's geometry, as `create_optimizer` takes it; "auto" measures it.
+        samples: Makes a loader of training data to measure on; without it nothing is measured.
+        **grouping: Further arguments of `create_optimizer`, by which it finds the weights with a geometry.
 
     Raises:
         ValueError: A setting the method does not take, or an engine under which the method would be wrong.
@@ -35,8 +46,8 @@ def make_optimizer(
     refuse_engine(args)
     method = get_method(args.optim)
     settings, group_settings = parse_optim_args(method, args.optim_args)
-    if batches is not None:
-        grouping["invariant"] = measure_geometry(model, batches)
+    if samples is not None and geometry == "auto" and method.geometry:
+        grouping["invariant"] = measure_geometry(model, samples())
     return create_optimizer(
         method.name,
         model,
@@ -44,12 +55,17 @@ def make_optimizer(
         weight_decay=args.weight_decay,
         group_settings=group_settings,
         **settings,
+        geometry=geometry,
         **grouping,
     )
 
 
 def refuse_engine(args: TrainingArguments, name: str | None = None) -> None:
-    """Refuses engines that hide whole weights or single gradients from what is called `name`, by default the optimizer.
+    """Refuses engines that hide whole weights or single gradients.
+
+    Args:
+        args: The training arguments.
+        name: What needs the weights, for the message; the optimizer where not given.
 
     Raises:
         ValueError: DeepSpeed, FSDP with flattened parameters, or `nn.DataParallel` on several GPUs.
@@ -72,7 +88,7 @@ def refuse_engine(args: TrainingArguments, name: str | None = None) -> None:
 
 
 def measure_geometry(model: nn.Module, loader: DataLoader) -> dict[str, tuple[int, ...]]:
-    """The scale-invariant weights of `model`, measured by the first process on the first samples, the same for all.
+    """Measures on the first samples which weights are scale-invariant; the first process measures for all.
 
     Args:
         model: The network, before any engine wraps it.
@@ -81,24 +97,63 @@ def measure_geometry(model: nn.Module, loader: DataLoader) -> dict[str, tuple[in
     Raises:
         RuntimeError: On all processes, where the first one could not measure; the message says why.
     """
-    answer: list[Any] = [None]
+    result: list[Any] = [None]
     if PartialState().is_main_process:
         try:
-            batch = loader.collate_fn(first_samples(loader.dataset))
-            answer = [scale_invariant_parameters(model, batch, progress=True)]
-        except Exception as error:  # the other processes wait for an answer, whatever it is
-            answer = [error]
-    broadcast_object_list(answer)
-    if isinstance(answer[0], Exception):
+            batch = loader.collate_fn(load_samples(loader.dataset))
+            result = [scale_invariant_parameters(model, batch, progress=True)]
+        except Exception as error:  # raised below, after the other processes have it too
+            result = [error]
+    broadcast_object_list(result)
+    if isinstance(result[0], Exception):
         raise RuntimeError(
-            f"Which weights are scale-invariant could not be measured: {answer[0]} "
+            f"Which weights are scale-invariant could not be measured: {result[0]} "
             "(--geometry_groups structure goes by the network's structure instead.)"
-        ) from answer[0]
-    return answer[0]
+        ) from result[0]
+    return result[0]
 
 
-def first_samples(dataset: Iterable) -> list[Any]:
-    """The first few samples, also of a stream."""
+def load_samples(dataset: Iterable) -> list[Any]:
+    """Loads the first few samples of a data set or a stream."""
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         return [dataset[i] for i in range(min(SAMPLES, len(dataset)))]
     return list(itertools.islice(dataset, SAMPLES))
+
+
+def baseline_cls_and_kwargs(args: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Returns the class and arguments of a baseline, as `Trainer.get_optimizer_cls_and_kwargs` does.
+
+    Raises:
+        ValueError: A setting of one group, or an engine that hides the norms of weights from LARS and LAMB.
+    """
+    method = BASELINES[args.optim]
+    if method.name != "adam":
+        refuse_engine(args)
+    settings, group_settings = parse_optim_args(method, args.optim_args)
+    if group_settings:
+        raise ValueError(
+            f"optim_args sets {next(iter(group_settings))!r} apart, but {method.name} treats all weights alike."
+        )
+    return method.cls, {"lr": args.learning_rate, **method.settings, **settings}
+
+
+def milestone_schedule(trainer: Trainer, optimizer: torch.optim.Optimizer, num_training_steps: int) -> LambdaLR:
+    """Multiplies the learning rate by `args.gamma` at each epoch of `args.milestones`, after a linear warm-up."""
+    args = trainer.args
+    updates_per_epoch = math.ceil(len(trainer.get_train_dataloader()) / args.gradient_accumulation_steps)
+    steps = [milestone * updates_per_epoch for milestone in args.milestones]
+    warmup = args.get_warmup_steps(num_training_steps)
+    return LambdaLR(optimizer, functools.partial(milestone_factor, steps=steps, gamma=args.gamma, warmup=warmup))
+
+
+def milestone_factor(step: int, steps: list[float], gamma: float, warmup: int) -> float:
+    """The factor of the learning rate at an update: a linear warm-up, then `gamma` for each of `steps` passed."""
+    return min(1.0, (step + 1) / (warmup + 1)) * gamma ** sum(step >= passed for passed in steps)
+
+
+def swa_schedule(scheduler: LRScheduler, args: GeoTrainingArguments, num_training_steps: int) -> SequentialLR:
+    """Follows `scheduler`, then keeps `args.swa_lr` from `args.swa_start` on; groups keep the ratios of their rates."""
+    optimizer = scheduler.optimizer
+    rates = [args.swa_lr * group["initial_lr"] / args.learning_rate for group in optimizer.param_groups]
+    constant = SWALR(optimizer, rates, anneal_epochs=0)
+    return SequentialLR(optimizer, [scheduler, constant], [math.ceil(args.swa_start * num_training_steps)])

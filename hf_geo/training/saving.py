@@ -1,4 +1,4 @@
-"""How a Trainer saves: each checkpoint complete or absent, in all processes alike; a disk that refuses stops nothing."""
+"""How a Trainer saves: each checkpoint complete or absent, on all processes; a disk that refuses does not end the run."""
 
 import logging
 import os
@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
-from transformers import Trainer, TrainerState
+from safetensors.torch import save_model as save_weights
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer, TrainerState
 
-from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
+from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError, check_same_model
 from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
 from hf_geo.checkpoints.store import STAGING, check_whole, checkpoints, fault, newest_whole, publish, rotate, tidy
+
+from .averaging import check_same_average
 
 logger = logging.getLogger(__name__)
 _STATE = "trainer_state.json"
@@ -19,11 +23,10 @@ _STATE = "trainer_state.json"
 class CheckpointSaver:
     """Writes a Trainer's checkpoints into the staging directory, and publishes those that all processes have written.
 
-    Where a disk is full, read-only or over quota this is said in one sentence, training goes on, and the next save tries
-    again.
+    Where a disk is full, read-only or over quota, a warning says so, training goes on, and the next save tries again.
 
     Args:
-        trainer: Whose `_save_checkpoint` calls `save`; its methods that write files go through `attempt`.
+        trainer: The Trainer. Its `_save_checkpoint` calls `save`, and its methods that write files call `attempt`.
 
     Attributes:
         staging: Whether a checkpoint is being written.
@@ -35,13 +38,13 @@ class CheckpointSaver:
         self._failure: str | None = None
 
     def directory(self, run: str) -> str:
-        """Where transformers puts a checkpoint of the run's directory `run` now."""
+        """The folder in which transformers writes a checkpoint of the run's directory `run`."""
         return os.path.join(run, STAGING) if self.staging else run
 
     def attempt(self, write: Callable, /, *args, **kwargs) -> None:
-        """Writes a part of a checkpoint; a disk's refusal is remembered, for the other processes wait for this one.
+        """Writes a part of a checkpoint; remembers a disk's refusal, because the other processes wait for this one.
 
-        Outside of a checkpoint it raises as usual.
+        Outside of a checkpoint the refusal is raised.
         """
         if not self.staging:
             write(*args, **kwargs)
@@ -53,7 +56,7 @@ class CheckpointSaver:
         """Saves the checkpoint of the present update; every process takes part.
 
         Args:
-            write: Has transformers write it, into `directory(run)`.
+            write: Writes it into `directory(run)`.
             run: The run's directory.
         """
         state, args = self.trainer.state, self.trainer.args
@@ -70,9 +73,30 @@ class CheckpointSaver:
         final = os.path.join(run, name)
         if args.push_to_hub:
             self.trainer._push_from_checkpoint(final)
-        self.rotate(run, [final, state.best_model_checkpoint])
+        self._rotate(run, [final, state.best_model_checkpoint])
 
-    def rotate(self, run: str, keep: list[str | Path | None]) -> None:
+    def write_model(self, write: Callable, output_dir: str | None, state_dict: dict | None) -> None:
+        """Writes the model by transformers' `_save`, but a `PreTrainedModel`'s checkpoint under the model's own names.
+
+        transformers (5.24) saves some models (a ViT, say) under the older names they have on the Hub, and does not convert
+        them back where it loads a checkpoint to resume from, or the best one: it leaves the rest of the weights as they are.
+        """
+        trainer = self.trainer
+        if not (self.staging and isinstance(trainer.model, PreTrainedModel)):
+            write(output_dir, state_dict)
+        elif trainer.args.should_save:
+            trainer.model.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
+            if trainer.args.process_index > 0:  # where `save_pretrained` (transformers 5.24) leaves out the weights
+                save_weights(trainer.model, os.path.join(output_dir, "model.safetensors"), metadata={"format": "pt"})
+            if trainer.processing_class is not None:
+                trainer.processing_class.save_pretrained(output_dir)
+
+    def rotate_last(self) -> None:
+        """Removes the checkpoint too many that a kill between saving and rotating has left."""
+        run, state = self.trainer.args.output_dir, self.trainer.state
+        self._rotate(run, [state.best_model_checkpoint, os.path.join(run, f"checkpoint-{state.global_step}")])
+
+    def _rotate(self, run: str, keep: list[str | Path | None]) -> None:
         """Removes old checkpoints beyond `save_total_limit`, and none of those to keep."""
         if self.trainer.args.should_save:
             failure = try_write(lambda: rotate(run, self.trainer.args.save_total_limit, filter(None, keep)))
@@ -80,13 +104,13 @@ class CheckpointSaver:
                 logger.warning("An old checkpoint in %r could not be removed: %s.", run, failure)
 
     def find(self, requested: str | bool | None) -> str | None:
-        """The checkpoint to resume from, checked by the first process for all; clears what a killed run has left.
+        """Finds the checkpoint to resume from, checked by the first process for all; clears the leftovers of a killed run.
 
         Args:
             requested: A checkpoint's folder, True for the newest whole one in the output folder, None or False for none.
 
         Raises:
-            IncompatibleCheckpointError: There is no whole checkpoint, or the one named is damaged.
+            IncompatibleCheckpointError: There is no whole checkpoint, or the one named is damaged or of another model.
         """
         args = self.trainer.args
         if args.should_save and os.path.isdir(args.output_dir):
@@ -108,10 +132,13 @@ class CheckpointSaver:
             raise IncompatibleCheckpointError(
                 f"The checkpoint {found[0]!r} of another machine cannot be used, because {problem}."
             )
+        if found[0]:
+            check_same_model(self.trainer.model, found[0])
+            check_same_average(found[0], args)
         return found[0]
 
     def best_is_whole(self) -> bool:
-        """Whether the best checkpoint can be loaded; says why where it cannot."""
+        """Whether the best checkpoint can be loaded; a warning says why where it cannot."""
         best = self.trainer.state.best_model_checkpoint
         problem = first_error_across_ranks(fault(best) if self.trainer.is_world_process_zero() else None)
         if problem:
@@ -133,8 +160,8 @@ class CheckpointSaver:
         if state.best_model_checkpoint == staged:
             state.best_model_checkpoint = os.path.join(run, name)
         if self.trainer.args.should_save:
-            state.save_to_json(os.path.join(staged, _STATE))  # again: the checkpoint's place was not known
-            # A pickle of the settings, which hold tokens; nothing reads it.
+            state.save_to_json(os.path.join(staged, _STATE))  # again, with the checkpoint's final place
+            # A pickle of the settings, with their tokens, that nothing reads.
             Path(staged, "training_args.bin").unlink(missing_ok=True)
             publish(run, name)
 
@@ -146,7 +173,7 @@ class CheckpointSaver:
             state.best_metric, state.best_global_step = saved.best_metric, saved.best_global_step
         state.best_model_checkpoint = best
         if self.trainer.args.should_save:
-            try_write(lambda: tidy(run))  # a disk that does not even let go of files is tidied at the next start
+            try_write(lambda: tidy(run))  # a disk that refuses this too is tidied at the next start
             last = next(reversed(checkpoints(run)), None)
             logger.warning(
                 "%s could not be saved in %r, because %s: %s, and %s.",
@@ -158,3 +185,15 @@ class CheckpointSaver:
                 else "training goes on, the next save tries again",
                 f"{last.name} is the last complete one" if last else "there is no complete one yet",
             )
+
+
+def gather_weights(trainer: Trainer) -> dict[str, Tensor]:
+    """Gathers the whole weights of the plain network; with shards, every process takes part.
+
+    Args:
+        trainer: A `GeoTrainer`.
+    """
+    if trainer.subspace:
+        return trainer.subspace.folded_state_dict()
+    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in state_dict.items()}  # where it is compiled

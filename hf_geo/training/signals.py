@@ -1,19 +1,19 @@
-"""A run that is told to stop ends after the update at hand, with a checkpoint to go on from.
+"""A run that gets a signal to stop ends after the update at hand, with a checkpoint to resume from.
 
 SIGTERM (schedulers, `docker stop`, `kill`), SIGINT (Ctrl-C) and SIGUSR1 (Slurm's `--signal=USR1@60`) mean the same while
 `train` runs: finish the update, write a checkpoint, say how to go on, and exit with 128 plus the signal's number. A second
 one, more than a second later, does what it would have done without this. An evaluation due at that update is left out.
 
-What launchers make of a signal that is sent to them rather than to the processes that train:
+How launchers treat a signal that is sent to them rather than to the processes that train:
 
-- `accelerate launch` with one process hands nothing on: Ctrl-C reaches the training process through the terminal (the
+- `accelerate launch` with one process forwards nothing: Ctrl-C reaches the training process through the terminal (the
   prompt may come back before the checkpoint is there), but `kill` ends the launcher alone. Send the signal to the training
   process, or start with `python`.
-- With several processes it is torchrun, which hands SIGTERM and SIGINT to all of them, waits 30 seconds, then sends
+- With several processes it is torchrun, which forwards SIGTERM and SIGINT to all of them, waits 30 seconds, then sends
   SIGKILL. PET_SHUTDOWN_TIMEOUT=300 in its environment gives an update and its checkpoint more time (with recent versions
-  of torch), and PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGUSR1 hands SIGUSR1 on, which otherwise ends the launcher alone.
+  of torch), and PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGUSR1 forwards SIGUSR1, which otherwise ends the launcher alone.
   The launcher itself exits with 1.
-- `srun` and `scancel` signal the processes as well as the launcher: what arrives twice within a second counts once.
+- `srun` and `scancel` signal the processes as well as the launcher: two signals within a second count once.
 """
 
 import os
@@ -23,27 +23,29 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 
 import torch
 import torch.distributed as dist
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 from hf_geo.checkpoints.store import checkpoints
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
-_SAME_REQUEST = 1.0  # seconds
+_REPEAT_WINDOW = 1.0  # seconds
 
 
-class Stopped(SystemExit):
+class StoppedBySignal(SystemExit):
     """Training was stopped by a signal; the exit status is 128 plus the signal's number, as a shell has it."""
 
 
 class StopOnSignal(TrainerCallback):
-    """Ends a Trainer's training with a checkpoint and `Stopped` when the process is told to stop.
+    """Ends a Trainer's training with a checkpoint and `StoppedBySignal` when the process gets a signal to stop.
 
-    It is entered while `train` runs, and is then the last of the Trainer's callbacks, so that the others have seen the
-    checkpoint when it leaves. With several processes all stop at the same update, whichever of them got the signal.
+    It is entered around `train`, and is then the last of the Trainer's callbacks, so that the others have seen the
+    checkpoint before it raises. With several processes all stop at the same update, whichever of them got the signal.
 
     Args:
         trainer: The Trainer.
@@ -65,7 +67,7 @@ class StopOnSignal(TrainerCallback):
         self._trainer.remove_callback(self)
         if self._consensus and error is None:  # after an error the other processes may not come
             self._consensus.close()
-        if isinstance(error, Stopped):
+        if isinstance(error, StoppedBySignal):
             trainer = self._trainer
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)  # closes the logs
             trainer.accelerator.wait_for_everyone()  # launchers kill all processes as soon as one has gone
@@ -82,11 +84,11 @@ class StopOnSignal(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs) -> None:
         if self._stopping:
-            raise Stopped(128 + self._stopping)
+            raise StoppedBySignal(128 + self._stopping)
 
 
 class StopSignal:
-    """Remembers, while it is entered, the first signal that tells the process to stop.
+    """Remembers, inside the context, the first signal that asks the process to stop.
 
     Handlers are installed in the main thread alone: in another one, signals are the program's own business. A signal that
     the process was started to ignore stays ignored.
@@ -97,39 +99,41 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.number = 0
-        self._since = 0.0
+        self._received_at = 0.0
         self._process = os.getpid()
-        self._before: dict[int, Callable | int] = {}
+        self._previous_handlers: dict[int, Callable | int] = {}
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in SIGNALS}
-            # None is a handler that is not Python's, which could not be put back.
-            self._before = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-            for number in self._before:
+            # None stands for a handler that is not Python's, which could not be restored.
+            self._previous_handlers = {
+                n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
+            }
+            for number in self._previous_handlers:
                 signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked data-loader worker has this handler too
             return
         if not self.number:
-            self.number, self._since = number, time.monotonic()
+            self.number, self._received_at = number, time.monotonic()
             if os.environ.get("RANK", "0") == "0":
-                # `print` is not allowed to be interrupted by itself.
+                # A handler may interrupt `print`, which cannot be entered twice.
                 name = signal.Signals(number).name
                 os.write(2, f"\n{name}: saving after this update; again to stop at once.\n".encode())
-        elif time.monotonic() - self._since > _SAME_REQUEST:
+        elif time.monotonic() - self._received_at > _REPEAT_WINDOW:
             self.__exit__()
             signal.raise_signal(number)
 
 
 class StopConsensus:
-    """The signal that any process got, known to all processes at the same call of `poll`.
+    """Tells all processes, at the same call of `poll`, the signal that any one of them got.
 
     The reduction of one integer starts at the end of an update and is read when the next one ends, so that neither the
     device nor the host waits for it: a run stops one update later than a single process.
@@ -159,8 +163,8 @@ class StopConsensus:
         dist.destroy_process_group(self._group)
 
 
-def report_stop(stopped: Stopped, run: str, step: int) -> None:
-    """Prints, as a stopped run's last words, where it is saved and how to resume it."""
+def report_stop(stopped: StoppedBySignal, run: str, step: int) -> None:
+    """Prints where a stopped run is saved and how to resume it."""
     saved = [path.name for path in checkpoints(run)]
     if f"checkpoint-{step}" in saved:
         where = f"it is saved in {os.path.join(run, f'checkpoint-{step}')}"
@@ -175,15 +179,20 @@ def report_stop(stopped: Stopped, run: str, step: int) -> None:
     print(f"Stopped by {name} after update {step}; {where}. {how}", file=sys.stderr, flush=True)
 
 
-def ignore_stop_signals(init: Callable[[int], None] | None, worker: int) -> None:
-    """Initializes a data-loader worker that the signals to a whole job do not end before the Trainer has saved.
+def protect_workers(loader: DataLoader) -> DataLoader:
+    """Makes a loader's workers ignore stop signals, which Ctrl-C and schedulers send to them as well.
 
-    torch ends its workers by itself when the loader or the parent process ends.
-
-    Args:
-        init: A further initialization to run.
-        worker: The worker's number.
+    Otherwise a worker would end before the Trainer has saved, and torch would end the Trainer with it. torch ends the
+    workers by itself when the loader or the parent process ends.
     """
+    inner = getattr(loader, "base_dataloader", loader)  # accelerate wraps the loader that starts workers
+    if inner.num_workers:
+        inner.worker_init_fn = partial(_ignore_stop_signals, inner.worker_init_fn)
+    return loader
+
+
+def _ignore_stop_signals(init: Callable[[int], None] | None, worker: int) -> None:
+    """Initializes a worker with `init`, if there is one."""
     if init is not None:
         init(worker)
     for number in SIGNALS:

@@ -37,7 +37,7 @@ def train(name: str, folder: Path, checkpoint: Path | None = None) -> dict[str, 
     )
     trainer = GeoTrainer(model, args, train_dataset=data, subspace=LINE if name == "line" else None)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.settle()
+    trainer.finalize()
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
@@ -60,7 +60,7 @@ def by_hand(shard: bool, folder: Path) -> dict[str, torch.Tensor]:
             torch.distributed.barrier()
             average = WeightAverage(args)
             average.load(folder, model)
-    average.settle(model, [])
+    average.finalize(model, [])
     weights = dict(model.named_parameters())
     sharded = [isinstance(p, DTensor) for p in weights.values()]
     if sharded != [shard] * len(sharded):

@@ -8,7 +8,7 @@ from transformers.training_args import OptimizerNames
 
 from hf_geo import GeoTrainingArguments
 from hf_geo.optim import get_method, list_optimizers
-from hf_geo.training.optim_args import parse_optim_args, parse_value
+from hf_geo.training.methods import parse_optim_args, parse_value
 
 
 def make(**settings) -> GeoTrainingArguments:

@@ -60,7 +60,7 @@ def test_the_model_gets_the_average_of_the_weights_there_were(tmp_path, name: st
     trainer, seen = run(tmp_path, **settings)
     last = {key: p.detach().clone() for key, p in trainer.model.named_parameters()}
     assert all(np.array_equal(last[key].numpy(), seen[-1][key]) for key in last), "training itself goes on unchanged"
-    trainer.settle()
+    trainer.finalize()
     for key, parameter in trainer.model.named_parameters():
         expected = average([weights[key] for weights in seen])
         np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=1e-13)
@@ -82,7 +82,7 @@ def test_evaluations_are_of_the_average_and_leave_the_run_alone(tmp_path) -> Non
         expected = plain.eval()(x, labels)["loss"].item()
         raw = trainer.model.eval()(x, labels)["loss"].item()
     assert shown == pytest.approx(expected, abs=1e-12) and abs(shown - raw) > 1e-4
-    trainer.settle()
+    trainer.finalize()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-12)
 
 
@@ -99,7 +99,7 @@ def test_the_best_checkpoint_is_that_of_the_best_average(tmp_path) -> None:
     every = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4}
     trainer, _ = run(tmp_path, ema_decay=0.9, load_best_model_at_end=True, **every)
     assert trainer.state.best_global_step == 4
-    trainer.settle()
+    trainer.finalize()
     best, last = (load_file(tmp_path / f"checkpoint-{step}" / AVERAGED) for step in (4, 12))
     for key, parameter in trainer.model.named_parameters():
         assert torch.equal(parameter, best[key]) and not torch.equal(parameter, last[key])

@@ -7,7 +7,7 @@ import pytest
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainingArguments
-from hf_geo.training.baselines import BASELINES
+from hf_geo.training.methods import BASELINES
 from hf_geo.training.optimizers import refuse_engine
 from tests.training.test_trainer import Normalized, make_trainer
 

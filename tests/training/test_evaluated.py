@@ -94,7 +94,7 @@ KEPT = [
 def test_an_evaluation_in_half_precision_rounds_no_weight(tmp_path, option, settings, subspace) -> None:
     trainer = make_trainer(tmp_path, Points(), subspace, max_steps=3, **{option: True}, **settings)
     trainer.train()
-    trainer.settle()
+    trainer.finalize()
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     data = [{key: value.to(torch.bfloat16 if "bf16" in option else torch.float16) if key == "x" else value
              for key, value in Points()[i].items()} for i in range(8)]  # fmt: skip

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.checkpoints.store import checkpoints, fault
-from hf_geo.training.signals import SIGNALS, Stopped
+from hf_geo.training.signals import SIGNALS, StoppedBySignal
 from tests.training.launching import launch, launch_or_fail
 from tests.training.problems import flat, make_problem
 from tests.training.run_signals import SENT_AT, UPDATES
@@ -55,14 +55,17 @@ def test_the_update_is_finished_and_saved_and_the_run_goes_on_from_there(tmp_pat
     # Not at the end of an epoch, and one that is: five updates each.
     for steps in ((3,), (5,)):
         run = tmp_path / f"run-{steps[0]}"
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(StoppedBySignal) as stopped:
             make_trainer(run, Kill(number, steps)).train()
         assert stopped.value.code == 128 + number
         assert [signal.getsignal(each) for each in SIGNALS] == before
         assert [path.name for path in checkpoints(run)] == [f"checkpoint-{steps[0]}"]
         said = capfd.readouterr().err
         assert f"{number.name}: saving after this update; again to stop at once." in said
-        assert f"Stopped by {number.name} after update {steps[0]}; it is saved in {run}/checkpoint-{steps[0]}." in said
+        assert (
+            f"StoppedBySignal by {number.name} after update {steps[0]}; it is saved in {run}/checkpoint-{steps[0]}."
+            in said
+        )
         assert "--resume_from_checkpoint true" in said
         resumed = make_trainer(run)
         resumed.train(resume_from_checkpoint=True)
@@ -84,7 +87,7 @@ def test_what_is_due_at_that_update_is_not_waited_for_and_the_logs_are_closed(tm
 
     seen = Seen()
     every = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedBySignal):
         make_trainer(
             tmp_path, Kill(signal.SIGTERM), seen, save_total_limit=1, load_best_model_at_end=True, **every
         ).train()
@@ -93,7 +96,7 @@ def test_what_is_due_at_that_update_is_not_waited_for_and_the_logs_are_closed(tm
 
 
 def test_a_repeated_signal_is_one_request_for_a_second_then_acts_as_ever(tmp_path) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedBySignal):
         make_trainer(tmp_path / "one", Kill(signal.SIGINT), Kill(signal.SIGINT)).train()
 
     class Late(TrainerCallback):
@@ -137,7 +140,7 @@ def test_what_cannot_be_saved_is_not_said_to_be(tmp_path, capfd) -> None:
             if state.global_step == 4:
                 next(model.parameters()).data[0] = torch.nan  # no checkpoint is made of that
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedBySignal):
         make_trainer(tmp_path, Kill(signal.SIGTERM, (4,)), Spoil(), save_strategy="steps", save_steps=2).train()
     said = capfd.readouterr().err
     assert "after update 4; it could not be saved, the last checkpoint is checkpoint-2. Go on" in said

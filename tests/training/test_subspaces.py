@@ -77,7 +77,7 @@ def test_settling_takes_statistics_of_the_centre_for_good(tmp_path) -> None:
     trainer = make_trainer(tmp_path, optim="fromage")
     trainer.train()
     wandering = trainer.model.norm.running_mean.clone()
-    trainer.settle()
+    trainer.finalize()
     settled = trainer.model.norm.running_mean.clone()
     trainer.evaluate()
     assert not torch.equal(wandering, settled) and torch.equal(settled, trainer.model.norm.running_mean)

@@ -265,7 +265,7 @@ def test_a_subspace_trains_on_a_stream(tmp_path) -> None:
     trainer = make_subspace_trainer(tmp_path)
     trainer.train_dataset = Stream()
     trainer.train()
-    trainer.settle()
+    trainer.finalize()
     trainer.model.eval()
     with torch.no_grad():
         inputs = torch.stack([sample["x"] for sample in Stream()])
