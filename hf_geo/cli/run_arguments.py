@@ -6,7 +6,8 @@ from typing import Any
 from hf_geo.data.config import DataArguments
 from hf_geo.models.config import ModelArguments
 from hf_geo.runs.folder import public_settings
-from hf_geo.training.arguments import GeoTrainingArguments, RunArguments, SubspaceArguments
+from hf_geo.training.arguments import GeoTrainingArguments, RunArguments
+from hf_geo.training.subspaces import SubspaceArguments
 
 from .config import parse_command_line
 

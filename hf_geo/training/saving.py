@@ -15,6 +15,8 @@ from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
 from hf_geo.checkpoints.store import STAGING, check_whole, checkpoints, fault, newest_whole, publish, rotate, tidy
 
 from .averaging import check_same_average
+from .nonfinite import weights_are_finite
+from .norms import broadcast_buffers
 
 logger = logging.getLogger(__name__)
 _STATE = "trainer_state.json"
@@ -53,13 +55,19 @@ class CheckpointSaver:
         self._failure = self._failure or failure
 
     def save(self, write: Callable[[], None], run: str) -> None:
-        """Saves the checkpoint of the present update; every process takes part.
+        """Saves the checkpoint of the present update, if its weights are finite; every process takes part.
 
         Args:
             write: Writes it into `directory(run)`.
             run: The run's directory.
         """
         state, args = self.trainer.state, self.trainer.args
+        if not weights_are_finite(self.trainer):
+            logger.warning(
+                "No checkpoint of update %d: its weights are not finite. Earlier ones stay.", state.global_step
+            )
+            return
+        broadcast_buffers(self.trainer.model)  # so that this run goes on as a resumed one would
         name = f"checkpoint-{state.global_step}"
         best = state.best_model_checkpoint
         failure = (

@@ -1,6 +1,5 @@
 """`GeoTrainer`: transformers' Trainer that builds the geometry-aware optimizers."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -31,8 +30,6 @@ from .saving import CheckpointSaver
 from .signals import StopOnSignal, protect_workers
 from .subspaces import SubspaceTraining
 from .updates import UpdateBatches
-
-logger = logging.getLogger(__name__)
 
 
 class GeoTrainer(transformers.Trainer):
@@ -85,9 +82,10 @@ class GeoTrainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
         if self.optimizer is None and self.args.optim in list_optimizers():
+            model = self.model if model is None else model
             samples = self.get_train_dataloader if self.train_dataset is not None else None
             geometry = self.args.geometry_groups
-            self.optimizer = make_optimizer(self.args, model or self.model, geometry=geometry, samples=samples)
+            self.optimizer = make_optimizer(self.args, model, geometry=geometry, samples=samples)
         optimizer = super().create_optimizer(model)
         # An optimizer that accelerate has wrapped in an earlier `train` has the hook; DeepSpeed's placeholder is none.
         if isinstance(optimizer, torch.optim.Optimizer) and not isinstance(optimizer, AcceleratedOptimizer):
@@ -229,12 +227,6 @@ class GeoTrainer(transformers.Trainer):
         return self._saver.directory(super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
-        if not weights_are_finite(self):
-            logger.warning(
-                "No checkpoint of update %d: its weights are not finite. Earlier ones stay.", self.state.global_step
-            )
-            return
-        broadcast_buffers(self.model)  # so that this run goes on as a resumed one would
         self._saver.save(partial(super()._save_checkpoint, model, trial), run=self._get_output_dir(trial))
 
     # A disk that refuses one of these files must not end the process, while the others wait for it.
@@ -250,7 +242,7 @@ class GeoTrainer(transformers.Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # A checkpoint is pushed from its final place. Of a subspace, transformers would push control points as the model.
-        if not self._saver.staging and not self.subspace:
+        if not self._saver.staging and self.subspace is None:
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_best_model(self) -> None:

@@ -160,11 +160,11 @@ def test_a_checkpoint_that_averages_differently_is_refused(tmp_path, trained, re
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"swa_start": 1.0}, "--swa_start is a share of training, from 0 to below 1; got 1.0"),
-        ({"ema_decay": 1.5}, "--ema_decay is a share between 0 and 1; got 1.5"),
+        ({"swa_start": 1.0}, "--swa_start is a share of training, from 0 to below 1, not 1.0"),
+        ({"ema_decay": 1.5}, "--ema_decay is a share between 0 and 1, not 1.5"),
         ({"ema_decay": 0.9, "swa_start": 0.5}, "give one of them"),
         ({"swa_lr": 0.1}, "--swa_lr is the learning rate from --swa_start on"),
-        ({"swa_start": 0.5, "swa_lr": 0.0}, "--swa_lr is a learning rate above 0; got 0.0"),
+        ({"swa_start": 0.5, "swa_lr": 0.0}, "--swa_lr is a finite number above 0, not 0.0"),
         ({"swa_start": 0.5, "swa_lr": 0.1, "lr_scheduler_type": "reduce_lr_on_plateau"}, "reduce_lr_on_plateau is not"),
     ],
 )

@@ -62,10 +62,7 @@ def test_the_update_is_finished_and_saved_and_the_run_goes_on_from_there(tmp_pat
         assert [path.name for path in checkpoints(run)] == [f"checkpoint-{steps[0]}"]
         said = capfd.readouterr().err
         assert f"{number.name}: saving after this update; again to stop at once." in said
-        assert (
-            f"StoppedBySignal by {number.name} after update {steps[0]}; it is saved in {run}/checkpoint-{steps[0]}."
-            in said
-        )
+        assert f"Stopped by {number.name} after update {steps[0]}; it is saved in {run}/checkpoint-{steps[0]}." in said
         assert "--resume_from_checkpoint true" in said
         resumed = make_trainer(run)
         resumed.train(resume_from_checkpoint=True)
