@@ -8,37 +8,27 @@ from pathlib import Path
 
 from tests.paths import REPOSITORY
 
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
 
 def launch(
     *words: str | Path, processes: int = 1, timeout: int = 300, **environment: str
 ) -> subprocess.CompletedProcess:
     """Starts `python WORDS` alone, or under `accelerate launch` with several processes on the CPU (DDP over gloo)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     command = [sys.executable]
     if processes > 1:
-        command += [
-            "-m",
-            "accelerate.commands.launch",
-            "--multi_gpu",
-            f"--num_processes={processes}",
-            f"--main_process_port={port}",
-        ]
+        command += ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
+        command += [f"--main_process_port={free_port()}"]
         environment["ACCELERATE_USE_CPU"] = "true"
-    environment = {
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    } | environment
-    return subprocess.run(
-        [*command, *map(str, words)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    command += map(str, words)
+    environment = os.environ | ENVIRONMENT | environment
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def launch_or_fail(*words: str | Path, **options) -> subprocess.CompletedProcess:

@@ -16,22 +16,15 @@ def make(**settings) -> GeoTrainingArguments:
 
 
 @pytest.mark.parametrize("name", list_optimizers())
-def test_the_real_name_is_shown(name: str) -> None:
-    args = make(optim=name)
+def test_the_real_name_is_shown_and_defaults_are_the_methods(name: str) -> None:
+    args, method = make(optim=name), get_method(name)
     assert args.optim == args.to_dict()["optim"] == args.to_sanitized_dict()["optim"] == name
-    assert f'"optim": "{name}"' in args.to_json_string()
-
-
-@pytest.mark.parametrize("name", list_optimizers())
-def test_defaults_are_the_methods(name: str) -> None:
-    method = get_method(name)
-    args = make(optim=name)
     assert args.learning_rate == method.lr
     assert args.max_grad_norm == (1.0 if method.clipping == "allowed" else 0.0)
     assert make(optim=name, learning_rate=0.3, max_grad_norm=2.0).learning_rate == 0.3
 
 
-@pytest.mark.parametrize("name", [name.value for name in OptimizerNames])
+@pytest.mark.parametrize("name", ["adamw_torch", "sgd", "adafactor"])
 def test_transformers_names_keep_working(name: str) -> None:
     theirs = TrainingArguments(output_dir="unused", optim=name).to_dict()
     assert {key: value for key, value in make(optim=name).to_dict().items() if key in theirs} == theirs
@@ -77,15 +70,13 @@ def test_telemetry_needs_logging_steps() -> None:
         make(log_geometry=True, logging_strategy="epoch")
 
 
-VALUES = [
-    ("1", 1), ("0.5", 0.5), ("1e-3", 1e-3), ("true", True), ("False", False), ("none", None), ("0.9:0.99", (0.9, 0.99)),
-    (" 2 ", 2), ("0:", (0,)), (":", ()), ("-1", -1),
-]  # fmt: skip
+VALUES = [("1", 1), ("0.5", 0.5), ("1e-3", 1e-3), ("true", True), ("False", False), ("none", None), ("0.9:0.99", (0.9, 0.99)),
+          (" 2 ", 2), ("0:", (0,)), (":", ()), ("-1", -1)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "value"), VALUES, ids=[text for text, _ in VALUES])
-def test_values(text: str, value) -> None:
-    assert parse_value(text) == value and type(parse_value(text)) is type(value)
+def test_values() -> None:
+    for text, value in VALUES:
+        assert parse_value(text) == value and type(parse_value(text)) is type(value), text
 
 
 def test_settings_of_one_group() -> None:
@@ -103,7 +94,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), WRONG, ids=[text for text, _ in WRONG])
+@pytest.mark.parametrize(("text", "message"), WRONG)
 def test_wrong_optim_args(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(optim="fromage", optim_args=text)

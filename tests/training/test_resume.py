@@ -1,34 +1,13 @@
-"""A run that was resumed ends bit-identical to one that was never broken; a checkpoint that does not fit is refused."""
+"""A checkpoint that does not fit is refused; weights with other names on the Hub come back whole."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.optim import list_optimizers
-from tests.training.launching import launch_or_fail
 from tests.training.problems import Classifier, flat, make_problem
-
-SCRIPT = Path(__file__).with_name("run_resumes.py")
-
-
-@pytest.fixture(scope="module", params=(1, 2), ids=("1 process", "2 processes"))
-def resumed(request, tmp_path_factory) -> dict[str, torch.Tensor]:
-    folder = tmp_path_factory.mktemp("resumes")
-    launch_or_fail(SCRIPT, folder / "weights.safetensors", folder / "runs", processes=request.param)
-    return load_file(folder / "weights.safetensors")
-
-
-@pytest.mark.parametrize("accumulation", (1, 4))
-@pytest.mark.parametrize("name", list_optimizers())
-def test_bit_identical(resumed, name: str, accumulation: int) -> None:
-    unbroken = resumed[f"{name}/{accumulation}/unbroken"]
-    broken = {key: weights for key, weights in resumed.items() if key.startswith(f"{name}/{accumulation}/")}
-    assert len(broken) == 4
-    assert [key for key, weights in broken.items() if not torch.equal(weights, unbroken)] == []
 
 
 def train(folder: Path, model: torch.nn.Module | None = None, checkpoint: str | None = None, **settings) -> None:
@@ -68,19 +47,12 @@ UNFIT = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"), UNFIT, ids=[next(iter(change)) + str(i) for i, (change, _) in enumerate(UNFIT)]
-)
+@pytest.mark.parametrize(("change", "message"), UNFIT)
 def test_unfit_checkpoint_is_refused(checkpoint, tmp_path, change: dict, message: str) -> None:
     change = {key: value() if callable(value) else value for key, value in change.items()}
     with pytest.raises(ValueError, match=message):
         train(tmp_path / "new", checkpoint=checkpoint, **change)
     assert not list(tmp_path.glob("new/*"))
-
-
-def test_fit_checkpoint_is_taken(checkpoint, tmp_path) -> None:
-    train(tmp_path / "new", checkpoint=checkpoint)
-    assert (tmp_path / "new" / "checkpoint-4").is_dir()
 
 
 def train_vit(folder: Path, checkpoint: str | None = None, **settings) -> torch.Tensor:

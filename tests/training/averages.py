@@ -1,7 +1,5 @@
-"""Trains with averaged weights and on a line, resumes from checkpoints, and saves what each run ended with:
-FILE.safetensors and a folder as arguments."""
+"""Trainings with averaged weights and on a line, unbroken and resumed from checkpoints."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -17,27 +15,21 @@ from tests.training.problems import make_problem
 
 # The processes draw the line's positions alike, so that two of them do what one does.
 LINE = SubspaceConfig("line", jitter=0.5, shared_draws=True)
-RUNS = {"ema": {"ema_decay": 0.8}, "swa": {"swa_start": 0.3, "swa_lr": 0.02}, "line": {}}
 UPDATES = 12  # five an epoch
-STOPS = (4, 5, 11)  # before the first average of SWA, at it, before the last update
+# Settings, and the updates it is resumed from: of SWA before its first average and at it, of others also before the last.
+RUNS = {"ema": ({"ema_decay": 0.8}, (4, 11)), "swa": ({"swa_start": 0.3, "swa_lr": 0.02}, (4, 5)), "line": ({}, (4,))}
 
 
 def train(name: str, folder: Path, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
     model, data = make_problem("points")
     args = GeoTrainingArguments(
-        output_dir=str(folder),
-        optim="sgd",
-        learning_rate=0.1,
-        max_steps=UPDATES,
-        per_device_train_batch_size=8 // Accelerator().num_processes,
-        save_steps=1 if checkpoint is None else UPDATES,
-        logging_strategy="no",
-        disable_tqdm=True,
-        **RUNS[name],
-    )
+        output_dir=str(folder), optim="sgd", learning_rate=0.1, max_steps=UPDATES, logging_strategy="no", disable_tqdm=True,
+        per_device_train_batch_size=8 // Accelerator().num_processes, save_steps=1 if checkpoint is None else UPDATES,
+        **RUNS[name][0],
+    )  # fmt: skip
     trainer = GeoTrainer(model, args, train_dataset=data, subspace=LINE if name == "line" else None)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.finalize()
+    trainer.settle()  # the earlier name of `finalize`
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
@@ -45,11 +37,9 @@ def by_hand(shard: bool, folder: Path) -> dict[str, torch.Tensor]:
     """An average of weights that move the same way whether or not they are sharded, saved and loaded on the way."""
     model, _ = make_problem("points")
     if shard:
-        mesh = torch.distributed.init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-        fully_shard(model, mesh=mesh)
+        fully_shard(model, mesh=torch.distributed.init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
     args = GeoTrainingArguments(output_dir=str(folder), ema_decay=0.8)
     average = WeightAverage(args)
-    folder.mkdir(parents=True, exist_ok=True)
     for step in range(4):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -62,27 +52,22 @@ def by_hand(shard: bool, folder: Path) -> dict[str, torch.Tensor]:
             average.load(folder, model)
     average.finalize(model, [])
     weights = dict(model.named_parameters())
-    sharded = [isinstance(p, DTensor) for p in weights.values()]
-    if sharded != [shard] * len(sharded):
-        raise RuntimeError(f"Sharded parameters: {sharded}.")
+    if [isinstance(p, DTensor) for p in weights.values()] != [shard] * len(weights):
+        raise RuntimeError("The parameters are not sharded as they were to be.")
     return {name: (p.full_tensor() if shard else p).detach().contiguous() for name, p in weights.items()}
 
 
-def main(path: str, folder: str) -> None:
+def run(folder: Path) -> None:
     found = {}
-    for name in RUNS:
-        run = Path(folder) / name
-        ends = {"unbroken": train(name, run)}
-        for step in STOPS:
-            ends[step] = train(name, run.with_suffix(".resumed"), run / f"checkpoint-{step}")
+    for name, (_, stops) in RUNS.items():
+        whole = folder / name
+        ends = {"unbroken": train(name, whole)}
+        for step in stops:
+            ends[step] = train(name, whole.with_suffix(".resumed"), whole / f"checkpoint-{step}")
         for end, weights in ends.items():
             found |= {f"{name}/{end}/{key}": tensor.contiguous() for key, tensor in weights.items()}
     if Accelerator().num_processes > 1:
         for shard in (True, False):
-            found |= {f"by hand/{shard}/{name}": t for name, t in by_hand(shard, Path(folder) / str(shard)).items()}
+            found |= {f"by hand/{shard}/{name}": t for name, t in by_hand(shard, folder / f"shard-{shard}").items()}
     if Accelerator().is_main_process:
-        save_file(found, path)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+        save_file(found, folder / "averages.safetensors")

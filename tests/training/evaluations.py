@@ -1,10 +1,6 @@
-"""Trains a network with batch norms in two processes, evaluating and saving at every update: what was measured, as JSON.
-
-run_evaluated.py FOLDER
-"""
+"""Evaluations of a network with batch norms at every update, and what only processes together can show."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -28,38 +24,32 @@ class Stream(IterableDataset):
         return (self.points[i] for i in range(len(self.points)))
 
 
-SIZES = (8, 9, 10, 13, 16)  # of an epoch; two processes take 4 samples each at a time
+SIZES = (8, 9, 10, 13)  # of an epoch; two processes take 4 samples each at a time
 ROWS = {"ddp": {}, "own buffers": {"ddp_broadcast_buffers": False}, "ema": {"ema_decay": 0.5}}
 
 
 def train(folder: Path, **settings) -> list[float]:
     args = GeoTrainingArguments(
-        output_dir=str(folder),
-        optim="sgd",
-        learning_rate=0.1,
-        max_steps=3,
-        per_device_train_batch_size=4,
-        eval_strategy="steps",
-        eval_steps=1,
-        save_steps=1,
-        disable_tqdm=True,
-        **settings,
-    )
+        output_dir=str(folder), optim="sgd", learning_rate=0.1, max_steps=3, per_device_train_batch_size=4,
+        eval_strategy="steps", eval_steps=1, save_steps=1, disable_tqdm=True, **settings,
+    )  # fmt: skip
     trainer = GeoTrainer(Normalized(), args, train_dataset=Points(), eval_dataset=Points())
     trainer.train()
     return [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
 
 
-def refusals(folder: Path, rank: int) -> list[str]:
-    """What two machines of one process each are told whose disks are, and then are not, as `save_on_each_node` says."""
+def refusals(folder: Path, rank: int) -> list[str | None]:
+    """What two machines of one process each hear whose disks are, and then are not, as `save_on_each_node` says."""
     heard = []
     for disk, each in (("shared", False), (f"disk-{rank}", True), (f"disk-{rank}", False), ("shared", True)):
         args = GeoTrainingArguments(output_dir=str(folder / disk), save_on_each_node=each)
         args.distributed_state.local_process_index = 0
         try:
             check_shared_folder(args)
+            heard.append(None)
         except ValueError as error:
             heard.append(str(error))
+    args.distributed_state.local_process_index = rank
     return heard
 
 
@@ -70,11 +60,8 @@ def epoch(folder: Path, size: int, data: type, batch_norms: bool) -> list[tuple[
     loader = trainer.callback_handler.train_dataloader = trainer.get_train_dataloader()
     iterator, found = iter(loader), []
     while batches := trainer.get_batch_samples(iterator, 2, args.device)[0]:
-        divisors, total = trainer._updates.divisors, sum(len(batch["x"]) for batch in batches)
-        found += [
-            (len(batch["x"]), 0 if d.isinf() else len(batch["x"])) for batch, d in zip(batches, divisors, strict=True)
-        ]
-        assert total > 0
+        for batch, divisor in zip(batches, trainer._updates.divisors, strict=True):
+            found.append((len(batch["x"]), 0 if divisor.isinf() else len(batch["x"])))
     return found
 
 
@@ -90,8 +77,10 @@ def odd_buffers(rank: int) -> bool:
     return not any(buffer.any() for buffer in model.buffers())
 
 
-if __name__ == "__main__":
-    folder, state = Path(sys.argv[1]), Accelerator()
+def run(folder: Path) -> None:
+    state = Accelerator()
+    if state.num_processes == 1:
+        return
     found = {name: train(folder / name, **settings) for name, settings in ROWS.items()}
     found["epochs"] = {
         f"{size} {data.__name__} {batch_norms}": gather_object([epoch(folder, size, data, batch_norms)])
@@ -102,4 +91,4 @@ if __name__ == "__main__":
     found["odd buffers"] = gather_object([odd_buffers(state.process_index)])
     found["refusals"] = refusals(folder, state.process_index)
     if state.is_main_process:
-        (folder / "found.json").write_text(json.dumps(found))
+        (folder / "evaluations.json").write_text(json.dumps(found))
