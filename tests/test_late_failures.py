@@ -93,7 +93,7 @@ def break_evaluation(patch: pytest.MonkeyPatch, main: Callable) -> None:
 
 
 def break_norm_statistics(patch: pytest.MonkeyPatch, main: Callable) -> None:
-    patch.setattr(GeoTrainer, "settle", broken)
+    patch.setattr(GeoTrainer, "finalize", broken)
 
 
 def fill_disk(patch: pytest.MonkeyPatch, main: Callable) -> None:
