@@ -70,14 +70,9 @@ def test_groups_are_those_of_the_optimizer(script):
         assert all((row["weight_decay"] is None) != has_decay for row in found["parameters"])
 
 
-@pytest.mark.parametrize(
-    ("geometry", "names"),
-    [("none", set()), ("fc", {"fc.weight"}), ("structure", None)],
-)
-def test_geometry_groups(geometry: str, names: set | None, report):
-    found = report("--model", "cifar_resnet20", "--geometry_groups", geometry)
-    chosen = {row["name"] for row in found["parameters"] if row["group"] == "geometry"}
-    assert chosen == names if names is not None else len(chosen) > 18
+def test_geometry_groups(report):
+    found = report("--model", "cifar_resnet20", "--geometry_groups", "fc")
+    assert {row["name"] for row in found["parameters"] if row["group"] == "geometry"} == {"fc.weight"}
     assert found["totals"]["scale-invariant"]["tensors"] == 21
 
 
@@ -95,11 +90,6 @@ def test_model_type_of_transformers(report):
     assert chosen == {f"model.layers.0.self_attn.{x}_proj.weight": [] for x in "qk"}
 
 
-def test_word_transformer(report):
-    small = "vocab_size=50,d_model=16,nhead=2,d_hid=24,nlayers=1"
-    assert report("--model", "word_transformer", "--model_args", small)["totals"]["all"]["tensors"] > 8
-
-
 def test_image_model_folder_of_transformers(tmp_path: Path, report):
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
     transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
@@ -110,16 +100,15 @@ def test_image_model_folder_of_transformers(tmp_path: Path, report):
 
 
 def test_folder_of_timm(tmp_path: Path, report):
-    timm.models.save_for_hf(timm.create_model("cifar_resnet20", num_classes=7), tmp_path, safe_serialization=True)
+    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=7), tmp_path, safe_serialization=True)
     found = report("--model", str(tmp_path))
-    assert {row["name"]: row["shape"] for row in found["parameters"]}["fc.weight"] == [7, 64]
+    assert {row["name"]: row["shape"][0] for row in found["parameters"]}["fc.weight"] == 7
 
 
 def test_sizes_and_arguments(report):
-    found = report("--model", "vit_tiny_patch16_224", "--img_size", "32", "--model_args", "depth=1,num_classes=3")
+    found = report("--model", "test_vit", "--img_size", "32", "--model_args", "depth=1,num_classes=3")
     shapes = {row["name"]: row["shape"] for row in found["parameters"]}
-    assert shapes["pos_embed"] == [1, 5, 192]
-    assert shapes["head.weight"] == [3, 192]
+    assert (shapes["pos_embed"][1], shapes["head.weight"][0]) == (5, 3)
     assert not any("blocks.1." in name for name in shapes)
 
 
@@ -150,12 +139,9 @@ MISTAKES = {
     "unknown optimizer": (["--model", "cifar_resnet20", "--optim", "adamsr"], r"'adamsr'.*Did you mean 'adamsrt'"),
     "folder without a model": (["--model", "EMPTY"], r"holds no model"),
     "image size the model refuses": (
-        ["--model", "vit_tiny_patch16_224", "--img_size", "225", "--model_args", "depth=1,strict_img_size=true"], r"225"),
+        ["--model", "test_vit", "--img_size", "161", "--model_args", "depth=1,strict_img_size=true"], r"161"),
     "argument timm does not take": (["--model", "cifar_resnet20", "--model_args", "dpeth=3"], r"dpeth"),
     "argument transformers does not take": (["--model", "gpt2", "--model_args", "n_emb=3"], r"no 'n_emb'"),
-    "unreadable arguments": (["--model", "gpt2", "--model_args", "n_embd"], r"--model_args 'n_embd' cannot be read"),
-    "regular expression that matches nothing": (
-        ["--model", "cifar_resnet20", "--geometry_groups", "structur"], r"'structur' is neither auto"),
     "weight decay where there is none": (
         ["--model", "cifar_resnet20", "--optim", "fromage", "--weight_decay", "0.1"], r"no weight decay.*p_bound"),
     "too few samples": (["--model", "cifar_resnet20", "--batch_size", "2"], r"--batch_size.*at least 3, not '2'"),

@@ -4,6 +4,9 @@ torch ships those rows (`OptimizerInfo`, `optims`), but not the class, so its la
 its names. Importing torch's test helpers fixes torch's global flags and hypothesis' profile, so test_torch_contract.py
 runs this file in a process of its own.
 
+Laws that other files hold in other words are not repeated: hooks around the step and state dicts are the base class's;
+test_saving.py has test_save_load_equality_with_weights_only and test_load_nontensor_step.
+
 What a method does not do by its rule:
 
 - `foreach`, `fused`, `capturable`, `differentiable` and `maximize` are no arguments: there is one implementation, which
@@ -21,13 +24,9 @@ What a method does not do by its rule:
 """
 
 import copy
-import functools
-import io
 
 import torch
 from torch.nn import Parameter
-from torch.optim import SGD, Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.testing._internal.common_device_type import instantiate_device_type_tests
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum, OptimizerInfo, optims
 from torch.testing._internal.common_utils import TestCase, parametrize
@@ -51,11 +50,6 @@ class TestOptimRenewed(TestCase):
         return (row.kwargs for row in info.optim_inputs_func() if but not in row.kwargs)
 
     @each_optimizer
-    def test_optim_infos_do_not_specify_global_cliquey_kwargs(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            self.assertFalse({"foreach", "fused", "differentiable"} & set(kwargs))
-
-    @each_optimizer
     def test_errors(self, device, dtype, optim_info):
         for row in optim_info.optim_error_inputs_func(device=device, dtype=dtype):
             given = row.optimizer_error_input
@@ -75,16 +69,6 @@ class TestOptimRenewed(TestCase):
                 before = problem.loss().item()
                 problem.steps(optimizer, 20, tuple(make(optimizer) for make in makers))
                 self.assertLess(problem.loss().item(), before)
-
-    @each_optimizer
-    def test_param_group_with_lrscheduler_goes_right_direction(self, device, dtype, optim_info):
-        for makers in optim_info.scheduler_inputs:
-            problem = Problem()
-            weight, bias = problem.params
-            optimizer = optim_info.optim_cls([{"params": [weight]}, {"params": [bias], "lr": 0.01}], lr=1e-3)
-            before = problem.loss().item()
-            problem.steps(optimizer, 20, tuple(make(optimizer) for make in makers))
-            self.assertLess(problem.loss().item(), before)
 
     @parametrize("num_dim", [0, 1])
     @each_optimizer
@@ -145,11 +129,6 @@ class TestOptimRenewed(TestCase):
             optimizer.step(lambda: torch.tensor([1.0]))
             self.assertEqual(param.detach(), expected)
 
-    @each_optimizer
-    def test_optimizer_can_be_printed(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            self.assertIn(optim_info.name, repr(optim_info.optim_cls([Parameter(torch.randn(2, 3))], **kwargs)))
-
     @named[0]
     @named[1]
     @each_optimizer
@@ -184,74 +163,6 @@ class TestOptimRenewed(TestCase):
             problem.steps(other, 1)
             known = ["name0", "name1"] if named_first or named_second else None
             self.assertEqual(other.state_dict()["param_groups"][0].get("param_names"), known)
-
-    @parametrize("is_named", [True, False])
-    @each_optimizer
-    def test_save_load_equality_with_weights_only(self, device, dtype, optim_info, is_named):
-        for kwargs in self.rows(optim_info):
-            problem = Problem()
-            optimizer = optim_info.optim_cls(problem.given(is_named), **kwargs)
-            problem.steps(optimizer, 3)
-            file = io.BytesIO()
-            torch.save(optimizer.state_dict(), file)
-            for safely in (False, True):
-                file.seek(0)
-                self.assertEqual(torch.load(file, weights_only=safely), optimizer.state_dict())
-
-    @each_optimizer
-    def test_load_nontensor_step(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            problem = Problem()
-            optimizer = optim_info.optim_cls(problem.params, **kwargs)
-            problem.steps(optimizer, 3)
-            saved = copy.deepcopy(optimizer.state_dict())
-            for state in saved["state"].values():
-                state.update({k: v.item() for k, v in state.items() if v.ndim == 0})
-            optimizer.load_state_dict(saved)
-            problem.steps(optimizer, 1)
-
-    @each_optimizer
-    def test_state_dict_pre_post_hook(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            optimizer = optim_info.optim_cls([Parameter(torch.rand(2, 3))], **kwargs)
-            optimizer.register_state_dict_pre_hook(lambda opt: opt.state.__setitem__("test", 1))
-            self.assertEqual(optimizer.state_dict()["state"]["test"], 1)
-            optimizer.register_state_dict_post_hook(lambda opt, state: {**state, "ran": state["state"].pop("test")})
-            state_dict = optimizer.state_dict()
-            self.assertEqual((state_dict["state"], state_dict["ran"]), ({}, 1))
-
-    @each_optimizer
-    def test_load_state_dict_pre_and_post_hooks(self, device, dtype, optim_info):
-        def set_rate(optimizer: Optimizer, state: dict, lr: float) -> dict:
-            state = copy.deepcopy(state)
-            state["param_groups"][0]["lr"] = lr
-            return state
-
-        for kwargs in self.rows(optim_info):
-            optimizer, ran = optim_info.optim_cls([Parameter(torch.rand(2, 3))], **kwargs), []
-            optimizer.register_load_state_dict_pre_hook(functools.partial(set_rate, lr=0.002))
-            optimizer.register_load_state_dict_pre_hook(functools.partial(set_rate, lr=0.003), prepend=True)
-            optimizer.register_load_state_dict_post_hook(lambda opt, ran=ran: ran.append(opt.param_groups[0]["lr"]))
-            optimizer.load_state_dict(optimizer.state_dict())
-            self.assertEqual(ran, [0.002])
-
-    @each_optimizer
-    def test_step_all_hooks(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            calls: list[int] = []
-            note = [lambda *_, number=number, calls=calls: calls.append(number) for number in range(4)]
-            params = [torch.tensor([1.0, 1.0])]
-            optimizers = [optim_info.optim_cls(params, **kwargs), SGD(params)]
-            handles = [register_optimizer_step_pre_hook(note[0]), register_optimizer_step_post_hook(note[3])]
-            for optimizer in optimizers:
-                handles += [optimizer.register_step_pre_hook(note[1]), optimizer.register_step_post_hook(note[2])]
-            for optimizer in (*optimizers, optimizers[0]):
-                optimizer.step(lambda: 1)
-            self.assertEqual(calls, [0, 1, 2, 3] * 3)
-            for handle in handles:
-                handle.remove()
-            optimizers[0].step(lambda: 1)
-            self.assertEqual(calls, [0, 1, 2, 3] * 3)
 
     @each_optimizer
     def test_deepcopy_copies_all_public_attrs(self, device, dtype, optim_info):
