@@ -168,11 +168,6 @@ def _own_parametrizations(module: nn.Module) -> Mapping[str, parametrize.Paramet
     return own if isinstance(own, nn.ModuleDict) else {}
 
 
-def plain_name(name: str) -> str:
-    """A tensor's name without the part that `torch.compile` puts into it."""
-    return name.replace("_orig_mod.", "")
-
-
 def check_plain(model: nn.Module) -> None:
     """Raises `ValueError` if the model is attached to a subspace."""
     if any(isinstance(module, Combination) for module in model.modules()):

@@ -1,4 +1,4 @@
-"""What a subspace is made of, as data."""
+"""The settings of a subspace."""
 
 import math
 import re
@@ -49,8 +49,8 @@ class SubspaceConfig:
             raise ValueError(f"A subspace is a {', a '.join(SHAPES)}; there is no kind {self.kind!r}.")
         if self.num_points is None:
             object.__setattr__(self, "num_points", self.shape.default_points)
-        if not self.shape.points(self.num_points):
-            raise ValueError(f"A {self.kind} has {self.shape.requires} control points, not {self.num_points}.")
+        if not self.shape.allows(self.num_points):
+            raise ValueError(f"A {self.kind} has {self.shape.requirement} control points, not {self.num_points}.")
         if not (math.isfinite(self.beta) and self.beta >= 0):
             raise ValueError(f"beta is a finite number, zero or more; got {self.beta}.")
         if not (math.isfinite(self.jitter) and self.jitter > 0):

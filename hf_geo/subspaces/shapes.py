@@ -1,4 +1,4 @@
-"""Shapes of a subspace: which coefficients the control points have at a position, and how positions are drawn.
+"""Shapes of a subspace: from a position to the coefficients of the control points, and how positions are drawn.
 
 A shape is one row of `SHAPES`; line, curve and simplex differ in nothing else. Control points are numbered along a
 curve: start, bend, end.
@@ -11,7 +11,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-_TOLERANCE = 1e-5  # a float32 position of many weights sums to one only this closely
+_TOLERANCE = 1e-5  # float32 weights sum to one only this closely
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Shape:
 
     Args:
         default_points: Control points when the user names no number.
-        points: The numbers of control points it exists for, as a predicate.
-        requires: That rule in words, for the error message.
+        allows: Whether it exists for a number of control points.
+        requirement: That rule in words, for the error message.
         is_path: Whether a position is one number in [0, 1] (else it is a weight for every control point).
         coefficients: From positions (numbers, or rows of weights) to rows of coefficients, (..., num_points).
         pairs: From the number of control points to the pairs the regularizer may draw.
     """
 
     default_points: int
-    points: Callable[[int], bool]
-    requires: str
+    allows: Callable[[int], bool]
+    requirement: str
     is_path: bool
     coefficients: Callable[[Tensor], Tensor]
     pairs: Callable[[int], list[tuple[int, int]]]
@@ -43,14 +43,12 @@ class Shape:
         return weights / weights.sum(-1, keepdim=True)
 
     def draw_pair(self, num_points: int, generator: torch.Generator | None) -> tuple[int, int]:
-        """Draws one of the pairs for the regularizer; nothing is drawn where there is only one."""
+        """Draws one of the pairs for the regularizer; leaves the generator alone if there is only one."""
         pairs = self.pairs(num_points)
+        if len(pairs) == 1:
+            return pairs[0]
         device = generator.device if generator is not None else "cpu"
-        return (
-            pairs[int(torch.randint(len(pairs), (), generator=generator, device=device))]
-            if len(pairs) > 1
-            else pairs[0]
-        )
+        return pairs[int(torch.randint(len(pairs), (), generator=generator, device=device))]
 
     def centre(self, num_points: int) -> Tensor:
         """The middle of a line or curve, equal weights of a simplex."""
@@ -58,7 +56,7 @@ class Shape:
         return torch.tensor(value, dtype=torch.float64)
 
     def check(self, position: Tensor, num_points: int, num_layers: int | None) -> None:
-        """Raises `ValueError` unless `position` is one of this shape's (or, given `num_layers`, one for each layer)."""
+        """Raises `ValueError` unless `position` is a position of this shape, or one for each of `num_layers` layers."""
         one = () if self.is_path else (num_points,)
         if position.shape != one and (num_layers is None or position.shape != (num_layers, *one)):
             expected = "a number in [0, 1]" if self.is_path else f"{num_points} weights that sum to one"
@@ -90,13 +88,29 @@ def _curve(t: Tensor) -> Tensor:
     return torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], -1)
 
 
-def _simplex(weights: Tensor) -> Tensor:
-    return weights
-
-
 SHAPES = {
-    "line": Shape(2, lambda n: n == 2, "exactly 2", True, _line, lambda n: [(0, 1)]),
-    # As in the paper, the two ends are pushed apart; the bend goes where the loss wants it.
-    "curve": Shape(3, lambda n: n == 3, "exactly 3 (start, bend, end)", True, _curve, lambda n: [(0, 2)]),
-    "simplex": Shape(3, lambda n: n >= 2, "2 or more", False, _simplex, lambda n: list(combinations(range(n), 2))),
+    "line": Shape(
+        default_points=2,
+        allows=lambda n: n == 2,
+        requirement="exactly 2",
+        is_path=True,
+        coefficients=_line,
+        pairs=lambda n: [(0, 1)],
+    ),
+    "curve": Shape(
+        default_points=3,
+        allows=lambda n: n == 3,
+        requirement="exactly 3 (start, bend, end)",
+        is_path=True,
+        coefficients=_curve,
+        pairs=lambda n: [(0, 2)],  # as in the paper, the two ends are pushed apart; the bend follows the loss
+    ),
+    "simplex": Shape(
+        default_points=3,
+        allows=lambda n: n >= 2,
+        requirement="2 or more",
+        is_path=False,
+        coefficients=lambda weights: weights,
+        pairs=lambda n: list(combinations(range(n), 2)),
+    ),
 }

@@ -6,11 +6,10 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
-from . import _files
-from ._loading import add_saved_points
 from ._points import Weights, choose_parameters, initial_points
+from ._saved import SavedSubspace
 from ._span import Span, add_points, check_plain, find_spans, gathered
-from ._state import collect_for_saving, plain_state_dict
+from ._state import plain_state_dict
 from .config import SubspaceConfig
 from .regularizer import squared_cosine
 from .shapes import check_sum
@@ -104,7 +103,7 @@ class Subspace:
         """
         check_plain(model)
         chosen = choose_parameters(model, config)
-        add_points(chosen, initial_points(chosen, config, model_init, points or {}, seed))
+        add_points(chosen, initial_points(model, chosen, config, model_init, points or {}, seed))
         return cls(model, config)
 
     @property
@@ -223,9 +222,9 @@ class Subspace:
         What modules return from `get_extra_state` is not written. When parameters are sharded every process has to call
         this, and the first writes.
         """
-        saved = collect_for_saving(self.model, self._spans, self.config, self.layer_names)
+        saved = SavedSubspace.collect(self.model, self._spans, self.config, self.layer_names)
         if saved is not None:
-            _files.write(saved, folder)
+            saved.write(folder)
 
     @classmethod
     def load(cls, folder: str | PathLike, model: nn.Module) -> "Subspace":
@@ -242,8 +241,8 @@ class Subspace:
                 missing or damaged.
         """
         check_plain(model)
-        saved = _files.read(folder)
-        return cls(add_saved_points(saved, model, folder), saved.config)
+        saved = SavedSubspace.read(folder)
+        return cls(saved.add_to(model, folder), saved.config)
 
     def _coefficients_at(self, position: Position | None) -> Tensor:
         shape, config = self.config.shape, self.config
