@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_geo.subspaces import Subspace, SubspaceConfig
-from tests.subspaces.cases import CASES, Case, GoldenNetwork
+from tests.subspaces.cases import GoldenNetwork
 
 
 @pytest.mark.parametrize(
@@ -31,17 +31,23 @@ def test_settings(settings: dict, message: str) -> None:
         SubspaceConfig(**settings)
 
 
-def _bad_positions() -> list:
-    return [
-        pytest.param(case, position, message, id=f"{case.id}-{position}")
-        for case in CASES
-        for position, message in case.bad_positions
-    ]
+LINE, SIMPLEX = SubspaceConfig("line"), SubspaceConfig("simplex", 3)
 
 
-@pytest.mark.parametrize(("case", "position", "message"), _bad_positions())
-def test_positions(case: Case, position: object, message: str) -> None:
-    subspace = Subspace.attach(GoldenNetwork(), case.config(), model_init=GoldenNetwork)
+@pytest.mark.parametrize(
+    ("config", "position", "message"),
+    [
+        *((LINE, position, "lies in") for position in (-0.1, 1.5, float("nan"))),
+        *((LINE, position, "a number in .* shape") for position in ([0.5, 0.5], [[0.1]])),
+        (SIMPLEX, [0.5] * 3, "sum to one"),
+        (SIMPLEX, [1.5, -0.5, 0.0], "not negative"),
+        (SIMPLEX, [float("nan")] * 3, "not negative"),
+        *((SIMPLEX, position, "3 weights that sum to one; .* shape") for position in (0.5, [1.0])),
+    ],
+    ids=lambda value: getattr(value, "kind", str(value)),
+)
+def test_positions(config: SubspaceConfig, position: object, message: str) -> None:
+    subspace = Subspace.attach(GoldenNetwork(), config, model_init=GoldenNetwork)
     before = subspace.coefficients
     with pytest.raises(ValueError, match=message):
         subspace.set_position(position)

@@ -21,12 +21,8 @@ def test_a_resumed_run_draws_what_an_unbroken_one_draws() -> None:
     whole = _positions(0, 0, range(8))
     torch.rand(100)
     assert _positions(0, 0, range(5, 8)) == whole[5:]
-    assert len({tuple(p) for p in whole}) == 8
-
-
-def test_seed_and_rank_change_the_draws() -> None:
-    drawn = [_positions(seed, rank, range(4)) for seed, rank in ((0, 0), (0, 1), (1, 0))]
-    assert len({tuple(p) for positions in drawn for p in positions}) == 12
+    others = _positions(0, 1, range(8)) + _positions(1, 0, range(8))
+    assert len({tuple(p) for p in whole + others}) == 24
 
 
 def test_neighbouring_keys_are_uncorrelated() -> None:
@@ -46,7 +42,6 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
 @pytest.mark.parametrize(
     "batch",
     [
-        torch.arange(10.0).view(5, 2),
         (torch.arange(5), torch.arange(10.0).view(5, 2)),
         {
             "pixels": torch.arange(10.0).view(5, 2),
@@ -57,7 +52,7 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
         {"nested": {"ids": [torch.arange(5), torch.arange(5)]}},
         Pair(torch.arange(5), [torch.arange(5)]),
     ],
-    ids=["tensor", "tuple", "dict", "nested", "named"],
+    ids=["tuple", "dict", "nested", "named"],
 )
 def test_chunks_are_the_batch_in_order(batch: object) -> None:
     chunks = split_batch(batch, 2)

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from hf_geo.subspaces import Subspace, SubspaceConfig
-from tests.subspaces.cases import CASES, NETWORKS, Case, GoldenNetwork, Network, TiedLanguageModel
+from tests.subspaces.cases import Case, GoldenNetwork, Network, TiedLanguageModel, each_network_and_shape
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("network", NETWORKS, ids=str)
+@each_network_and_shape
 def test_round_trip_is_bit_exact(case: Case, network: Network, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = network.make()
@@ -145,16 +144,14 @@ def _edit(folder: Path, **changes: object) -> None:
     ("spoil", "message"),
     [
         (lambda f: _cut(f, 0.9), "subspace.safetensors is damaged or cut short"),
-        (lambda f: _cut(f, 0.0), "subspace.safetensors is damaged or cut short"),
         (lambda f: (f / "subspace.safetensors").unlink(), "has no subspace.safetensors"),
         (lambda f: (f / "subspace_config.json").unlink(), "has no subspace_config.json"),
         (lambda f: (f / "subspace_config.json").write_text('{"kind": "li'), "no complete description"),
-        (lambda f: (f / "subspace_config.json").write_text("[]"), "no complete description"),
         (lambda f: _edit(f, kind="circle"), "there is no kind 'circle'"),
         (lambda f: _edit(f, kind="curve", num_points=3), "damaged or cut short .*point2"),
         (lambda f: shutil.rmtree(f), "is no folder, and no subspace_config.json came from a Hub repository"),
     ],
-    ids=["cut", "empty", "no_weights", "no_config", "cut_config", "other_json", "kind", "points", "nothing"],
+    ids=["cut", "no_weights", "no_config", "cut_config", "kind", "points", "nothing"],
 )
 def test_a_damaged_folder_is_refused(folder: Path, spoil: object, message: str) -> None:
     spoil(folder)
@@ -191,6 +188,8 @@ def _with_more() -> nn.Module:
 def test_another_architecture_is_refused_by_its_first_mismatch(folder: Path, make: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"another architecture: for {message}"):
         Subspace.load(folder, make())
+    with pytest.raises(ValueError, match="has a subspace already"):
+        Subspace.load(folder, Subspace.attach(GoldenNetwork(), SubspaceConfig()).model)
 
 
 def test_ties_are_part_of_the_architecture(tmp_path: Path) -> None:
@@ -201,10 +200,3 @@ def test_ties_are_part_of_the_architecture(tmp_path: Path) -> None:
         ValueError, match=r"one tensor is embedding.weight and decoder.weight; in the model it is embed"
     ):
         Subspace.load(tmp_path, untied)
-
-
-def test_loading_into_an_attached_model_is_refused(folder: Path) -> None:
-    model = GoldenNetwork()
-    Subspace.attach(model, SubspaceConfig())
-    with pytest.raises(ValueError, match="has a subspace already"):
-        Subspace.load(folder, model)

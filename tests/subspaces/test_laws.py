@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hf_geo.subspaces import Subspace
-from tests.subspaces.cases import CASES, NETWORKS, Case, GoldenNetwork, Network, TiedLanguageModel
+from tests.subspaces.cases import (
+    CASES,
+    NETWORKS,
+    Case,
+    GoldenNetwork,
+    Network,
+    TiedLanguageModel,
+    each_network_and_shape,
+)
 
 case_rows = pytest.mark.parametrize("case", CASES, ids=str)
 network_rows = pytest.mark.parametrize("network", NETWORKS, ids=str)
@@ -43,8 +51,7 @@ def test_drawn_positions_are_valid_and_uniform(case: Case) -> None:
     assert drawn.mean(0).tolist() == pytest.approx(shape.centre(n).tolist(), abs=0.01)
 
 
-@case_rows
-@network_rows
+@each_network_and_shape
 def test_forward_is_the_plain_network_at_the_folded_weights(case: Case, network: Network) -> None:
     plain, model, subspace = attach(case, network)
     x = network.inputs()
@@ -60,8 +67,7 @@ def test_forward_is_the_plain_network_at_the_folded_weights(case: Case, network:
     assert all(torch.equal(folded[name], value) for name, value in subspace.folded_state_dict(position).items())
 
 
-@case_rows
-@network_rows
+@each_network_and_shape
 def test_ends_are_the_plain_control_points(case: Case, network: Network) -> None:
     plain, model, subspace = attach(case, network)
     x, original = network.inputs(), plain(network.inputs())
@@ -75,8 +81,7 @@ def test_ends_are_the_plain_control_points(case: Case, network: Network) -> None
     assert not torch.allclose(outputs[0], outputs[1])
 
 
-@case_rows
-@network_rows
+@each_network_and_shape
 def test_a_control_points_gradient_is_its_coefficient_times_the_plain_gradient(case: Case, network: Network) -> None:
     plain, model, subspace = attach(case, network)
     x = network.inputs()

@@ -141,7 +141,6 @@ def test_unlisted_points_of_a_curve_come_from_model_init_when_there_is_one() -> 
     ("parameters", "expected"),
     [
         ("all", {"embedding.weight", "norm.weight", "norm.bias", "decoder.bias"}),
-        ("trainable", {"embedding.weight", "norm.weight", "norm.bias", "decoder.bias"}),
         (r"^norm\.", {"norm.weight", "norm.bias"}),
         (r"decoder\.weight", {"embedding.weight"}),  # a tied tensor answers to all its names
     ],
@@ -153,33 +152,3 @@ def test_parameters_select_by_name(parameters: str, expected: set[str]) -> None:
     attached = {name for name, _ in model.named_parameters()}
     assert {name for name in attached if "parametrizations" not in name} == kept
     assert len(attached) == len(kept) + 2 * len(expected)
-
-
-class _Adapted(nn.Module):
-    """A frozen linear layer with a low-rank adapter, second factor zero at first, as PEFT builds it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.base = nn.Linear(6, 6).requires_grad_(False)
-        self.lora_A = nn.ModuleDict({"default": nn.Linear(6, 2, bias=False)})
-        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 6, bias=False)})
-        nn.init.zeros_(self.lora_B["default"].weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + self.lora_B["default"](self.lora_A["default"](x))
-
-
-def test_trainable_spans_an_adapter_and_nothing_of_its_base() -> None:
-    model = _Adapted()
-    base = dict(model.base.named_parameters())
-    subspace = Subspace.attach(model, SubspaceConfig(parameters="trainable"), model_init=_Adapted)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    assert sum(p.numel() for p in trained) == 2 * (12 + 12)
-    assert all(model.base.get_parameter(name) is p for name, p in base.items())
-    loss = model(torch.randn(4, 6)).square().sum() + subspace.regularizer()
-    loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in trained)
-    assert {n for n in subspace.point_state_dict(1) if "lora" in n} == {
-        "lora_A.default.weight",
-        "lora_B.default.weight",
-    }

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, squared_cosine
 from tests.subspaces.cases import Containers, GoldenNetwork
@@ -30,22 +29,10 @@ def test_gradient_is_that_of_finite_differences(dtype: torch.dtype) -> None:
     assert torch.autograd.gradcheck(lambda *t: squared_cosine(t[:3], t[3:]), (*first, *second))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex128, 1e-14), (torch.complex64, 1e-6)])
-def test_complex_numbers_count_as_pairs(dtype: torch.dtype, tolerance: float) -> None:
-    (first, real), (second, other) = ([_vectors(dtype)[0][0], torch.randn(4, 2)] for _ in range(2))
+def test_complex_numbers_count_as_pairs() -> None:
+    (first, real), (second, other) = ([_vectors(torch.complex64)[0][0], torch.randn(4, 2)] for _ in range(2))
     pairs = [[torch.view_as_real(z), x] for z, x in ((first, real), (second, other))]
-    assert squared_cosine([first, real], [second, other]).item() == pytest.approx(
-        squared_cosine(*pairs).item(), abs=tolerance
-    )
-
-
-def test_only_the_point_that_trains_gets_a_gradient() -> None:
-    first, second = _vectors()
-    for tensor in second:
-        tensor.requires_grad_(False)
-    squared_cosine(first, second).backward()
-    assert all(t.grad is not None for t in first)
-    assert all(t.grad is None for t in second)
+    torch.testing.assert_close(squared_cosine([first, real], [second, other]), squared_cosine(*pairs))
 
 
 def test_channels_last_tensors_are_compared_element_by_element() -> None:
@@ -95,15 +82,3 @@ def test_the_pair_is_drawn_from_the_shapes(config: SubspaceConfig, pairs: set[tu
     drawn = [subspace.regularizer(generator=draw_generator(0, step)).item() for step in range(60)]
     assert set(drawn) == values
     assert drawn == [subspace.regularizer(generator=draw_generator(0, step)).item() for step in range(60)]
-
-
-def test_descent_makes_points_orthogonal() -> None:
-    model = nn.Linear(20, 20)
-    subspace = Subspace.attach(model, SubspaceConfig(jitter=0.3))
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    assert subspace.regularizer().item() > 0.8
-    for _ in range(40):
-        optimizer.zero_grad()
-        subspace.regularizer().backward()
-        optimizer.step()
-    assert subspace.regularizer().item() < 0.01

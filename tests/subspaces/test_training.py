@@ -21,9 +21,10 @@ def images() -> torch.Tensor:
     return torch.randn(4, 3, 8, 8)
 
 
-@pytest.mark.parametrize("layerwise", [False, True], ids=["one", "layerwise"])
 @pytest.mark.parametrize(
-    ("make", "inputs"), [(GoldenNetwork, images), (TiedLanguageModel, lambda: torch.arange(10).view(2, 5))]
+    ("make", "inputs", "layerwise"),
+    [(GoldenNetwork, images, False), (TiedLanguageModel, lambda: torch.arange(10).view(2, 5), True)],
+    ids=["one", "layerwise and tied"],
 )
 def test_a_new_position_compiles_nothing_anew(make: type[nn.Module], inputs: object, layerwise: bool) -> None:
     subspace = attach(CASES[0], make, layerwise=layerwise)
@@ -53,8 +54,7 @@ class _Checkpointed(GoldenNetwork):
         return self.fc(x.mean((2, 3), keepdim=True)).flatten(1)
 
 
-@pytest.mark.parametrize("use_reentrant", [False, True])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "use_reentrant"), [(CASES[0], False), (CASES[2], True)], ids=str)
 def test_gradient_checkpointing_gives_the_same_gradients(case: Case, use_reentrant: bool) -> None:
     subspace = attach(case, _Checkpointed)
     subspace.model.use_reentrant = use_reentrant
@@ -71,7 +71,7 @@ def _points(subspace: Subspace) -> list[dict[str, torch.Tensor]]:
     return [subspace.point_state_dict(i) for i in range(subspace.config.num_points)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=str)
 def test_autocast_runs_each_position_at_its_own_weights(case: Case) -> None:
     subspace = attach(case)
     plain, x = GoldenNetwork(), images()
@@ -86,8 +86,8 @@ def test_autocast_runs_each_position_at_its_own_weights(case: Case) -> None:
     assert all(p.grad.dtype == torch.float32 for p in subspace.model.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_weights_keep_exact_coefficients(dtype: torch.dtype) -> None:
+def test_half_precision_weights_keep_exact_coefficients() -> None:
+    dtype = torch.bfloat16
     model = nn.Linear(3, 2).to(dtype)
     subspace = Subspace.attach(model, SubspaceConfig(jitter=0.5))
     subspace.set_position(0.3)
@@ -134,8 +134,7 @@ def _train(subspace: Subspace, optimizer: torch.optim.Optimizer, steps: range) -
     return losses
 
 
-@pytest.mark.parametrize("layerwise", [False, True], ids=["one", "layerwise"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "layerwise"), [(CASES[1], False), (CASES[2], True)], ids=str)
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(case: Case, layerwise: bool) -> None:
     unbroken = attach(case, layerwise=layerwise)
     optimizer = torch.optim.AdamW(unbroken.model.parameters(), lr=0.01)
