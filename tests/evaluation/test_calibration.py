@@ -56,6 +56,12 @@ def test_by_hand() -> None:
     assert found["nll"] == pytest.approx(-np.log([0.9, 0.2, 0.7, 1.0]).mean())
 
 
+def test_a_probability_on_an_edge_belongs_to_the_bin_below_it() -> None:
+    probabilities = torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64)  # right and wrong, in two bins
+    found = calibration_metrics(probabilities, torch.tensor([0, 1]), bins=2)
+    assert found["ece"] == pytest.approx((0.5 + 0.75) / 2)
+
+
 def test_total_variation_is_between_nothing_and_one() -> None:
     first, second = (
         torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]]),
