@@ -30,26 +30,15 @@ def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: s
         values = _values(walk.points, name)
         axes.plot(positions, values, color=_SINGLE, marker=".", linewidth=1.4, label="one network")
         if walk.ensembles:
-            pairs = sorted(
-                (positions[m], value)
-                for row, value in zip(walk.ensembles, _values(walk.ensembles, name), strict=True)
-                for m in row["members"]
-            )
-            axes.plot(
-                *zip(*pairs, strict=True),
-                color=_ENSEMBLE,
-                linestyle="--",
-                linewidth=1.4,
-                label="ensemble of a and 1 - a",
-            )
-        ends = [0, len(positions) - 1]
-        _mark(axes, [positions[i] for i in ends], [values[i] for i in ends], "s", "ends")
+            rows = zip(walk.ensembles, _values(walk.ensembles, name), strict=True)
+            x, y = zip(*sorted((positions[m], value) for row, value in rows for m in row["members"]), strict=True)
+            axes.plot(x, y, color=_ENSEMBLE, linestyle="--", linewidth=1.4, label="ensemble of a and 1 - a")
+        marked = {"color": _SINGLE, "markeredgecolor": "black", "linestyle": ""}
+        axes.plot(positions[:: len(positions) - 1], values[:: len(values) - 1], marker="s", label="ends", **marked)
         if 0.5 in positions:
-            centre = list(positions).index(0.5)
-            _mark(axes, [0.5], [values[centre]], "*", "centre")
-        axes.set(xlabel="position", ylabel=_SHOWN[name][0])
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+            centre = values[list(positions).index(0.5)]
+            axes.plot([0.5], [centre], marker="*", markersize=11, label="centre", **marked)
+        _style(axes, "position", name)
     axes.legend(frameon=False, fontsize="small")
     _save(figure, path, title)
 
@@ -70,14 +59,8 @@ def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Pa
     drawn = axes.tripcolor(Triangulation(x, y), _values(walk.points, name), shading="gouraud", cmap="viridis")
     axes.plot(x, y, ".", color="white", markersize=3, alpha=0.7)
     for number, (cx, cy) in enumerate(_CORNERS):
-        axes.annotate(
-            f"point {number}",
-            (cx, cy),
-            xytext=(0, 8 if cy else -12),
-            textcoords="offset points",
-            ha="center",
-            fontsize="small",
-        )
+        above = (0, 8 if cy else -12)
+        axes.annotate(f"point {number}", (cx, cy), above, textcoords="offset points", ha="center", fontsize="small")
     axes.set_aspect("equal")
     axes.margins(0.12)
     axes.axis("off")
@@ -104,9 +87,7 @@ def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | P
     for row, value in zip(walk.ensembles, _values(walk.ensembles, name), strict=True):
         if np.allclose(distances[row["members"]], 1) and len(row["members"]) == count:
             axes.axhline(value, color=_ENSEMBLE, linestyle="--", label=f"ensemble of the {count} control points")
-    axes.set(xlabel="distance from the centre (control points at 1)", ylabel=_SHOWN[name][0])
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    _style(axes, "distance from the centre (control points at 1)", name)
     axes.legend(frameon=False, fontsize="small")
     _save(figure, path, title)
 
@@ -128,12 +109,13 @@ def _main(walk: Walk) -> str:
     return "perplexity" if "perplexity" in walk.points[0] else "accuracy"
 
 
-def _mark(axes: Axes, x: Sequence[float], y: Sequence[float], marker: str, label: str) -> None:
-    size = 11 if marker == "*" else 6
-    axes.plot(x, y, marker, color=_SINGLE, markeredgecolor="black", markersize=size, label=label)
+def _style(axes: Axes, xlabel: str, name: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=_SHOWN[name][0])
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _save(figure: Figure, path: str | Path, title: str) -> None:
-    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may hold a $
+    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may have a $
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -37,7 +37,6 @@ def build_image_classifier(
     *,
     num_classes: int,
     id2label: Mapping[int, str] | None = None,
-    in_chans: int | None = None,
     img_size: int | None = None,
     pretrained: bool = False,
     model_args: Mapping[str, Any] | None = None,
@@ -58,8 +57,7 @@ def build_image_classifier(
         name: A timm architecture, `hf-hub:ID` or a Hub id, `local-dir:PATH` or a folder.
         num_classes: Number of classes.
         id2label: Names of the classes.
-        in_chans: Channels of the images; by default those of the data from scratch, otherwise those of the weights.
-        img_size: Height and width of the images in pixels; by default as `in_chans`.
+        img_size: Height and width of the images in pixels; by default the data's from scratch, otherwise the weights'.
         pretrained: Load timm's pretrained weights for a timm architecture.
         model_args: Further arguments of the architecture.
         data_config: The data's own `input_size` (C, H, W), `mean`, `std`, `interpolation`, `crop_pct`; any may be missing.
@@ -79,7 +77,7 @@ def build_image_classifier(
     from_scratch = source.kind == "timm" and not pretrained
     preprocessing = dict(data_config or {}) if from_scratch else {}
     size = preprocessing.pop("input_size", (None, None, None))
-    asked = {"in_chans": in_chans or size[0], "img_size": img_size or size[-1], **(model_args or {})}
+    asked = {"in_chans": size[0], "img_size": img_size or size[-1], **(model_args or {})}
     asked = {k: v for k, v in asked.items() if v is not None}
     args = {**source.model_args, **asked}
     reserved = sorted(_RESERVED & set(args))
@@ -91,18 +89,19 @@ def build_image_classifier(
     if not _takes_size(source):
         args.pop("img_size", None)
     network = _build_timm(source, pretrained, num_classes, args)
-
     known = network.pretrained_cfg
     known.pop("state_dict", None)  # a second copy of the weights
-    channels, *default_size = _stored_config(source).get("input_size") or known["input_size"]
+    channels, *size = _stored_config(source).get("input_size") or known["input_size"]
     channels = args.get("in_chans", channels)
-    made_for = asked.get("img_size") or (known.get("fixed_input_size") and args.get("img_size")) or default_size
-    height, width = _pair(made_for)
-    record = {k: known[k] for k in _KEPT if k in known} | preprocessing | {"input_size": (channels, height, width)}
+    size = asked.get("img_size") or (known.get("fixed_input_size") and args.get("img_size")) or size
+    record = {k: known[k] for k in _KEPT if k in known} | preprocessing | {"input_size": (channels, *_pair(size))}
     record |= {k: _per_channel(record[k], channels) for k in ("mean", "std")}
-    config = TimmWrapperConfig(
-        architecture=source.architecture.split(".")[0], model_args=args, pretrained_cfg=record, **label_config
-    )
+    architecture = source.architecture.split(".")[0]
+    config = TimmWrapperConfig(architecture=architecture, model_args=args, pretrained_cfg=record, **label_config)
+    return _wrap(network, config)
+
+
+def _wrap(network: nn.Module, config: TimmWrapperConfig) -> TimmWrapperForImageClassification:
     # The wrapper would initialise weights in its own way, so it is made without any and then given timm's network.
     with torch.device("meta"):
         model = TimmWrapperForImageClassification(config)

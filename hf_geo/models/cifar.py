@@ -54,30 +54,24 @@ class CifarResNet(CifarNet):
     Args:
         depths: Blocks in each stage.
         widths: Channels in each stage.
-        num_classes: Outputs; 0 leaves the pooled features.
-        in_chans: Channels of the image.
-        global_pool: Pooling before the classifier, as in timm.
-        drop_rate: Dropout before the classifier.
+        head: As `CifarNet`.
     """
 
     def __init__(
         self,
         depths: Sequence[int] = (3, 3, 3),
         widths: Sequence[int] = (16, 32, 64),
-        num_classes: int = 10,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
+        **head: Any,
     ) -> None:
-        super().__init__(in_chans, drop_rate)
+        super().__init__(**head)
         channels = widths[0]
-        self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(self.in_chans, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU(inplace=True)
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             self.add_stage(residual_stage(channels, width, depth, stride=2 if i else 1), width, 2**i)
             channels = width
-        self.add_head(channels, num_classes, global_pool)
+        self.add_head(channels)
 
 
 class CifarPreActResNet(CifarNet):
@@ -91,7 +85,7 @@ class CifarPreActResNet(CifarNet):
         widths: Channels in each stage.
         stem_width: Channels of the first convolution.
         proj_drop_rate: Dropout between the two convolutions of each block.
-        num_classes, in_chans, global_pool, drop_rate: As `CifarResNet`.
+        head: As `CifarNet`.
     """
 
     def __init__(
@@ -100,20 +94,17 @@ class CifarPreActResNet(CifarNet):
         widths: Sequence[int] = (64, 128, 256, 512),
         stem_width: int = 64,
         proj_drop_rate: float = 0.0,
-        num_classes: int = 10,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
+        **head: Any,
     ) -> None:
-        super().__init__(in_chans, drop_rate)
+        super().__init__(**head)
         channels = stem_width
-        self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(self.in_chans, channels, 3, padding=1, bias=False)
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = preact_stage(channels, width, depth, stride=2 if i else 1, drop_rate=proj_drop_rate)
             self.add_stage(stage, width, 2**i)
             channels = width
         self.norm = BatchNormAct2d(channels)
-        self.add_head(channels, num_classes, global_pool)
+        self.add_head(channels)
 
 
 class CifarVgg(CifarNet):
@@ -124,19 +115,16 @@ class CifarVgg(CifarNet):
 
     Args:
         layers: "vgg13", "vgg16" or "vgg19".
-        num_classes, in_chans, global_pool, drop_rate: As `CifarResNet`.
+        head: As `CifarNet`.
     """
 
     def __init__(
         self,
         layers: str = "vgg16",
-        num_classes: int = 10,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
+        **head: Any,
     ) -> None:
-        super().__init__(in_chans, drop_rate)
-        channels, stage = in_chans, []
+        super().__init__(**head)
+        channels, stage = self.in_chans, []
         for width in vgg_layers[layers]:
             if width == "M":
                 self.add_stage(nn.Sequential(*stage), channels, 2 ** len(self.feature_info))
@@ -145,7 +133,7 @@ class CifarVgg(CifarNet):
                 stage.append(ConvNormAct(channels, width, 3))
                 channels = width
         self.pool = stage[0]
-        self.add_head(channels, num_classes, global_pool)
+        self.add_head(channels)
 
 
 class CifarDenseNet(CifarNet):
@@ -155,7 +143,7 @@ class CifarDenseNet(CifarNet):
         depths: Layers (of two convolutions each) in each of the dense blocks.
         growth_rate: Channels each layer adds.
         proj_drop_rate: Dropout after each layer.
-        num_classes, in_chans, global_pool, drop_rate: As `CifarResNet`.
+        head: As `CifarNet`.
     """
 
     def __init__(
@@ -163,14 +151,11 @@ class CifarDenseNet(CifarNet):
         depths: Sequence[int] = (6, 6, 6),
         growth_rate: int = 40,
         proj_drop_rate: float = 0.0,
-        num_classes: int = 10,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
+        **head: Any,
     ) -> None:
-        super().__init__(in_chans, drop_rate)
+        super().__init__(**head)
         channels = 2 * growth_rate
-        self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(self.in_chans, channels, 3, padding=1, bias=False)
         for i, depth in enumerate(depths):
             stage = [DenseTransition(channels, channels // 2)] if i else []
             channels = channels // 2 if i else channels
@@ -178,7 +163,7 @@ class CifarDenseNet(CifarNet):
             channels += depth * growth_rate
             self.add_stage(nn.Sequential(*stage), channels, 2**i)
         self.norm = BatchNormAct2d(channels)
-        self.add_head(channels, num_classes, global_pool)
+        self.add_head(channels)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,18 @@ class CifarNet(nn.Module):
     (B, in_chans, H, W) and returns logits (B, num_classes).
 
     Args:
+        num_classes: Number of outputs; with 0 these are the pooled features.
         in_chans: Channels of the image.
+        global_pool: Pooling before the classifier, as in timm.
         drop_rate: Dropout before the classifier.
     """
 
-    def __init__(self, in_chans: int, drop_rate: float) -> None:
+    def __init__(
+        self, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
+    ) -> None:
         super().__init__()
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self._pool_type = global_pool
         self.grad_checkpointing = False
         self.feature_info: list[dict[str, Any]] = []
 
@@ -33,10 +37,10 @@ class CifarNet(nn.Module):
         self.add_module(name, stage)
         self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": name})
 
-    def add_head(self, num_features: int, num_classes: int, global_pool: str) -> None:
+    def add_head(self, num_features: int) -> None:
         """Adds pooling and classifier, and gives all convolutions the initialisation of He et al. 2015."""
         self.num_features = num_features
-        self.reset_classifier(num_classes, global_pool)
+        self.reset_classifier(self.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -58,8 +62,8 @@ class CifarNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         self.num_classes = num_classes
-        pool = self.global_pool.pool_type if global_pool is None else global_pool
-        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=pool)
+        self._pool_type = self._pool_type if global_pool is None else global_pool
+        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=self._pool_type)
         self.fc.to(next(self.parameters()))
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
 
