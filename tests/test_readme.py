@@ -3,8 +3,6 @@
 import re
 import shlex
 
-import pytest
-
 from hf_geo.cli.config import make_parser
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from tests.paths import REPOSITORY
@@ -15,10 +13,10 @@ PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
 SHELL = re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", README, re.M | re.S)
 
 
-@pytest.mark.parametrize("number", range(len(PYTHON)))
-def test_python_runs(number: int, tmp_path) -> None:
-    code = PYTHON[number].replace('"outputs/mine"', repr(str(tmp_path)))
-    launch_or_fail("-c", code)
+def test_python_runs(tmp_path) -> None:
+    """Each block by itself, one after the other in a process that is not the tests'."""
+    blocks = [block.replace('"outputs/mine"', repr(str(tmp_path))) for block in PYTHON]
+    launch_or_fail("-c", f"for block in {blocks!r}: exec(block, {{'__name__': '__main__'}})")
 
 
 def test_files_and_options_exist() -> None:
