@@ -1,6 +1,5 @@
 """`scripts/push.py` and `push_folder` against the local Hub: what arrives, what stays, and how each failure reads."""
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,16 +140,6 @@ def test_a_failed_push_says_why_in_one_sentence_and_leaves_the_folder(online, ru
     assert fingerprint(run_folder) == before
     repository = online.store.find("model", failure.repo_id)
     assert repository is None or list(repository.head.files) == [".gitattributes"]
-
-
-def test_the_command_in_the_message_pushes_the_folder_later(online, run_folder, monkeypatch, capsys):
-    with pytest.raises(RuntimeError) as raised:
-        push_folder(run_folder, "ada/digits", private=True)
-    python, path, *words = shlex.split(str(raised.value).split("`")[-2])
-    assert (python, path) == ("python", "scripts/push.py")
-    monkeypatch.setenv("HF_TOKEN", online.write_token)
-    assert script("push")(words) == 0 and capsys.readouterr().out.startswith("Pushed")
-    assert online.store.find("model", "ada/digits").private
 
 
 def test_a_public_repository_does_not_get_a_private_push(online, run_folder):

@@ -8,7 +8,7 @@ and without the caller's token.
 """
 
 from tests.local_hub.faults import FaultAtEachRequest
+from tests.local_hub.http import RefusedError, Request, Response
 from tests.local_hub.hub import LocalHub
-from tests.local_hub.messages import RefusedError, Request, Response
 
 __all__ = ["FaultAtEachRequest", "LocalHub", "RefusedError", "Request", "Response"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.local_hub.messages import RefusedError, Request
+from tests.local_hub.http import RefusedError, Request
 from tests.local_hub.store import Commit, File, Repository
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.local_hub import routes
-from tests.local_hub.messages import Request, Response
+from tests.local_hub import api
+from tests.local_hub.http import Request, Response
 
 if TYPE_CHECKING:
     from tests.local_hub.hub import LocalHub
@@ -34,14 +34,14 @@ def _timeout(hub: "LocalHub", request: Request) -> Response:
 
 def _truncated(hub: "LocalHub", request: Request) -> Response:
     """The request is carried out, but half of the response is lost."""
-    response = routes.answer(hub, request)
+    response = api.answer(hub, request)
     response.cut = True
     return response
 
 
 def _lost(hub: "LocalHub", request: Request) -> Response:
     """The request is carried out, but the response is lost."""
-    routes.answer(hub, request)
+    api.answer(hub, request)
     raise ConnectionResetError
 
 

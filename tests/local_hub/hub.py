@@ -7,11 +7,10 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.local_hub import routes
+from tests.local_hub import api
 from tests.local_hub.access import Account
-from tests.local_hub.messages import Request, Response
+from tests.local_hub.http import Request, Response, Server
 from tests.local_hub.store import File, Store
-from tests.local_hub.transport import Server
 from tests.paths import REPOSITORY, SHARED
 
 
@@ -65,7 +64,7 @@ class LocalHub:
         response = self.fault(request) if self.fault else None
         if response is None:
             with self._lock:
-                response = routes.answer(self, request)
+                response = api.answer(self, request)
         return response
 
     def environment(self, token: str | None = None, **changes: str) -> dict[str, str]:

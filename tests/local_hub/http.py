@@ -1,17 +1,82 @@
-"""HTTP/1.1 on a socket: reads a request, has the Hub answer it, sends the response."""
+"""HTTP/1.1 on a socket: requests, responses, errors, and the server that has the Hub answer each request."""
 
+import json
 import socket
 import struct
 import traceback
+from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-from tests.local_hub.messages import Request, Response
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from tests.local_hub.hub import LocalHub
+
+
+@dataclass
+class Request:
+    """One request, kept in `LocalHub.requests` with its outcome (`status`, and `sent` bytes of the body)."""
+
+    origin: str  # "hub" or "cdn"
+    method: str
+    path: str  # still percent-encoded: a branch name may hold a slash
+    query: str
+    headers: Message
+    body: bytes
+    status: int = 0
+    sent: int = 0
+
+    @property
+    def parameters(self) -> dict[str, list[str]]:
+        return parse_qs(self.query)
+
+    @property
+    def token(self) -> str | None:
+        kind, _, value = self.headers.get("Authorization", "").partition(" ")
+        return value if kind == "Bearer" else None
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __str__(self) -> str:
+        return f"{self.origin} {self.method} {self.path}{'?' + self.query if self.query else ''} -> {self.status}"
+
+
+@dataclass
+class Response:
+    """A status, headers and a body: bytes, or `length` bytes of a file from `start`; half of it is sent if it is `cut`."""
+
+    status: int = 200
+    body: bytes | Path = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    start: int = 0
+    length: int | None = None
+    cut: bool = False
+
+    @property
+    def size(self) -> int:
+        if self.length is not None:
+            return self.length
+        return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
+
+    @classmethod
+    def of(cls, value: Any, status: int = 200, **headers: str) -> "Response":
+        """`value` as JSON; header names are given with underscores for dashes."""
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return cls(status, json.dumps(value).encode(), {"Content-Type": "application/json", **named})
+
+
+class RefusedError(Exception):
+    """Becomes an error response as the Hub sends it: a message, and a code that clients act on."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
+        super().__init__(message)
+        headers["X_Error_Message"] = message
+        if code is not None:
+            headers["X_Error_Code"] = code
+        self.response = Response.of({"error": message}, status, **headers)
 
 
 class Server(ThreadingHTTPServer):
@@ -44,7 +109,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         hub, url = self.server.hub, urlsplit(self.path)
-        request = Request(self.server.origin, self.command, url.path, url.query, self.headers, self._body())
+        request = Request(
+            self.server.origin,
+            self.command,
+            url.path,
+            url.query,
+            self.headers,
+            self.rfile.read(int(self.headers.get("Content-Length", 0))),
+        )
         hub.requests.append(request)
         try:
             response = hub.answer(request)
@@ -57,16 +129,6 @@ class Handler(BaseHTTPRequestHandler):
         self._send(request, response)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        chunks = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
 
     def _send(self, request: Request, response: Response) -> None:
         if response.cut:
