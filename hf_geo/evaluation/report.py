@@ -67,14 +67,18 @@ def as_data(
 
 
 def as_table(data: Mapping[str, Any]) -> str:
-    """The data of `as_data` as a Markdown table, with shares in per cent."""
+    """The data of `as_data` as a Markdown table, aligned for terminals, with shares in per cent."""
     rows = [(row["name"], row) for row in data["points"]]
     rows += [(" + ".join(row["members"]), row) for row in data["ensembles"]]
     columns = [column for column in _TITLES if any(column in row for _, row in rows)]
-    titles = ["network or ensemble", *(_TITLES[column] for column in columns)]
-    return format_table(
-        titles, ([name, *(_format(column, row.get(column)) for column in columns)] for name, row in rows)
+    lines = [["network or ensemble", *(_TITLES[column] for column in columns)]]
+    lines += [[name, *(_format(column, row.get(column)) for column in columns)] for name, row in rows]
+    first, *widths = (max(map(len, cells)) for cells in zip(*lines, strict=True))
+    titles, *aligned = (
+        [name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))]
+        for name, *cells in lines
     )
+    return format_table(titles, aligned)
 
 
 def _format(column: str, value: float | None) -> str:

@@ -51,7 +51,7 @@ def test_data_are_json_and_the_table_has_a_row_for_each_network_and_ensemble(wal
         assert row["member_accuracies"] == [found.points[m]["accuracy"] for m in source["members"]]
     lines = as_table(data).splitlines()
     assert len(lines) == 2 + len(found.points) + len(found.ensembles)
-    assert len({line.count(" | ") for line in lines[2:]}) == 1
+    assert len({len(line) for line in (lines[0], *lines[2:])}) == 1
     shown = f"{100 * found.points[0]['accuracy']:.2f} %"
     assert lines[2].startswith(f"| {names[0]} ")
     assert shown in lines[2]
