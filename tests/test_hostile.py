@@ -238,7 +238,7 @@ def test_a_card_that_names_files_elsewhere(elsewhere: str, train, tmp_path, monk
     (tmp_path / "data" / "x").mkdir(parents=True)
     named = elsewhere.replace("SECRET", str(tmp_path / "secret"))
     (tmp_path / "data" / "README.md").write_text(CARD.format(json.dumps(named)))
-    assert "its card names a file of another place" in refusal(train, capfd, dataset="data")
+    assert "its card names a file outside of it" in refusal(train, capfd, dataset="data")
 
 
 def test_a_card_or_a_script_with_python_in_it(train, tmp_path, monkeypatch, capfd) -> None:

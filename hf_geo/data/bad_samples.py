@@ -56,7 +56,7 @@ class BadSamples:
             return
         if len(self) >= self.limit:
             raise DataError(
-                f"The {sample} cannot be used: {reason}; --max_bad_samples {self.limit} allows to skip no more: repair "
+                f"The {sample} cannot be used: {reason}; --max_bad_samples {self.limit} allows no more to be skipped: repair "
                 "the data set, or raise the limit."
             )
         self._names.add(sample)

@@ -78,8 +78,8 @@ def number_classes(columns: Columns, labels: np.ndarray) -> tuple[str, ...]:
         )
     if high >= max(len(labels), _MOST_CLASSES):
         raise ValueError(
-            f"{described}, which are no classes counted from 0, rather ids or dates: name another column with "
-            "--label_column, or make it one of words."
+            f"{described}, which are ids or dates rather than classes counted from 0: name another column with "
+            "--label_column, or replace them by words."
         )
     return tuple(str(number) for number in range(high + 1))
 
@@ -114,7 +114,7 @@ def match_classes(model: Sequence[str], data: Sequence[str], model_name: str, da
         )
     if len(model) != len(data):
         raise ValueError(
-            f"{model_name!r} tells {len(model)} classes apart, but {data_name} has {len(data)}: "
+            f"{model_name!r} has {len(model)} classes, but {data_name} has {len(data)}: "
             "evaluate it on the data set it was trained on."
         )
     return torch.arange(len(data))

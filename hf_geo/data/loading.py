@@ -52,7 +52,7 @@ def load_dataset(name: str, config: str | None, streaming: bool) -> Loaded:
             raise
     if damage is None:
         return loaded
-    logger.warning("What is cached of %s cannot be used (%s): it is made again from its source.", name, damage)
+    logger.warning("The cached files of %s cannot be used (%s): they are made again from their source.", name, damage)
     return load("force_redownload")
 
 
@@ -63,7 +63,7 @@ def _load_once(name: str, config: str | None, streaming: bool, mode: str | None)
     for file in chain.from_iterable((builder.config.data_files or {}).values()):
         place = file if "://" in file else os.path.abspath(file)
         if not place.startswith(home) or ".." in place.split("/"):
-            raise ValueError(f"its card names a file of another place, {file!r}; take that out of its README.md")
+            raise ValueError(f"its card names a file outside of it, {file!r}: remove that from its README.md")
     if streaming:
         return builder, builder.as_streaming_dataset()
     builder.download_and_prepare(download_mode=mode)
@@ -120,8 +120,8 @@ def _all_images(name: str, files: DataFilesDict) -> DataFilesDict:
     left_out = [file for file in everything if file not in chosen]
     if {PurePath(file).parent for file in left_out} & {PurePath(file).parent for file in _images(chosen)}:
         logger.warning(
-            "%d files of %s have a name as of a split, such as %s, and %d beside them have not: all are one training "
-            "split. Folders of these names make splits.",
+            "%d files of %s are named like a split, such as %s, and %d beside them are not: all of them are one training "
+            "split. To make splits, use folders of these names.",
             len(chosen), name, PurePath(sorted(chosen)[0]).name, len(left_out),
         )  # fmt: skip
         return DataFilesDict(train=everything)
@@ -141,7 +141,7 @@ def _labelled_splits(files: DataFilesDict) -> DataFilesDict:
     if not labelled or len(labelled) == len(files) or has_metadata:
         return files
     logger.warning(
-        "The images of %s are in no folders of classes, so they have no labels: that split is not read.",
+        "The images of %s are not in class folders, so they have no labels: that split is not read.",
         " and ".join(f"{str(split)!r}" for split in files if split not in labelled),
     )
     return DataFilesDict(labelled)

@@ -109,7 +109,7 @@ class StreamedSplit:
         """
         if columns.class_names is None:
             raise ValueError(
-                f"The column {columns.label!r} does not list its classes, and which there are cannot be told while streaming: "
+                f"The column {columns.label!r} does not list its classes, and they cannot be counted while streaming: "
                 "leave --streaming out, or name a column of classes with --label_column."
             )
         names = {columns.image: "image", columns.label: "label"}

@@ -123,7 +123,7 @@ class ImageData:
         part = self.splits[split]
         if not transform.images.uniform and part.pixels is None:
             raise ValueError(
-                "The model's image processor makes images of several sizes, which make no batch: name one with --image_size."
+                "The model's image processor makes images of several sizes, which make no batch: choose one with --image_size."
             )
         if isinstance(part, StreamedSplit):
             return part.dataset(transform, self.seed, endless=augment)
@@ -191,8 +191,8 @@ def _load_splits(
     label_names = columns.class_names or number_classes(columns, train.labels)
     if len(label_names) < 2:
         raise ValueError(
-            f"All samples of the split {first!r} are of one class, {label_names[0]!r}, so there is nothing to tell "
-            "apart: give images of a second class."
+            f"All samples of the split {first!r} are of one class, {label_names[0]!r}, so there is nothing to learn: "
+            "give images of a second class."
         )
     train.check_labels(len(label_names))
     origin = {"train": f"split {first!r}" + "".join(f" and all of split {name!r}" for name in more)}

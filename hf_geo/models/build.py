@@ -83,8 +83,8 @@ def build_image_classifier(
     reserved = sorted(_RESERVED & set(args))
     if reserved:
         raise ValueError(
-            f"{reserved[0]}={args[reserved[0]]!r} among the arguments of {source.name!r} says from where to load what: "
-            "leave it out, the model's name says that."
+            f"{reserved[0]}={args[reserved[0]]!r} is no argument of an architecture, but says where {source.name!r} is loaded from: "
+            "leave it out, because the model's name says that."
         )
     if not _takes_size(source):
         args.pop("img_size", None)

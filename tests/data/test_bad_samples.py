@@ -109,7 +109,9 @@ def test_more_than_the_limit_ends_it_with_one_sentence(tmp_path) -> None:
     with pytest.raises(DataError) as fault:
         training_set(dataset=folder, max_bad_samples=2)
     assert "image 7 of the split 'train' cannot be used" in str(fault.value)
-    assert "--max_bad_samples 2 allows to skip no more: repair the data set, or raise the limit" in str(fault.value)
+    assert "--max_bad_samples 2 allows no more to be skipped: repair the data set, or raise the limit" in str(
+        fault.value
+    )
     data, samples = training_set(dataset=folder, max_bad_samples=3)
     assert len(samples) == 21 and len(data.bad) == 3
 

@@ -66,7 +66,7 @@ def test_unclear_columns_are_refused_with_a_list_of_what_there_is(features, name
     ("columns", "labels", "message"),
     [
         (("image", "photo_id", None, True), range(24), "'photo_id' run from 0 to 23 in 24 samples, and nothing says"),
-        (("image", "taken", None), [1_700_000_000, 1], "which are no classes counted from 0, rather ids or dates"),
+        (("image", "taken", None), [1_700_000_000, 1], "which are ids or dates rather than classes"),
     ],
 )
 def test_integers_that_are_no_classes_are_refused_with_their_range(columns, labels, message):
@@ -97,7 +97,7 @@ REFUSED = [
     (["cat", "dog"], ["cat", "dog", "owl"], "does not know the class 'owl'"),
     (["a", "A"], ["a", "b"], "does not know the class 'b'"),
     (["cat", "dog"], ["cat", "Cat"], "does not know"),
-    (["0", "1"], ["cat", "dog", "owl"], "tells 2 classes apart, but pets has 3"),
+    (["0", "1"], ["cat", "dog", "owl"], "has 2 classes, but pets has 3"),
 ]
 
 

@@ -124,7 +124,7 @@ def test_what_is_damaged_in_a_cache_is_made_again(tmp_path) -> None:
         done = hub.run(DAMAGE_ALL)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 1 + 8 and [name for name, same, rows in found if not same or rows != len(ROWS["train"])] == []
-    assert done.stderr.count("What is cached of ada/small cannot be used (") == 8
+    assert done.stderr.count("The cached files of ada/small cannot be used (") == 8
 
 
 def test_a_prepared_file_without_its_last_rows_is_noticed(tmp_path, monkeypatch) -> None:

@@ -42,7 +42,7 @@ def test_a_file_called_like_a_split_hides_no_other(tmp_path, caplog, name: str) 
     with caplog.at_level(logging.WARNING):
         data = load(write(tmp_path / "pets", names))
     assert shades(data) == list(range(22)) and list(data.splits) == ["train", "eval"]
-    assert "2 files of" in caplog.text and "20 beside them have not: all are one training split" in caplog.text
+    assert "2 files of" in caplog.text and "20 beside them are not: all of them are one training split" in caplog.text
 
 
 def test_images_in_no_split_are_counted(tmp_path, caplog) -> None:
@@ -58,7 +58,7 @@ def test_a_split_without_labels_takes_them_from_no_other(tmp_path, caplog) -> No
     with caplog.at_level(logging.WARNING):
         data = load(write(tmp_path / "kaggle", names))
     assert data.label_names == ("cat", "dog") and list(data.splits) == ["train", "eval"] and len(shades(data)) == 20
-    assert "The images of 'test' are in no folders of classes" in caplog.text
+    assert "The images of 'test' are not in class folders" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["link/pets", "linked", "files"])

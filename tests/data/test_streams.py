@@ -97,7 +97,7 @@ def test_labels_that_are_no_classes(folder, tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     rows = {"image": [PIL.Image.new("L", (8, 8))] * 4, "label": [0, 1, 2, 3]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(ValueError, match="'label' does not list its classes, and which there are cannot be told"):
+    with pytest.raises(ValueError, match="'label' does not list its classes, and they cannot be counted"):
         load(tmp_path)
 
 

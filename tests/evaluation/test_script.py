@@ -209,7 +209,7 @@ def _of_a_folder(folder: Path) -> None:
         (None, ("--export_position", "half", "--output_dir", "new"), "a number, or weights separated by commas"),
         (None, ("--model", "resnet18"), "'resnet18' names an architecture without weights"),
         (_truncated, (), "subspace.safetensors is damaged or cut short"),
-        (_of_three_classes, (), "tells 3 classes apart, but digits has 10"),
+        (_of_three_classes, (), "has 3 classes, but digits has 10"),
         (
             lambda folder: (folder / "training_args.json").unlink(),
             (),

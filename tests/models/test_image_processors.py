@@ -170,7 +170,7 @@ def test_processors_are_compared_and_a_size_that_cannot_be_set_is_refused():
 def test_images_of_several_sizes_make_no_batch(settings, tmp_path):
     processor = transformers.ViTImageProcessor(**settings)
     several = load_image_data(DataArguments(dataset=str(write_images(tmp_path / "several", [(48, 64), (64, 48)]))))
-    with pytest.raises(ValueError, match="images of several sizes, which make no batch: name one with --image_size"):
+    with pytest.raises(ValueError, match="images of several sizes, which make no batch: choose one with --image_size"):
         several.dataset("test", ProcessorImages(processor, 3, several.native_size))
     one = load_image_data(DataArguments(dataset=str(write_images(tmp_path / "one", [(48, 64), (48, 64)]))))
     sample = one.dataset("test", ProcessorImages(processor, 3, one.native_size))[0]["pixel_values"]
