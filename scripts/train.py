@@ -35,17 +35,21 @@ from hf_geo.runs.folder import (
     check_output_dir,
     default_output_dir,
     portable_state,
+    public_settings,
     remove_checkpoints,
 )
 from hf_geo.runs.report import write_measured
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import build_setup, find_task
+from hf_geo.training.callbacks import SameDataCallback
 from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.trainer import GeoTrainer
 
 PROG = "train.py"
 # A setting of these is on the card even where it keeps its default.
 ALWAYS_SHOWN = {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
+# A run resumes with the values of the checkpoint's run, or it could evaluate samples that were trained on.
+SPLIT_OPTIONS = {"dataset", "dataset_config", "train_split", "eval_split", "eval_size"}
 PUSHED_CHECKPOINTS = {"checkpoint": "last", "all_checkpoints": "all"}  # by hub_strategy
 
 
@@ -154,6 +158,7 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
             subspace=subspace,
         )
         check_trainer(trainer)
+        trainer.add_callback(SameDataCallback(public_settings(data_args, only=SPLIT_OPTIONS)))
         run = Run(
             task,
             setup,

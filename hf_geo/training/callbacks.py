@@ -1,10 +1,14 @@
-"""What happens around a Trainer's epochs and steps: the data's epoch, and what the optimizer does to each weight."""
+"""Callbacks around a Trainer's epochs and steps: the data's epoch and splits, and measures of each weight's update."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 
 
 class SetEpochCallback(TrainerCallback):
@@ -16,6 +20,32 @@ class SetEpochCallback(TrainerCallback):
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
         if hasattr(train_dataloader.dataset, "set_epoch"):
             train_dataloader.dataset.set_epoch(int(state.epoch or 0))
+
+
+class SameDataCallback(TrainerCallback, ExportableState):
+    """Refuses to resume from a checkpoint whose run divided its data differently.
+
+    Such a run could be evaluated on samples that it was trained on. Each checkpoint's `trainer_state.json` holds the settings.
+
+    Args:
+        settings: The settings that decide which samples are trained on, by the names of their options.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = dict(settings)
+
+    def state(self) -> dict[str, Any]:
+        """The settings, in the form in which transformers saves a callback's state."""
+        return {"args": {"settings": self.settings}, "attributes": {}}
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        saved = state.stateful_callbacks.get(type(self).__name__, self.state())["args"]["settings"]
+        for name, value in saved.items():
+            if value != self.settings.get(name):
+                raise IncompatibleCheckpointError(
+                    f"The checkpoint's run had --{name} {value} and this one has {self.settings.get(name)}, which may evaluate "
+                    "samples that were trained on: resume with the checkpoint's value, or start a new run."
+                )
 
 
 class GeometryTelemetry(TrainerCallback):
