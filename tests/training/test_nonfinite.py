@@ -73,8 +73,7 @@ def test_micro_batches_are_of_one_update(tmp_path) -> None:
     assert counts(trainer) == [1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("fault", ["loss", "gradient"])
-@pytest.mark.parametrize("logging", [1, 500])
+@pytest.mark.parametrize(("fault", "logging"), [("loss", 1), ("gradient", 500)])
 def test_so_many_in_a_row_stop_the_run(tmp_path, fault, logging) -> None:
     settings = {"max_nonfinite_steps": 3, "logging_steps": logging}
     enough = make_trainer(tmp_path / "3", Spoiled(fault, (2, 3, 5, 7, 8, 9)), Unharmed(), **settings)

@@ -47,26 +47,32 @@ def make_trainer(folder: Path, *callbacks: TrainerCallback, **settings) -> GeoTr
     return GeoTrainer(model, args, train_dataset=data, eval_dataset=data, callbacks=list(callbacks))
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_the_update_is_finished_and_saved_and_the_run_goes_on_from_there(tmp_path, capfd, number) -> None:
-    unbroken = make_trainer(tmp_path / "unbroken")
-    unbroken.train()
-    before = [signal.getsignal(each) for each in SIGNALS]
-    # Not at the end of an epoch, and one that is: five updates each.
-    for steps in ((3,), (5,)):
-        run = tmp_path / f"run-{steps[0]}"
-        with pytest.raises(StoppedBySignal) as stopped:
-            make_trainer(run, Kill(number, steps)).train()
-        assert stopped.value.code == 128 + number
-        assert [signal.getsignal(each) for each in SIGNALS] == before
-        assert [path.name for path in checkpoints(run)] == [f"checkpoint-{steps[0]}"]
-        said = capfd.readouterr().err
-        assert f"{number.name}: saving after this update; again to stop at once." in said
-        assert f"Stopped by {number.name} after update {steps[0]}; it is saved in {run}/checkpoint-{steps[0]}." in said
-        assert "--resume_from_checkpoint true" in said
-        resumed = make_trainer(run)
-        resumed.train(resume_from_checkpoint=True)
-        assert torch.equal(flat(resumed.model), flat(unbroken.model))
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> torch.Tensor:
+    """What a run ends with when nothing happens."""
+    trainer = make_trainer(tmp_path_factory.mktemp("unbroken"))
+    trainer.train()
+    return flat(trainer.model)
+
+
+# Not at the end of an epoch, and one that is: five updates each.
+@pytest.mark.parametrize(("number", "step"), [*((number, 3) for number in SIGNALS), (signal.SIGTERM, 5)])
+def test_the_update_is_finished_and_saved_and_the_run_goes_on_from_there(
+    tmp_path, capfd, weights, number, step
+) -> None:
+    before, run = [signal.getsignal(each) for each in SIGNALS], tmp_path / "run"
+    with pytest.raises(StoppedBySignal) as stopped:
+        make_trainer(run, Kill(number, (step,))).train()
+    assert stopped.value.code == 128 + number
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert [path.name for path in checkpoints(run)] == [f"checkpoint-{step}"]
+    said = capfd.readouterr().err
+    assert f"{number.name}: saving after this update; again to stop at once." in said
+    assert f"Stopped by {number.name} after update {step}; it is saved in {run}/checkpoint-{step}." in said
+    assert "--resume_from_checkpoint true" in said
+    resumed = make_trainer(run)
+    resumed.train(resume_from_checkpoint=True)
+    assert torch.equal(flat(resumed.model), weights)
 
 
 def test_what_is_due_at_that_update_is_not_waited_for_and_the_logs_are_closed(tmp_path) -> None:
