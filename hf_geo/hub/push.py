@@ -13,6 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 import hf_geo
+from hf_geo.checkpoints import store
+from hf_geo.checkpoints.disk import in_words
 
 from .retries import causes, may_pass, persist
 
@@ -179,8 +181,7 @@ def refuse_secrets(folder: Path, token: str) -> None:
 
 def _checkpoints(folder: Path, which: Literal["none", "last", "all"]) -> list[tuple[Path, str]]:
     """Lists the checkpoints to push, and their paths in the repository."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
-    found.sort(key=lambda path: int(path.name[11:]))
+    found = store.checkpoints(folder)
     if which == "all":
         return [(path, path.name) for path in found]
     return [(found[-1], "last-checkpoint")] if which == "last" and found else []
@@ -204,13 +205,9 @@ def _reason(error: BaseException, repo_id: str) -> str:
         # A large file's storage is another host, which knows nothing of tokens.
         if status in (403, 404) and str(error.response.url).startswith(constants.ENDPOINT):
             return f"the token may not write to {repo_id} (log in with one that may: `hf auth login`)"
-        return f"the Hub answered with error {status} ({_line(error.server_message or error)})"
+        return f"the Hub answered with error {status} ({in_words(error.server_message or error)})"
     if isinstance(error, HTTPError):
-        return f"the Hub at {constants.ENDPOINT} cannot be reached ({_line(error) or type(error).__name__})"
+        return f"the Hub at {constants.ENDPOINT} cannot be reached ({in_words(error)})"
     if isinstance(error, json.JSONDecodeError):
         return f"{constants.ENDPOINT} does not answer as a Hub does"
-    return _line(error)
-
-
-def _line(message: object) -> str:
-    return " ".join(str(message).split()).rstrip(".")
+    return in_words(error)

@@ -11,6 +11,8 @@ from huggingface_hub import get_session
 # `HTTPError`, for no answer at all, is taken from here because the package it comes from changes with the version.
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
+from hf_geo.checkpoints.disk import in_words
+
 logger = logging.getLogger(__name__)
 WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each further attempt
 LONGEST_WAIT = 600  # seconds; a Hub that asks for a longer wait is given up
@@ -77,7 +79,7 @@ def _describe(error: BaseException) -> str:
             return f"the Hub answered with error {cause.response.status_code}"
         if isinstance(cause, HTTPError):
             return f"no whole answer came ({type(cause).__name__})"
-    return " ".join(str(error).split()).rstrip(".")
+    return in_words(error)
 
 
 def _requested_wait(error: BaseException) -> float:
