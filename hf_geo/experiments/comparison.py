@@ -47,24 +47,32 @@ def compare_with_published(runs: Sequence[FinishedRun], published: Mapping[str, 
     by_variant: dict[str, list[FinishedRun]] = {variant: [] for variant in values}
     for run in sorted(runs, key=lambda run: (run.variant or "", run.settings["seed"])):
         by_variant.setdefault(run.variant or "", []).append(run)
-    unit = " (%)" if is_share(metric) else ""
-    columns = ["variant", f"ours, {metric}{unit}", "n", "published", "difference", "hardware", "time a run", "cards"]
-    return format_table(columns, [_row(v, some, metric, values.get(v)) for v, some in by_variant.items() if some])
+    rows = [_row(variant, some, metric, values.get(variant)) for variant, some in by_variant.items() if some]
+    return format_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _row(variant: str, runs: Sequence[FinishedRun], metric: str, published: Mapping[str, float] | None) -> list[object]:
+def _row(
+    variant: str, runs: Sequence[FinishedRun], metric: str, published: Mapping[str, float] | None
+) -> dict[str, object]:
+    """Compares the runs of a variant with its published value; returns the cells by their columns' titles."""
     digits = 3 if metric.endswith("loss") else 2
-    ours = [run.metrics[metric] * (100 if is_share(metric) else 1) for run in runs]
-    mean, deviation = statistics.fmean(ours), statistics.stdev(ours) if len(ours) > 1 else None
-    theirs = ["not known", ""]
+    unit, scale = (" (%)", 100) if is_share(metric) else ("", 1)
+    ours = [scale * run.metrics[metric] for run in runs]
+    mean = statistics.fmean(ours)
+    shown, difference = "not known", ""
     if published is not None:
-        value = published["value"]
-        theirs = [_with_deviation(value, published.get("std"), digits), f"{mean - value:+.{digits}f}"]
-    hardware = dict.fromkeys(run.metrics.get("hardware", "not recorded") for run in runs)
-    seconds = statistics.fmean(run.metrics["train_runtime"] for run in runs)
-    cards = dict.fromkeys(run.card_link for run in runs)
-    took = [", ".join(hardware), format_duration(seconds), ", ".join(cards)]
-    return [variant or "as it stands", _with_deviation(mean, deviation, digits), len(ours), *theirs, *took]
+        shown = _with_deviation(published["value"], published.get("std"), digits)
+        difference = f"{mean - published['value']:+.{digits}f}"
+    return {
+        "variant": variant or "as it stands",
+        f"ours, {metric}{unit}": _with_deviation(mean, statistics.stdev(ours) if len(ours) > 1 else None, digits),
+        "n": len(ours),
+        "published": shown,
+        "difference": difference,
+        "hardware": ", ".join(dict.fromkeys(run.metrics.get("hardware", "not recorded") for run in runs)),
+        "time a run": format_duration(statistics.fmean(run.metrics["train_runtime"] for run in runs)),
+        "cards": ", ".join(dict.fromkeys(run.card_link for run in runs)),
+    }
 
 
 def _with_deviation(mean: float, deviation: float | None, digits: int) -> str:

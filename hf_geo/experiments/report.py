@@ -115,26 +115,29 @@ def format_summary(summary: Summary) -> str:
 
 
 def _table_over_rates(summary: Summary) -> str:
-    columns = [
-        summary.series_axes[0] if summary.series_axes else "",
-        f"best {summary.metric}",
-        "at",
-        f"powers of ten within {NEAR:.0%} of its best",
-        f"within {NEAR:.0%} of the best of all",
-        "trials",
-        "diverged or failed",
-    ]
-    rows = []
-    for name in summary.series:
-        trials, settings = summary.trials[summary.trials.series == name], summary.best_by_x(name)
-        found = ["none", "", "", ""]
-        if len(settings):
-            best = summary.best(settings)
-            values = [best[summary.metric], summary.best(summary.settings)[summary.metric]]
-            ranges = [summary.describe_range(name, value) for value in values]
-            found = [_format_metric(summary, best), _list_values(best, [summary.x, *summary.searched]), *ranges]
-        rows.append([name, *found, len(trials), (trials.state != FINISHED).sum()])
-    return format_table(columns, rows)
+    rows = [_row_over_rates(summary, name) for name in summary.series]
+    return format_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _row_over_rates(summary: Summary, series: str) -> dict[str, object]:
+    """Describes the best setting of a series; returns the cells by their columns' titles."""
+    trials, settings = summary.trials[summary.trials.series == series], summary.best_by_x(series)
+    best_value, best_setting, near_own, near_all = "none", "", "", ""
+    if len(settings):
+        best = summary.best(settings)
+        best_value = _format_metric(summary, best)
+        best_setting = _list_values(best, [summary.x, *summary.searched])
+        near_own = summary.describe_range(series, best[summary.metric])
+        near_all = summary.describe_range(series, summary.best(summary.settings)[summary.metric])
+    return {
+        summary.series_axes[0] if summary.series_axes else "": series,
+        f"best {summary.metric}": best_value,
+        "at": best_setting,
+        f"powers of ten within {NEAR:.0%} of its best": near_own,
+        f"within {NEAR:.0%} of the best of all": near_all,
+        "trials": len(trials),
+        "diverged or failed": (trials.state != FINISHED).sum(),
+    }
 
 
 def _table_by_x(summary: Summary) -> str:
