@@ -59,10 +59,12 @@ def load_dataset(name: str, config: str | None, streaming: bool) -> Loaded:
 def _load_once(name: str, config: str | None, streaming: bool, mode: str | None) -> Loaded:
     """Does what `datasets.load_dataset` does, after a check that the card names no files of other places."""
     builder = _open_builder(name, config, mode)
-    home = os.path.realpath(name) + os.sep if os.path.isdir(name) else f"hf://datasets/{name}@"
+    homes = (f"hf://datasets/{name}@",)
+    if os.path.isdir(name):  # `datasets` resolves links in its path unless a card names the files
+        homes = (os.path.realpath(name) + os.sep, os.path.abspath(name) + os.sep)
     for file in chain.from_iterable((builder.config.data_files or {}).values()):
         place = file if "://" in file else os.path.abspath(file)
-        if not place.startswith(home) or ".." in place.split("/"):
+        if not place.startswith(homes) or ".." in place.split("/"):
             raise ValueError(f"its card names a file outside of it, {file!r}: remove that from its README.md")
     if streaming:
         return builder, builder.as_streaming_dataset()

@@ -1,7 +1,7 @@
 """Trains and evaluates a tiny language model with transformers' Trainer, whole and in accumulated batches.
 
-Leaves in FOLDER/ACCUMULATION_STEPS the losses of the steps, the evaluation and the final weights. FOLDER is the argument;
-run alone, or by several processes.
+Leaves in FOLDER the losses of the steps, the evaluation and the final weights; the arguments are FOLDER and the number of
+accumulation steps. Run alone, or by several processes.
 """
 
 import json
@@ -89,5 +89,4 @@ def main(folder: Path, accumulation_steps: int) -> None:
 
 
 if __name__ == "__main__":
-    for accumulation_steps in (1, 2):
-        main(Path(sys.argv[1], str(accumulation_steps)), accumulation_steps)
+    main(Path(sys.argv[1]), int(sys.argv[2]))

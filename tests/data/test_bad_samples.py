@@ -19,7 +19,6 @@ from hf_geo.data import DataArguments, load_image_data
 from hf_geo.data.bad_samples import BadSampleError, BadSamples, DataError, dead_workers_named
 from hf_geo.data.image_datasets import EncodedImages, decode
 from hf_geo.data.transforms import to_channels
-from hf_geo.models.build import build_image_classifier, input_config
 
 
 def encoded(image: PIL.Image.Image, kind: str = "PNG") -> bytes:
@@ -35,12 +34,12 @@ def grey(index: int, size: tuple[int, int] = (8, 8)) -> PIL.Image.Image:
 @pytest.fixture(autouse=True, scope="module")
 def short_pauses():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2
-        )  # seconds that a loader waits for a worker
+        patch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds to wait for a worker
         yield
 
 
+CONFIG = {"input_size": (3, 8, 8), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
+          "mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # fmt: skip
 BOMB = encoded(PIL.Image.new("1", (20_000, 9_000)))  # 180 million pixels in 22 kB
 LARGE = encoded(PIL.Image.new("1", (10_000, 9_000)))  # Pillow only warns
 BROKEN = {
@@ -56,13 +55,14 @@ BROKEN = {
 }
 
 
+def cell_of(content: bytes | str) -> dict:
+    return {"bytes": content, "path": None} if isinstance(content, bytes) else {"bytes": None, "path": content}
+
+
 def write(folder: Path, broken: dict[int, bytes | str], *, one_size: bool = True, count: int = 24) -> str:
     """A data set of grey images, whose value tells their index, with some broken ones."""
-    cells = [{"bytes": encoded(grey(i, (8, 8) if one_size else (8, 8 + i % 2))), "path": None} for i in range(count)]
-    for index, content in broken.items():
-        cells[index] = (
-            {"bytes": content, "path": None} if isinstance(content, bytes) else {"bytes": None, "path": content}
-        )
+    whole = {i: encoded(grey(i, (8, 8) if one_size else (8, 8 + i % 2))) for i in range(count)}
+    cells = [cell_of(content) for content in (whole | broken).values()]
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["even", "odd"]))
     rows = datasets.Dataset.from_dict({"image": cells, "label": [i % 2 for i in range(count)]}, features=features)
     folder.mkdir()
@@ -74,16 +74,14 @@ def write(folder: Path, broken: dict[int, bytes | str], *, one_size: bool = True
 def training_set(**options):
     options = {"eval_split": "test", "test_split": "test", "augmentation": "none", **options}
     data = load_image_data(DataArguments(**options))
-    model = build_image_classifier("test_resnet", num_classes=2, data_config=data.data_config)
-    return data, data.dataset("train", input_config(model), augment=False)
+    return data, data.dataset("train", CONFIG, augment=False)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_image_is_a_bad_sample(kind: str) -> None:
     content, reason = BROKEN[kind]
-    cell = {"bytes": content, "path": None} if isinstance(content, bytes) else {"bytes": None, "path": content}
     with pytest.raises(BadSampleError, match=reason):
-        to_channels(decode(cell), 3)
+        to_channels(decode(cell_of(content)), 3)
 
 
 @pytest.mark.parametrize("one_size", (True, False), ids=("in memory", "one by one"))
@@ -114,12 +112,8 @@ def test_more_than_the_limit_ends_it_with_one_sentence(tmp_path) -> None:
     )
     data, samples = training_set(dataset=folder, max_bad_samples=3)
     assert len(samples) == 21 and len(data.bad) == 3
-
-
-def test_no_image_at_all(tmp_path) -> None:
-    folder = write(tmp_path / "data", dict.fromkeys(range(24), b"x"))
     with pytest.raises(ValueError, match="No image of the split 'train' can be read"):
-        training_set(dataset=folder, max_bad_samples=100)
+        training_set(dataset=write(tmp_path / "none", dict.fromkeys(range(24), b"x")), max_bad_samples=100)
 
 
 def test_a_stream_leaves_broken_images_out(tmp_path) -> None:
@@ -151,10 +145,8 @@ def test_an_evaluation_is_of_the_images_that_can_be_read_each_once(tmp_path, str
     broken = {0: b"x", 5: b"y", 6: BOMB, 23: BROKEN["16 bits"][0]}
     folder = write(tmp_path / "data", broken, one_size=one_size)
     data, _ = training_set(dataset=folder, streaming=streaming)
-    config = {"input_size": (3, 8, 8), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
-              "mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # fmt: skip
     for split in ("eval", "test"):
-        loader = DataLoader(data.dataset(split, config), batch_size=5, num_workers=workers)
+        loader = DataLoader(data.dataset(split, CONFIG), batch_size=5, num_workers=workers)
         found = [(round(float(x.min())), int(y)) for batch in loader for x, y in zip(*batch.values(), strict=True)]
         assert sorted(found) == [(10 * i, i % 2) for i in range(24) if i not in broken]
         if not streaming:
@@ -164,9 +156,8 @@ def test_an_evaluation_is_of_the_images_that_can_be_read_each_once(tmp_path, str
 def test_unreadable_evaluation_images_count_against_the_limit_before_training(tmp_path) -> None:
     folder = write(tmp_path / "data", {3: b"x", 5: b"x"}, one_size=False)
     data, _ = training_set(dataset=folder, max_bad_samples=1)
-    config = input_config(build_image_classifier("test_resnet", num_classes=2, data_config=data.data_config))
     with pytest.raises(DataError, match="image 5 of the split 'test' cannot be used: cannot identify"):
-        data.dataset("test", config)
+        data.dataset("test", CONFIG)
 
 
 def _killer(image: PIL.Image.Image, seed: np.uint64, victim: int) -> torch.Tensor:
@@ -209,12 +200,3 @@ def test_decoders_fail_in_one_way_only(kind: str) -> None:
             assert "\n" not in str(reason)
             outcomes.add("bad")
     assert outcomes == {"PIL", "bad"}
-
-
-def test_bad_samples_are_counted_once_each_up_to_the_limit() -> None:
-    bad = BadSamples(50)
-    for index in [*range(50), *range(50)]:
-        bad.skip(f"image {index}", BadSampleError("why"))
-    assert len(bad) == 50
-    with pytest.raises(DataError, match=r"^The image 50 cannot be used: why; --max_bad_samples 50 allows"):
-        bad.skip("image 50", BadSampleError("why"))

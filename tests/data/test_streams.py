@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_geo.data import DataArguments, ImageData, load_image_data
+from tests.data.test_vision import write_shades
 from tests.paths import SHARED
 
 CIFAR10 = str(SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10")
@@ -27,15 +28,9 @@ def short_pauses(monkeypatch):
 def folder(tmp_path_factory) -> Path:
     """Four files of 30 training images, each of another shade, and one of 12 for validation."""
     folder = tmp_path_factory.mktemp("shades")
-    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
-
-    def save(name: str, shades: range) -> None:
-        rows = {"img": [PIL.Image.new("L", (8, 8), s) for s in shades], "label": [s % 2 for s in shades]}
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{name}.parquet")
-
     for k in range(SHARDS):
-        save(f"train-{k:05d}-of-{SHARDS:05d}", range(IN_SHARD * k, IN_SHARD * (k + 1)))
-    save("validation", range(200, 212))
+        write_shades(folder / f"train-{k:05d}-of-{SHARDS:05d}.parquet", range(IN_SHARD * k, IN_SHARD * (k + 1)))
+    write_shades(folder / "validation.parquet", range(200, 212))
     return folder
 
 
@@ -102,8 +97,7 @@ def test_labels_that_are_no_classes(folder, tmp_path):
 
 
 def test_a_stream_that_is_held_out_whole_is_refused(folder, tmp_path):
-    only = {"train": str(folder / "validation.parquet")}
-    datasets.load_dataset("parquet", data_files=only)["train"].to_parquet(tmp_path / "train.parquet")
+    write_shades(tmp_path / "train.parquet", range(200, 212))
     with pytest.raises(ValueError, match="--max_eval_samples 12 holds out every sample of the split 'train'"):
         load(tmp_path, max_eval_samples=12)
     data = load(tmp_path, max_eval_samples=11)

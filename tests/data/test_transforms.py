@@ -1,5 +1,6 @@
 """Geometry against timm's own transforms, augmentation against torchvision, and its distribution."""
 
+import random
 from itertools import product
 
 import numpy as np
@@ -97,27 +98,22 @@ def test_seeds_stay_the_same_over_releases():
 
 
 def test_seeding_leaves_the_generators_as_they_were():
-    import random
-
     def draw():
         return random.random(), np.random.rand(), torch.rand(()).item()
 
-    def reset():
+    def after(action):
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        action()
+        return draw()
 
-    reset()
-    expected = draw()
-    reset()
-    with seeded(2**64 - 1):
-        first = draw()
-    assert draw() == expected
-    with pytest.raises(KeyError), seeded(2**64 - 1):
-        assert draw() == first
-        raise KeyError
-    reset()
-    with pytest.raises(KeyError), seeded(5):
-        raise KeyError
-    assert draw() == expected
+    def seeded_draw():
+        with pytest.raises(KeyError), seeded(2**64 - 1):
+            draws.append(draw())
+            raise KeyError
+
+    draws = []
+    assert after(seeded_draw) == after(seeded_draw) == after(lambda: None)
+    assert draws[0] == draws[1] != after(lambda: None)
 
 
 @pytest.mark.parametrize(
