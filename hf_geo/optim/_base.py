@@ -1,4 +1,4 @@
-"""What all optimizers here share: checked settings, refusals, the closure rule, blocks, and state that stays wide."""
+"""The base of all optimizers: checked settings, refusals, the closure rule, blocks, and state that stays float32."""
 
 import math
 from abc import abstractmethod
@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from .kernels.shards import local, local_grad, wide_dtype
 
-# Elements that are worked on together: what one operation has read or written is still in the cache
-# for the next, many small tensors share a call, and temporaries stay small.
+# Number of elements that are updated together: few enough to stay in the cache from one operation to the next and to
+# keep temporaries small, and enough for many small tensors to share a call.
 BLOCK = 1 << 20
 
 
@@ -26,15 +26,15 @@ def check_number(
     optional: bool = False,
     tensor: bool = False,
 ) -> None:
-    """Makes `group[name]` a float, or raises unless it is a number in [0, below).
+    """Makes `group[name]` a float; raises `TypeError` or `ValueError` unless it is a number in [0, below).
 
     Args:
         group: A parameter group.
         name: The setting.
-        below: What it has to stay below.
+        below: The upper bound, exclusive.
         positive: Whether zero is refused as well.
-        optional: Whether None will do.
-        tensor: Whether a tensor of one element will do, which is then kept as it is.
+        optional: Whether None is allowed.
+        tensor: Whether a tensor of one element is allowed, which is then kept as it is.
     """
     value = group[name]
     if optional and value is None:
@@ -57,7 +57,7 @@ def check_flag(group: dict[str, Any], name: str) -> None:
 
 
 def batches(params: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Cuts a list into short ones, each of one device and dtype, in the same way on all processes."""
+    """Cuts a list into batches of one device and dtype, in the same way on all processes."""
     batch: list[Tensor] = []
     size = 0
     for p in params:
@@ -73,8 +73,8 @@ def batches(params: list[Tensor]) -> Iterator[list[Tensor]]:
 def blocks(axis: int | None, x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cuts a parameter, its gradient and state alike along `axis` (None: not at all) into blocks to be updated in place.
 
-    On a GPU, or under `torch.compile`, the only block is all of it. What is yielded is float32 or wider; a
-    half-precision parameter is rounded back once its block is done.
+    On a GPU, or under `torch.compile`, there is one block. Blocks are float32 or wider; those of a half-precision
+    parameter are rounded back after their update.
     """
     tensors = (x, *others)
     pieces = iter((tensors,))
@@ -107,7 +107,7 @@ class GeometricOptimizer(Optimizer):
             TypeError: A setting, or a parameter, of the wrong kind.
             ValueError: A bad value, or the same parameter twice.
         """
-        group = self._completed(dict(param_group))
+        group = self._with_implied_settings(dict(param_group))
         if not isinstance(group["params"], Tensor | set):
             group["params"] = list(group["params"])
             ids = [id(p[1] if isinstance(p, tuple) else p) for p in group["params"]]
@@ -126,8 +126,8 @@ class GeometricOptimizer(Optimizer):
             self.param_groups.pop()
             raise
 
-    def _completed(self, group: dict[str, Any]) -> dict[str, Any]:
-        """`group` with the settings that follow from others it gives."""
+    def _with_implied_settings(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The group with the settings that follow from those it gives."""
         return group
 
     @abstractmethod
@@ -158,9 +158,9 @@ class GeometricOptimizer(Optimizer):
         self._update(loss)
         return loss
 
-    def _with_gradient(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
-        """Every group, its `lr` without axes, with those of its parameters that have a gradient."""
-        gathered = []
+    def _groups_with_gradient(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
+        """Every group, its `lr` a number or of shape (), with its parameters that have a gradient."""
+        groups = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             for p in params:
@@ -168,8 +168,8 @@ class GeometricOptimizer(Optimizer):
                     self._refuse_unusable(p)
             if isinstance(group["lr"], Tensor) and group["lr"].ndim:
                 group = {**group, "lr": group["lr"].reshape(())}
-            gathered.append((group, params))
-        return gathered
+            groups.append((group, params))
+        return groups
 
     def _refuse_unusable(self, p: Tensor) -> None:
         name, shape = type(self).__name__, tuple(p.shape)
@@ -187,15 +187,15 @@ class GeometricOptimizer(Optimizer):
             )
 
     def _ensure_state(self, params: list[Tensor], **makers: Callable[[Tensor], Tensor]) -> None:
-        """Makes what the state of `params` lacks."""
+        """Creates the state that `params` lack."""
         for p in params:
             state = self.state[p]
             for key, make in makers.items():
                 if key not in state:
                     state[key] = make(p)
 
-    def _tensors(self, params: list[Tensor], *keys: str) -> list[list[Tensor]]:
-        """This process's parts of `params`, of their gradients, and of what their state holds under `keys`."""
+    def _local_tensors(self, params: list[Tensor], *keys: str) -> list[list[Tensor]]:
+        """The local shards of `params`, of their gradients, and of their state under each of `keys`."""
         states = [self.state[p] for p in params] if keys else []
         columns = ([local(state[key]) for state in states] for key in keys)
         return [[local(p) for p in params], [local_grad(p) for p in params], *columns]

@@ -1,4 +1,4 @@
-"""The loss as ALI-G's step needs it: one number, and above zero."""
+"""Checks of ALI-G's loss: it has to be one number, and should be above zero."""
 
 import logging
 from numbers import Real
@@ -10,11 +10,11 @@ from torch.distributed.tensor import DTensor
 
 logger = logging.getLogger(__name__)
 
-FIRST = 5  # losses that are all zero before a warning says so: one may be, by chance or at the end of training
+FIRST = 5  # zero losses from the start before the warning; a single one may occur by chance
 
 
 def as_scalar(loss: Any) -> Tensor:
-    """A loss as a 0-dim tensor; raises `TypeError` or `ValueError` for what is not one number."""
+    """The loss as a 0-dim tensor; raises `TypeError` or `ValueError` unless it is one number."""
     if isinstance(loss, DTensor):
         loss = loss.full_tensor()
     if isinstance(loss, Tensor):
@@ -34,8 +34,8 @@ class LossWatch:
         self.all_zero = True
         self.warned = False
 
-    def see(self, loss: Tensor) -> None:
-        """Looks at the loss of a step, unless it lies on an accelerator, whose work this would wait for."""
+    def check(self, loss: Tensor) -> None:
+        """Checks the loss of a step, unless it lies on an accelerator, whose work this would wait for."""
         if torch.compiler.is_compiling() or self.warned or not loss.is_cpu:
             return
         value = loss.tolist()

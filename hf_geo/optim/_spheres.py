@@ -1,4 +1,4 @@
-"""The base of the methods whose weights are points on spheres."""
+"""The base of the methods of Roburin et al., whose weights are points on spheres."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ from .kernels.rows import Rows
 class SphericalOptimizer(GeometricOptimizer):
     """Base of the methods that treat groups of weights, told apart by `channel_dims`, as points on spheres."""
 
-    def _completed(self, group: dict[str, Any]) -> dict[str, Any]:
-        # A group's own channel_dims outdo a channel_wise=True given for all groups.
+    def _with_implied_settings(self, group: dict[str, Any]) -> dict[str, Any]:
+        # A group's own channel_dims override a channel_wise=True given for all groups.
         return {"channel_wise": False, **group} if "channel_dims" in group else group
 
     def _check_group(self, group: dict[str, Any]) -> None:

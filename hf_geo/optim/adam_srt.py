@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._base import batches, blocks, check_flag, check_number
 from ._spheres import SphericalOptimizer
-from .kernels.fused import adam_step, count_step, lend
+from .kernels.fused import adam_step, count_step, kernel_ready
 from .kernels.rows import SMALLEST_NORM, Rows
 from .kernels.shards import zeros_like
 
@@ -27,7 +27,7 @@ class _SphericalAdam(SphericalOptimizer):
         check_betas(group)
 
     def _update(self, loss: Any) -> None:
-        for group, params in self._with_gradient():
+        for group, params in self._groups_with_gradient():
             flat, spherical = self._split_by_geometry(group, params)
             moments = {"step": lambda p: torch.zeros((), device=p.device), "exp_avg": zeros_like}
             self._ensure_state(flat, **moments, exp_avg_sq=zeros_like)
@@ -40,13 +40,13 @@ class _SphericalAdam(SphericalOptimizer):
     def _step_adam(self, group: dict[str, Any], params: list[Tensor]) -> None:
         settings = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
         for batch in batches(params):
-            for lent in lend(*self._tensors(batch, "exp_avg", "exp_avg_sq")):
-                adam_step(*lent, [self.state[p]["step"] for p in batch], **settings)
+            for lists in kernel_ready(*self._local_tensors(batch, "exp_avg", "exp_avg_sq")):
+                adam_step(*lists, [self.state[p]["step"] for p in batch], **settings)
 
     def _step_on_spheres(self, group: dict[str, Any], spherical: list[tuple[Tensor, Rows]]) -> None:
         params, (beta1, beta2) = [p for p, _ in spherical], group["betas"]
         corrections = count_step([self.state[p]["step"] for p in params], beta1, beta2)
-        columns = self._tensors(params, "exp_avg", "exp_avg_sq")
+        columns = self._local_tensors(params, "exp_avg", "exp_avg_sq")
         transports = group.get("rt", False)  # AdamS has no such setting
         for (_, rows), *tensors, c1, c2 in zip(spherical, *columns, *corrections, strict=True):
             # lr sqrt(d) (m / c1) / (sqrt(v / c2) + eps) is scale m / (sqrt(v) + eps sqrt(c2)).

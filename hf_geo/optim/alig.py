@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
 from ._losses import LossWatch, as_scalar
-from .kernels.fused import lend, sgd_step
+from .kernels.fused import kernel_ready, sgd_step
 from .kernels.shards import local, local_grad, norms, zeros_like
 
 # The `lr` of an unbounded group: finite, so that a scheduler's change of it can be seen (a tenth of infinity cannot).
 UNBOUNDED = torch.finfo(torch.float32).max
-# What copies and pickles hold of an optimizer beside torch's part, where it was set.
+# The attributes that copies and pickles hold beside torch's.
 KEPT = ("projection_fn", "step_size", "step_size_unclipped", "_loss", "_skipped", "_watch")
 
 
@@ -71,7 +71,6 @@ class AliG(GeometricOptimizer):
     projection_fn: Callable[[], None] | None = None
     _loss: Tensor | None = None
     _skipped: Tensor | None = None
-    _scratch: Tensor | None = None
 
     def __init__(
         self,
@@ -135,18 +134,18 @@ class AliG(GeometricOptimizer):
 
     @property
     def skipped_steps(self) -> int:
-        """How many steps were left out for a loss or gradient that was not finite. Reading it waits for the device."""
+        """The number of steps skipped for a loss or gradient that was not finite. Reading it waits for the device."""
         return 0 if self._skipped is None else int(self._skipped)
 
     def _update(self, loss: Any) -> None:
         loss, self._loss = self._loss if loss is None else as_scalar(loss), None
         if loss is None:
-            loss = self._without_loss()
+            loss = self._default_loss()
         else:
             self._refuse_schedules()
-            self._watch.see(loss)
-        gathered = self._with_gradient()
-        params = [p for _, members in gathered for p in members]
+            self._watch.check(loss)
+        groups = self._groups_with_gradient()
+        params = [p for _, members in groups for p in members]
         if not params:
             return
         sq_norm = norms(params, [local_grad(p) for p in params]).square().sum()
@@ -155,35 +154,26 @@ class AliG(GeometricOptimizer):
         self._skipped = skip if self._skipped is None else self._skipped + skip
 
         sizes = []
-        for group, members in gathered:
+        for group, members in groups:
+            # size <- min(lr, max(0, l) / (|g|^2 + eps))
             unclipped = (loss / (sq_norm + group["eps"])).clamp(min=0.0).nan_to_num(0.0)
-            size = unclipped.clamp(max=group["lr"])
-            sizes.append((size, unclipped))
+            sizes.append((unclipped.clamp(max=group["lr"]), unclipped))
             keys = ("momentum_buffer",) if group["momentum"] else ()
             self._ensure_state(members, **dict.fromkeys(keys, zeros_like))
             for batch in batches(members):
-                for lent in lend(*self._tensors(batch, *keys)):
-                    settings = {"momentum": group["momentum"], "adjusted": group["adjusted_momentum"]}
-                    alig(*lent, size=size, skip=skip, multiply=self._products, **settings)
+                for lists in kernel_ready(*self._local_tensors(batch, *keys)):
+                    alig(
+                        *lists,
+                        size=sizes[-1][0],
+                        skip=skip,
+                        momentum=group["momentum"],
+                        adjusted=group["adjusted_momentum"],
+                    )
         self.step_size, self.step_size_unclipped = sizes[0]
         self._project(skip)
 
-    def _products(self, tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
-        """Each tensor times `factor`, until the next call: on a CPU in memory that is used again, so it stays in the cache."""
-        if not tensors[0].is_cpu or torch.compiler.is_compiling():
-            return torch._foreach_mul(tensors, factor)
-        sizes = [t.numel() for t in tensors]
-        total, known = sum(sizes), self._scratch
-        if known is None or known.numel() < total or known.dtype is not tensors[0].dtype:
-            self._scratch = tensors[0].new_empty(total)
-        parts = self._scratch[:total].split(sizes)
-        products = [part.as_strided(t.shape, t.stride()) for part, t in zip(parts, tensors, strict=True)]
-        for product, t in zip(products, tensors, strict=True):
-            torch.mul(t, factor, out=product)
-        return products
-
-    def _without_loss(self) -> Tensor:
-        # torch.distributed.checkpoint takes a step with lr 0 to have the state made: that one needs no loss.
+    def _default_loss(self) -> Tensor:
+        # torch.distributed.checkpoint takes a step with lr 0 to create the state: that one needs no loss.
         if all(float(group["lr"]) == 0 for group in self.param_groups):
             return torch.tensor(0.0)
         raise RuntimeError(
@@ -201,7 +191,7 @@ class AliG(GeometricOptimizer):
 
     @torch.no_grad()
     def _project(self, skip: Tensor | None = None) -> None:
-        """Brings the parameters back into their set, unless `skip` is 1."""
+        """Projects the parameters into their set, unless `skip` is 1."""
         if self.projection_fn is not None:
             self.projection_fn()
         max_norm = self.param_groups[0]["max_norm"]
@@ -210,7 +200,7 @@ class AliG(GeometricOptimizer):
         params = [p for group in self.param_groups for p in group["params"]]
         weights = [local(p) for p in params]
         total = torch.linalg.vector_norm(norms(params, weights))
-        # What has just been scaled to the bound may exceed it by rounding, and shall stay as it is.
+        # Weights that were just scaled to the bound may exceed it by rounding, and stay as they are.
         outside = total > max_norm * (1 + 8 * torch.finfo(total.dtype).eps)
         if skip is not None:
             outside = outside & (skip == 0)
@@ -222,24 +212,27 @@ class AliG(GeometricOptimizer):
 def alig(
     weights: list[Tensor],
     grads: list[Tensor],
-    *buffers: list[Tensor],
+    buffers: list[Tensor] | None = None,
+    *,
     size: Tensor,
     skip: Tensor,
-    multiply: Callable[[list[Tensor], Tensor], list[Tensor]],
     momentum: float,
     adjusted: bool,
 ) -> None:
-    """One step of the given size, in place, unless `skip` is 1. Without momentum there are no buffers."""
+    """Takes a step of the given size in place, unless `skip` is 1. There are no buffers without momentum."""
     size = size.to(weights[0])
-    if not buffers or adjusted:
-        sgd_step(weights, grads, *buffers or [[]], lr=size, momentum=momentum, nesterov=bool(buffers), skip=skip)
+    if buffers is None or adjusted:
+        # b <- momentum b + g,  w <- w - size (g + momentum b)
+        has_momentum = buffers is not None
+        sgd_step(weights, grads, buffers or [], lr=size, momentum=momentum, nesterov=has_momentum, skip=skip)
         return
-    for w, g, b in pieces(weights, grads, *buffers):
-        sgd_step(w, multiply(g, size), b, lr=1.0, momentum=momentum, nesterov=True, skip=skip)
+    for w, g, b in cut_large(weights, grads, buffers):
+        # b <- momentum b + size g,  w <- w - size g - momentum b
+        sgd_step(w, torch._foreach_mul(g, size), b, lr=1.0, momentum=momentum, nesterov=True, skip=skip)
 
 
-def pieces(*lists: list[Tensor]) -> Iterator[list[list[Tensor]]]:
-    """The lists as they are, or, of one tensor each, the tensors' blocks."""
+def cut_large(*lists: list[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """The lists as they are, or the blocks of the tensors in lists of one, so that products of them stay small."""
     if len(lists[0]) > 1:
         yield list(lists)
         return

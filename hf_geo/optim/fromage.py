@@ -15,7 +15,7 @@ from .kernels.shards import local, norms
 
 logger = logging.getLogger(__name__)
 
-NEAR_ZERO = 1e-5  # root mean square of a tensor that starts so near to zero that it takes ages to get away
+NEAR_ZERO = 1e-5  # root mean square below which a tensor starts so near zero that it barely moves
 SHOWN = 3  # names in a warning
 
 
@@ -30,10 +30,10 @@ class Fromage(GeometricOptimizer):
     The step does not depend on the gradient's scale, and the division keeps a gradient that is orthogonal to w from
     making it grow. The same `lr`, 0.01, suits very different networks; lower it in time as usual.
 
-    A tensor of norm zero, or one whose gradient is zero, takes the plain step w - lr * g instead (also divided), so a
-    bias that starts at zero gets off the ground. With `p_bound` it does not: its bound is zero, and zero it stays. Leave
-    `p_bound` away for biases and normalization shifts if they are to move. A matrix that starts at zero, such as LoRA's B,
-    goes on from its tiny norm by fractions of it, and barely moves. A warning at construction names both.
+    A tensor of norm zero, or one whose gradient is zero, takes the plain step w - lr * g instead (also divided), so that a
+    bias that starts at zero can move. With `p_bound` it stays zero, as its bound is zero: leave `p_bound` away for biases
+    and normalization shifts that should move. A matrix that starts at zero, such as LoRA's B, moves by fractions of its
+    tiny norm, that is barely. A warning at construction names both.
 
     Args:
         params: Parameters, or groups of them.
@@ -56,18 +56,18 @@ class Fromage(GeometricOptimizer):
         super().__init__(params, {"lr": lr, "p_bound": p_bound})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, as in the base class; warns of tensors in it that will not move."""
+        """Adds a group, and warns of tensors in it that will not move."""
         super().add_param_group(param_group)
-        warn_of_stuck(self.param_groups[-1])
+        warn_of_zeros(self.param_groups[-1])
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_number(group, "lr", tensor=True)
         check_number(group, "p_bound", positive=True, optional=True)
 
     def _update(self, loss: Any) -> None:
-        for group, params in self._with_gradient():
+        for group, params in self._groups_with_gradient():
             for batch in batches(params):
-                weights, grads = self._tensors(batch)
+                weights, grads = self._local_tensors(batch)
                 weight_norms = norms(batch, weights)
                 if group["p_bound"] is not None:
                     for p, norm in zip(batch, weight_norms.unbind(), strict=True):
@@ -79,8 +79,8 @@ class Fromage(GeometricOptimizer):
 
 
 @torch.no_grad()
-def warn_of_stuck(group: dict[str, Any]) -> None:
-    """Names the tensors of a new group that start so near to zero that the method leaves them there."""
+def warn_of_zeros(group: dict[str, Any]) -> None:
+    """Warns of the tensors of a new group that start so near zero that the method leaves them there."""
     bound, params = group["p_bound"], group["params"]
     names = group.get("param_names") or [f"a tensor of shape {tuple(p.shape)}" for p in params]
     name_of = {p: name for p, name in zip(params, names, strict=True) if bound is not None or p.ndim > 1}
@@ -109,7 +109,7 @@ def warn_of_stuck(group: dict[str, Any]) -> None:
 def fromage(
     weights: list[Tensor], grads: list[Tensor], weight_norms: Tensor, grad_norms: Tensor, lr: float | Tensor
 ) -> None:
-    """One step of each weight along its gradient, given the norms of both, in place."""
+    """Moves each weight along its gradient, given the norms of both, in place."""
     keep = (1 + lr * lr) ** -0.5
     moving = (weight_norms > 0) & (grad_norms > 0)
     coefficients = torch.where(moving, weight_norms / grad_norms, 1.0) * (lr * keep)
@@ -123,7 +123,7 @@ def fromage(
 
 
 def shrink(weights: list[Tensor], weight_norms: Tensor, bounds: Tensor) -> None:
-    """Scales each weight that has outgrown its bound back to it."""
+    """Scales each weight whose norm exceeds its bound back to the bound."""
     factors = torch.where(weight_norms > bounds, bounds / weight_norms, 1.0)
     for w, factor in zip(weights, factors.unbind(), strict=True):
         w.mul_(factor)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
-from .kernels.fused import count_step, lend, sgd_step
+from .kernels.fused import count_step, kernel_ready, sgd_step
 from .kernels.great_circles import TINY, adam_g, fast_adam_g, fast_sgd_g, sgd_g
 from .kernels.rows import Rows
 from .kernels.shards import local, local_grad, split_over, wide_dtype, zeros_like
@@ -51,7 +51,7 @@ class _Grassmann(GeometricOptimizer):
             )
 
     def _update(self, loss: Any) -> None:
-        for group, params in self._with_gradient():
+        for group, params in self._groups_with_gradient():
             if params:
                 step = self._step_on_spheres if group["grassmann"] else self._step_sgd
                 step(group, params)
@@ -65,7 +65,7 @@ class _Grassmann(GeometricOptimizer):
         self._ensure_state(params, **{key: lambda p: first_buffer(p, group) for key in keys})
         settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay", "nesterov")}
         for batch in batches(params):
-            for weights, grads, *buffers in lend(*self._tensors(batch, *keys)):
+            for weights, grads, *buffers in kernel_ready(*self._local_tensors(batch, *keys)):
                 sgd_step(weights, grads, *buffers or [[]], **settings)
 
 

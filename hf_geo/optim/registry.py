@@ -23,7 +23,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Paper:
-    """What a citation needs. `authors` are "Family, Given" in order; `venue` is as the proceedings name it."""
+    """The data of a citation. `authors` are "Family, Given" in order; `venue` is as the proceedings name it."""
 
     key: str
     title: str
@@ -61,9 +61,8 @@ class Method:
         lr: Learning rate used when the user gives none.
         settings: Further settings used unless the user gives others.
         needs_loss: Whether `step` needs the value of the loss (`set_loss(value)` or a closure).
-        clipping: What clipping the global gradient norm does to the step: "allowed" (as with SGD or Adam), "irrelevant"
-            (the step does not see the gradient's scale), "harmful" (it changes the step into another one), or "own"
-            (the method clips by itself).
+        clipping: The effect of clipping the global gradient norm: "allowed" (as with SGD or Adam), "irrelevant" (the step
+            does not depend on the gradient's scale), "harmful" (it makes another step), or "own" (the method clips by itself).
         geometry: Settings of the parameter group of a scale-invariant weight; None when all weights are treated alike.
         geometry_settings: Further settings of those groups, used unless the user gives others.
         geometry_lr: Learning rate of those groups, as a multiple of the others'.
@@ -97,11 +96,11 @@ class Method:
 
     @property
     def arguments(self) -> dict[str, inspect.Parameter]:
-        """What the class takes after `params`."""
+        """The arguments of the class after `params`."""
         return dict(list(inspect.signature(self.cls).parameters.items())[1:])
 
     def check_settings(self, names: Any) -> None:
-        """Raises `ValueError` for a setting the class does not take, with the nearest one it does."""
+        """Raises `ValueError` for a setting the class does not take, and names the nearest that it does."""
         for name in names:
             if name not in self.arguments:
                 near = difflib.get_close_matches(name, self.arguments, n=1)

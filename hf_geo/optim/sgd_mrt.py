@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._base import batches, blocks, check_number
 from ._spheres import SphericalOptimizer
-from .kernels.fused import lend, sgd_step
+from .kernels.fused import kernel_ready, sgd_step
 from .kernels.rows import SMALLEST_NORM
 from .kernels.shards import zeros_like
 
@@ -70,17 +70,17 @@ class SGDMRT(SphericalOptimizer):
         check_number(group, "weight_decay")
 
     def _update(self, loss: Any) -> None:
-        for group, params in self._with_gradient():
+        for group, params in self._groups_with_gradient():
             keys = ("momentum_buffer",) if group["momentum"] else ()
             self._ensure_state(params, **dict.fromkeys(keys, zeros_like))
             settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay")}
             flat, spherical = self._split_by_geometry(group, params) if keys else (params, [])
             for batch in batches(flat):
-                for weights, grads, *buffers in lend(*self._tensors(batch, *keys)):
+                for weights, grads, *buffers in kernel_ready(*self._local_tensors(batch, *keys)):
                     sgd_step(weights, grads, *buffers or [[]], **settings)
             for p, rows in spherical:
-                for x, g, b in blocks(rows.axis, *(tensor for (tensor,) in self._tensors([p], *keys))):
-                    for lent in lend([x], [g], [b]):
-                        sgd_step(*lent, **settings)
+                for x, g, b in blocks(rows.axis, *(tensor for (tensor,) in self._local_tensors([p], *keys))):
+                    for lists in kernel_ready([x], [g], [b]):
+                        sgd_step(*lists, **settings)
                     # b <- b - (b.x') / |x'|^2 x'
                     b.copy_(rows.project(b, x, rows.norm(x).clamp_min_(SMALLEST_NORM)))

@@ -9,30 +9,30 @@ from torch import Tensor
 from .shards import wide_dtype
 
 
-def lend(weights: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> Iterator[list[list[Tensor]]]:
-    """Yields, once, the same tensors as torch's fused kernels can take them, to be updated in place.
+def kernel_ready(weights: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Yields, once, the same lists in a form that torch's fused kernels accept, to be updated in place.
 
     The kernels need one dtype and the same dense memory layout for a weight, its gradient and its state, and do not check
-    the latter. Tensors that are neither contiguous nor all channels-last, or of half precision, are lent out as copies; all
-    but the gradients are copied back.
+    the latter. Tensors that are neither contiguous nor all channels-last, or of half precision, are replaced by copies;
+    the copies of weights and states are copied back.
     """
     lists = [weights, grads, *states]
     dtype = wide_dtype(weights[0])
     if all(t.dtype is dtype and t.is_contiguous() for tensors in lists for t in tensors):
         yield lists
         return
-    odd = [i for i, row in enumerate(zip(*lists, strict=True)) if not _fit(row, dtype)]
-    lent = [list(tensors) for tensors in lists]
-    for i in odd:
-        for tensors in lent:
+    unready = [i for i, row in enumerate(zip(*lists, strict=True)) if not _is_kernel_ready(row, dtype)]
+    converted = [list(tensors) for tensors in lists]
+    for tensors in converted:
+        for i in unready:
             tensors[i] = tensors[i].to(dtype, memory_format=torch.contiguous_format, copy=True)
-    yield lent
-    for i in odd:
-        for original, copy in zip([weights, *states], [lent[0], *lent[2:]], strict=True):
+    yield converted
+    for i in unready:
+        for original, copy in zip([weights, *states], [converted[0], *converted[2:]], strict=True):
             original[i].copy_(copy[i])
 
 
-def _fit(row: tuple[Tensor, ...], dtype: torch.dtype) -> bool:
+def _is_kernel_ready(row: tuple[Tensor, ...], dtype: torch.dtype) -> bool:
     if any(t.dtype is not dtype for t in row):
         return False
     return all(t.is_contiguous() for t in row) or all(t.is_contiguous(memory_format=torch.channels_last) for t in row)
@@ -50,9 +50,9 @@ def sgd_step(
     nesterov: bool = False,
     skip: Tensor | None = None,
 ) -> None:
-    """One step of `torch.optim.SGD` in place, whose buffers (none without momentum) begin as zeros.
+    """Takes a step of `torch.optim.SGD` in place; buffers, if there is momentum, begin as zeros.
 
-    Where `skip`, a float32 tensor of one element, is 1, nothing changes.
+    Nothing changes if `skip`, a float32 tensor of one element, is 1.
     """
     if torch.compiler.is_compiling():
         return _sgd_by_hand(weights, grads, buffers, lr, momentum, dampening, weight_decay, nesterov, skip)
@@ -60,7 +60,7 @@ def sgd_step(
         weights,
         grads,
         buffers,
-        lr=_rate(lr, weights[0]),
+        lr=_kernel_rate(lr, weights[0]),
         momentum=momentum,
         dampening=dampening,
         weight_decay=weight_decay,
@@ -83,7 +83,7 @@ def adam_step(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """One step of `torch.optim.Adam` in place; counts it in `steps`."""
+    """Takes a step of `torch.optim.Adam` in place, and counts it in `steps`."""
     if torch.compiler.is_compiling():
         return _adam_by_hand(weights, grads, exp_avgs, exp_avg_sqs, steps, lr, *betas, eps, weight_decay)
     torch._foreach_add_(steps, 1)
@@ -94,7 +94,7 @@ def adam_step(
         exp_avg_sqs,
         [],
         steps,
-        lr=_rate(lr, weights[0]),
+        lr=_kernel_rate(lr, weights[0]),
         beta1=betas[0],
         beta2=betas[1],
         eps=eps,
@@ -104,21 +104,21 @@ def adam_step(
     )
 
 
-def _rate(lr: float | Tensor, weight: Tensor) -> float | Tensor:
-    # The kernels of accelerators read a rate that lies there as float32.
+def _kernel_rate(lr: float | Tensor, weight: Tensor) -> float | Tensor:
+    # On an accelerator the kernels read a tensor rate as float32.
     return lr.to(weight.device, torch.float32) if isinstance(lr, Tensor) and not lr.is_cpu else lr
 
 
 def count_step(steps: list[Tensor], *betas: float) -> list[tuple[Tensor, ...]]:
-    """Counts a step, and gives Adam's bias corrections `1 - beta ** step`: for each beta, a 0-dim tensor a parameter."""
+    """Counts a step; returns Adam's bias corrections `1 - beta ** step`, for each beta a 0-dim tensor a parameter."""
     torch._foreach_add_(steps, 1)
     counts = torch.stack([step.to(steps[0].device) for step in steps])
-    if counts.device.type != "mps":  # which has no float64; what is lost there is little, as expm1 cancels nothing
+    if counts.device.type != "mps":  # which has no float64; expm1 cancels nothing, so little precision is lost
         counts = counts.double()
     return [torch.expm1(counts * (math.log(beta) if beta else -math.inf)).neg_().unbind() for beta in betas]
 
 
-# torch.compile cannot look into the fused kernels, and makes its own of the following.
+# torch.compile cannot trace the fused kernels; it fuses the following itself.
 
 
 def _sgd_by_hand(weights, grads, buffers, lr, momentum, dampening, weight_decay, nesterov, skip) -> None:

@@ -1,4 +1,4 @@
-"""A weight as independent groups ("rows"): their dots, norms and tangent parts, on shards too."""
+"""A weight as independent groups ("rows"): their dot products, norms and tangent parts, also on shards."""
 
 from collections.abc import Sequence
 from math import prod
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from .shards import split_over
 
-# Keeps what is divided by the cube of a norm finite where a row is zero.
+# A lower bound of norms in denominators, whose cube float32 still holds.
 SMALLEST_NORM = 1e-12
 
 
 class Rows(NamedTuple):
-    """How a tensor falls into rows.
+    """The division of a tensor into rows.
 
     Attributes:
-        axis: The first axis that numbers rows, along which blocks may be cut; None where that is impossible.
+        axis: The first axis that numbers rows, along which blocks may be cut; None if they may not.
         dims: The axes that run along a row.
-        size: Elements of a row.
-        groups: The process groups over which a row is spread.
+        size: Number of elements of a row.
+        groups: The process groups over which a row is sharded.
     """
 
     axis: int | None
@@ -40,7 +40,7 @@ class Rows(NamedTuple):
         if size == 1:
             return None
         groups = split_over(param, dims)
-        # All processes have to make the same sums, so where rows are spread there is one block.
+        # All processes have to make the same all-reduces, so sharded rows are not cut into blocks.
         return cls(None if groups or not kept else min(kept), dims, size, groups)
 
     def norm(self, a: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Rows(NamedTuple):
         """Inner product of every row of `a` with that of `b`, shaped as `norm`."""
         products = a * b
         if _by_inductor(a) and not self.groups:
-            # Its loops over rows fail beside updates in place (pytorch issue 196570); a product with ones has its own loop.
+            # Sums over rows beside in-place updates fail to compile (torch 2.14, pytorch issue 196570); a matrix product works.
             ones = torch.ones([a.shape[axis] for axis in self.dims], dtype=a.dtype)
             sums = torch.tensordot(products, ones, dims=(self.dims, tuple(range(ones.ndim))))
             return sums.view([1 if axis in self.dims else n for axis, n in enumerate(a.shape)])

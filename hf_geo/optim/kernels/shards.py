@@ -1,4 +1,4 @@
-"""Tensors that processes share (DTensor, as FSDP2 makes them): the part at hand, sums over the rest, state beside them."""
+"""Sharded parameters (DTensor, as FSDP2 makes them): the local shard, norms over all shards, state sharded alike."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ from torch.distributed.tensor import DTensor, Replicate
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of `tensor` that this process holds, in the same memory; an ordinary tensor is itself."""
+    """This process's shard of `tensor`, in the same memory; an ordinary tensor is returned as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def local_grad(param: Tensor) -> Tensor:
-    """The part of the gradient of `param` that belongs to `local(param)`."""
+    """The gradient of `local(param)`."""
     grad = param.grad
     if isinstance(param, DTensor) and grad.placements != param.placements:
         grad = grad.redistribute(param.device_mesh, param.placements)
@@ -24,7 +24,7 @@ def local_grad(param: Tensor) -> Tensor:
 
 
 def split_over(param: Tensor, axes: Iterable[int] | None = None) -> tuple[Any, ...]:
-    """The process groups over which `param` is cut along one of `axes` (None: along any)."""
+    """The process groups over which `param` is sharded along one of `axes` (None: along any)."""
     if not isinstance(param, DTensor):
         return ()
     mesh, axes = param.device_mesh, range(param.ndim) if axes is None else axes
@@ -34,12 +34,12 @@ def split_over(param: Tensor, axes: Iterable[int] | None = None) -> tuple[Any, .
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
-    """What `tensor` is computed in and its state kept in: float64 for float64, float32 for all else."""
+    """The dtype of the arithmetic and state of `tensor`: float64 for float64, float32 for all else."""
     return torch.float64 if tensor.dtype is torch.float64 else torch.float32
 
 
 def norms(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of each of `tensors`, the local parts of something shaped and cut like `params`.
+    """Euclidean norm of each of `tensors`, which are the local shards of tensors sharded like `params`.
 
     Returns:
         Shape (number of tensors,), float32 or wider.
@@ -68,7 +68,7 @@ def norms(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
 
 
 def zeros_like(param: Tensor, summed: Sequence[int] = ()) -> Tensor:
-    """State of zeros shaped and cut like `param`, but with one element along the axes `summed`."""
+    """Zeros shaped and sharded like `param`, but with one element along the axes `summed`."""
     dtype = wide_dtype(param)
     if not summed:
         return torch.zeros_like(param, dtype=dtype)
