@@ -1,4 +1,4 @@
-"""What other libraries save of a model with control points: the plain network at the current position."""
+"""State dicts that other libraries export: the plain network at the current position, without control points."""
 
 import sys
 from typing import Any
@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import ParametrizationList
 
-# Of transformers, PEFT, diffusers and huggingface_hub; of timm.
+# The functions by which transformers, PEFT, diffusers, huggingface_hub and timm write a folder for others to open.
 _EXPORTS = frozenset({"save_pretrained", "save_for_hf"})
 
 
 def fold_when_exported(
     held: ParametrizationList, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any]
 ) -> None:
-    """Replaces the control points of one tensor by its value, in a state dict that is written for others to open.
+    """Replaces the control points of one tensor by its value, in a state dict that is exported for others to open.
 
-    A hook for `register_state_dict_post_hook`. Without it the folder would hold names that no library knows, which
-    `from_pretrained` answers with freshly initialised weights. Every other state dict keeps the control points.
+    A hook for `register_state_dict_post_hook`. Without it the folder would hold names that no library knows, and
+    `from_pretrained` would replace those weights by freshly initialised ones. All other state dicts keep the points.
     """
     if not _is_exporting():
         return
@@ -29,11 +29,16 @@ def fold_when_exported(
 
 
 def _is_exporting() -> bool:
-    """Whether the state dict is for a folder that other programs open; libraries pass on nothing else that says so."""
+    """Whether one of the functions that called is an export.
+
+    The stack is the only sign of it: `model.state_dict()` gets the same arguments for an export as for a checkpoint.
+    `save_pretrained` of the attached module cannot be overridden instead, as it often belongs to a module around it, and
+    `save_for_hf` is no method. The names are public API of their libraries, and test_export.py calls each of them.
+    """
     functions = set()
     frame = sys._getframe()
     while frame is not None:
         functions.add(frame.f_code.co_name)
         frame = frame.f_back
-    # transformers' Trainer saves checkpoints by `save_pretrained` too, and resuming takes every control point.
+    # transformers' Trainer writes checkpoints by `save_pretrained` too, and resuming needs every control point.
     return not functions.isdisjoint(_EXPORTS) and "_save_checkpoint" not in functions

@@ -27,27 +27,18 @@ def write_files(folder: str | PathLike, description: Mapping[str, Any], tensors:
     (folder / CONFIG_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def read_description(folder: str | PathLike) -> tuple[Any, Path]:
-    """Reads the description from a folder or a Hub repository; returns it and its file.
+def read_files(folder: str | PathLike) -> tuple[Any, dict[str, Tensor]]:
+    """Reads the description and the tensors from a folder, or from the Hub repository of that id.
 
     Raises:
-        ValueError: The file is missing or no JSON.
+        ValueError: A file is missing or damaged.
     """
-    path = _find(folder, CONFIG_NAME)
+    config, weights = (_find(folder, name) for name in (CONFIG_NAME, WEIGHTS_NAME))
     try:
-        return json.loads(path.read_text(encoding="utf-8")), path
+        description = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no complete description of a subspace ({error!r}).") from error
-
-
-def read_saved_tensors(folder: str | PathLike) -> tuple[dict[str, Tensor], Path]:
-    """Reads the tensors from a folder or a Hub repository; returns them and their file.
-
-    Raises:
-        ValueError: The file is missing or damaged.
-    """
-    path = _find(folder, WEIGHTS_NAME)
-    return read_tensors(path, "is damaged or cut short"), path
+        raise ValueError(f"{config} is no complete description of a subspace ({error!r}).") from error
+    return description, read_tensors(weights, "is damaged or cut short")
 
 
 def read_tensors(path: Path, fault: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Where control points come from: the model, a model_init, given weights, or a jitter of the first."""
+"""The initial control points: from the model, a model_init, given weights, or a jitter of the first."""
 
 from collections.abc import Callable, Mapping
 from os import PathLike, fspath

@@ -69,19 +69,18 @@ class SavedSubspace:
         Raises:
             ValueError: A file is missing or damaged.
         """
-        description, path = _files.read_description(folder)
+        description, tensors = _files.read_files(folder)
         try:
             config = SubspaceConfig(**{f.name: description[f.name] for f in dataclasses.fields(SubspaceConfig)})
             layer_names, spanned, shapes = (description[key] for key in ("layer_names", "spanned", "shapes"))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no complete description of a subspace ({error!r}).") from error
-        tensors, path = _files.read_saved_tensors(folder)
+            name = _files.CONFIG_NAME
+            raise ValueError(f"{name} in {folder} is no complete description of a subspace ({error!r}).") from error
         try:
-            points = [
-                {names[0]: tensors.pop(f"point{i}.{names[0]}") for names in spanned} for i in range(config.num_points)
-            ]
+            points = [{n[0]: tensors.pop(f"point{i}.{n[0]}") for n in spanned} for i in range(config.num_points)]
         except KeyError as error:
-            raise ValueError(f"{path} is damaged or cut short ({error}): copy or download it again.") from error
+            name = _files.WEIGHTS_NAME
+            raise ValueError(f"{name} in {folder} is damaged or cut short ({error}): copy it again.") from error
         buffers = {name.removeprefix("buffer."): tensor for name, tensor in tensors.items()}
         return cls(config, layer_names, spanned, shapes, points, buffers)
 

@@ -1,4 +1,4 @@
-"""How one tensor of a module becomes a combination of control points: `torch.nn.utils.parametrize`."""
+"""One tensor of a module as a combination of control points, by `torch.nn.utils.parametrize`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from ._export import fold_when_exported
 
 
 def combine(points: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """Sum of weight times point, one pass over memory for each point.
+    """The weighted sum of the points, in one pass over memory for each point.
 
     Args:
         points: `num_points` tensors of one shape.
-        weights: As many tensors without axes, on the points' device.
+        weights: As many tensors of shape (), on the points' device, that sum to one.
     """
     if len(points) == 2 and points[0].dtype == weights[1].dtype:
-        return torch.lerp(points[0], points[1], weights[1])  # the same with one pass fewer, as the weights sum to one
+        return torch.lerp(points[0], points[1], weights[1])  # one pass fewer
     combined = points[0] * weights[0]
     for point, weight in zip(points[1:], weights[1:], strict=True):
         combined = torch.addcmul(combined, point, weight)
-    return combined.to(points[0].dtype)  # a parameter without axes takes the coefficients' dtype
+    return combined.to(points[0].dtype)  # a parameter of shape () is promoted to the coefficients' dtype
 
 
 class Combination(nn.Module):
@@ -59,7 +59,7 @@ class Combination(nn.Module):
 
 
 def _gathered_in_graph(point: Tensor) -> Tensor:
-    """The whole of a control point that is read while it is sharded, as by a tied layer of another FSDP2 group.
+    """The whole of a control point that is read while sharded, as by a tied layer of another FSDP2 group.
 
     Processes run on different samples, so its gradient is averaged over them, as FSDP2 averages the others.
     """
@@ -69,7 +69,7 @@ def _gathered_in_graph(point: Tensor) -> Tensor:
 
 
 def gathered(value: Any) -> Any:
-    """The whole of a sharded tensor, a tensor without its graph, and whatever is no tensor (an extra state) as it is."""
+    """A tensor without its graph, gathered if it is sharded; anything else (an extra state) as it is."""
     if hasattr(value, "full_tensor"):
         value = value.full_tensor()
     return value.detach() if isinstance(value, Tensor) else value
@@ -97,7 +97,7 @@ class Tied(nn.Module):
 
 @dataclass
 class Span:
-    """One spanned tensor: where its control points live, and the plain model's names for it."""
+    """One spanned tensor: the module that holds its control points, and the plain model's names for it."""
 
     module: nn.Module
     tensor_name: str
@@ -119,7 +119,7 @@ class Span:
 
     @property
     def weights_dtype(self) -> torch.dtype:
-        """Of the coefficients: float32 beside half precision, as 0.3 is no bfloat16."""
+        """The dtype of the coefficients: float32 beside half precision, as bfloat16 has no 0.3."""
         return torch.promote_types(self.first.real.dtype, torch.float32)
 
     def combined(self, weights: Sequence[Tensor]) -> Tensor:
@@ -133,7 +133,7 @@ class Span:
 
     @property
     def point_names(self) -> list[str]:
-        """The attached model's names of the control points, under every name of the tensor."""
+        """The attached model's names of all control points, for every name of the tensor."""
         found = []
         for name in self.names:
             prefix, _, tensor_name = name.rpartition(".")
@@ -143,7 +143,7 @@ class Span:
 
 
 def find_spans(model: nn.Module) -> list[Span]:
-    """The spanned tensors of an attached model, in order of their layers; a tied one comes once, with all its names."""
+    """Finds the spanned tensors of an attached model, in order of their layers; a tied one once, with all its names."""
     spans: dict[tuple[int, str], Span] = {}
     ties: list[tuple[str, Tied]] = []
     for path, module in model.named_modules(remove_duplicate=False):
@@ -176,7 +176,7 @@ def check_plain(model: nn.Module) -> None:
 
 @dataclass
 class Holders:
-    """Where a plain model holds one parameter: its names and the (module, attribute) places, the owner's first."""
+    """One parameter of a plain model: its names, and the (module, attribute) places that hold it, the owner's first."""
 
     parameter: nn.Parameter
     names: list[str] = field(default_factory=list)
@@ -184,13 +184,13 @@ class Holders:
 
     @property
     def padding_rows(self) -> list[int]:
-        """Rows of an embedding that no gradient reaches, as they stand for padding."""
+        """Rows of an embedding that no gradient reaches, as they are for padding."""
         rows = [getattr(module, "padding_idx", None) for module, tensor_name in self.places if tensor_name == "weight"]
         return [row for row in rows if row is not None]
 
 
 def find_holders(model: nn.Module) -> dict[nn.Parameter, Holders]:
-    """The parameters of a plain model, in order; a tied one appears once."""
+    """Finds the parameters of a plain model, in order; a tied one once."""
     found: dict[nn.Parameter, Holders] = {}
     for path, module in model.named_modules():
         for tensor_name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):

@@ -1,4 +1,4 @@
-"""Where the randomness of training comes from, and how a batch is shared between positions."""
+"""Random generators keyed by the step, and batches split over positions."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def draw_generator(*key: int) -> torch.Generator:
-    """A CPU generator that depends on `key` alone, such as (seed, global step, rank, micro-step).
+    """Makes a CPU generator that depends on `key` alone, such as (seed, global step, rank, micro-step).
 
-    A resumed run draws what an unbroken one would have drawn, and nothing has to be saved for it.
+    So a resumed run repeats the draws of an unbroken one, and no generator state has to be saved.
     """
     digest = hashlib.blake2b(repr(tuple(int(k) for k in key)).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
@@ -21,7 +21,7 @@ def split_batch(batch: Any, num_chunks: int) -> list[Any]:
     """Splits a batch along its first axis, one chunk a position.
 
     Args:
-        batch: A tensor, or tensors in (nested) mappings, tuples and lists; whatever has no first axis is repeated.
+        batch: A tensor, or tensors in (nested) mappings, tuples and lists; anything without a first axis is repeated.
         num_chunks: At most this many chunks, of sizes that differ by at most one.
 
     Raises:

@@ -9,9 +9,9 @@ from torch.autograd.function import once_differentiable
 
 
 def squared_cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Squared cosine of two points, each a list of tensors taken as one long vector (0 where one of them is zero).
+    """Squared cosine of two points, each a list of tensors taken as one long vector; 0 if one of them is zero.
 
-    Right for DTensors (every process gets the value of the whole point). Half precision is summed in float32; a complex
+    Of sharded points (DTensors) every process gets the value of the whole. Half precision is summed in float32; a complex
     number counts as the pair of its parts.
 
     Args:
@@ -19,7 +19,7 @@ def squared_cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         second: Tensors of the other, of the same shapes.
 
     Returns:
-        A tensor without axes.
+        A tensor of shape ().
     """
     products = [part for part in (_plain_products(first, second), _sharded_products(first, second)) if part is not None]
     dot, norm_first, norm_second = torch.stack(products).sum(0).unbind()
@@ -38,7 +38,7 @@ def _sharded_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tens
     pairs = [(_wide(a), _wide(b)) for a, b in zip(first, second, strict=True) if hasattr(a, "full_tensor")]
     if not pairs:
         return None
-    # Sums of the shards stay partial until full_tensor(), so three numbers cross the network and no weight does.
+    # Sums of the shards stay partial until full_tensor(), so three numbers are all-reduced and no weight is gathered.
     sums = [sum(p[i].mul(p[j]).sum() for p in pairs) for i, j in ((0, 1), (0, 0), (1, 1))]
     return torch.stack([s.full_tensor() for s in sums])
 

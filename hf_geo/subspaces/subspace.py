@@ -150,13 +150,13 @@ class Subspace:
             coefficients = coefficients.expand(len(self.layer_names), -1)
         # Normal tensors even inside inference mode: training may go on at this position.
         with torch.inference_mode(False):
-            placed: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
+            copies: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
             for span in self._spans:
-                where, held = (span.first.device, span.weights_dtype), span.combination
-                if where not in placed:
-                    placed[where] = _rows(coefficients.detach().to(*where, copy=True))
-                rows = placed[where]
-                held.weights = rows[held.row if len(rows) > 1 else 0]
+                kind = span.first.device, span.weights_dtype
+                if kind not in copies:
+                    copies[kind] = _rows(coefficients.detach().to(*kind, copy=True))
+                rows = copies[kind]
+                span.combination.weights = rows[span.combination.row if len(rows) > 1 else 0]
 
     def set_centre(self) -> None:
         """Moves the model to 0.5 of a line or curve, or to equal weights of a simplex."""
@@ -185,7 +185,7 @@ class Subspace:
                 key it without the rank.
 
         Returns:
-            A tensor without axes, to be added to the loss with the factor `config.beta`.
+            A tensor of shape (), to be added to the loss with the factor `config.beta`.
         """
         if pair is None:
             pair = self.config.shape.draw_pair(self.config.num_points, generator)
@@ -254,5 +254,5 @@ class Subspace:
 
 
 def _rows(coefficients: Tensor) -> list[tuple[Tensor, ...]]:
-    """The weights of each layer's points, or of all layers' alike."""
+    """The weights of the control points, one tuple a layer or one for all layers."""
     return [row.unbind() for row in coefficients.unbind()] if coefficients.ndim == 2 else [coefficients.unbind()]
