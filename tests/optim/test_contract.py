@@ -60,20 +60,6 @@ def test_settings_of_groups_count_as_settings_of_all(case: Case):
     assert_same(params, expected)
 
 
-@each_path
-def test_groups_may_carry_names_and_other_tools_keys(case: Case):
-    params, expected = make_params(), make_params()
-    groups = case.groups(params)
-    for group in groups:
-        group["params"] = [(f"p{index}", p) for index, p in enumerate(group["params"])]
-        group["label"] = "mine"
-    optimizer = case.method.cls(groups, **case.settings)
-    assert [(g["param_names"], g["label"]) for g in optimizer.param_groups] == [(["p0", "p1"], "mine")] * 2
-    drive(case, optimizer, params, 2)
-    drive(case, case.make(expected), expected, 2)
-    assert_same(params, expected)
-
-
 @pytest.mark.parametrize("case", [c for c in PATHS if not c.projects], ids=str)
 def test_a_group_steps_by_its_own_settings(case: Case):
     params, frozen = make_params(), clones(make_params())

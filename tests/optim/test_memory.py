@@ -3,9 +3,8 @@
 import pytest
 import timm
 import torch
-from torch import nn
 
-from hf_geo.optim import AdamSRT, create_optimizer
+from hf_geo.optim import create_optimizer
 from tests.cases import CASES, Case, drive, make_params
 
 
@@ -26,20 +25,9 @@ def test_one_second_moment_a_group(case: Case):
         assert moment.untyped_storage().nbytes() == moment.numel() * moment.element_size()
 
 
-def by_groups(model: nn.Module) -> torch.optim.Optimizer:
-    return create_optimizer("adamsrt", model, lr=1e-3)
-
-
-def channel_wise(model: nn.Module) -> torch.optim.Optimizer:
-    return AdamSRT(model.parameters(), channel_wise=True)
-
-
-# A classifier of 1000 classes is 4 % of the weights and feeds no normalization: as a plain Adam group it has a second
-# moment a weight, so the bound holds of the groups of a ten-class network, and of rows everywhere with any classifier.
-@pytest.mark.parametrize(("make", "classes"), [(by_groups, 10), (channel_wise, 1000)])
-def test_adamsrt_keeps_little_more_than_a_momentum(make, classes: int):
-    model = timm.create_model("resnet18", num_classes=classes)
-    optimizer = make(model)
+def test_adamsrt_keeps_little_more_than_a_momentum():
+    model = timm.create_model("resnet18", num_classes=10)
+    optimizer = create_optimizer("adamsrt", model)
     for param in model.parameters():
         param.grad = torch.ones_like(param)
     optimizer.step()

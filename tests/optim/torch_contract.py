@@ -4,8 +4,9 @@ torch ships those rows (`OptimizerInfo`, `optims`), but not the class, so its la
 its names. Importing torch's test helpers fixes torch's global flags and hypothesis' profile, so test_torch_contract.py
 runs this file in a process of its own.
 
-Laws that other files hold in other words are not repeated: hooks around the step and state dicts are the base class's;
-test_saving.py has test_save_load_equality_with_weights_only and test_load_nontensor_step.
+Laws that other files hold in other words are not repeated. test_contract.py: groups with rates of their own, parameters
+without gradients. test_saving.py: weights_only, numbers in saved state. test_alig.py: deep copies. Hooks and names in
+state dicts are the base class's own.
 
 What a method does not do by its rule:
 
@@ -17,7 +18,7 @@ What a method does not do by its rule:
 - Unbounded ALI-G refuses schedules, as it has no rate to schedule: its rows for schedulers have a bound.
 - Zero gradients: Fromage still divides a tensor by sqrt(1 + lr^2), and SGD-G and Adam-G scale rows on spheres to norm 1.
   test_step_is_noop_for_zero_grads holds them to just that.
-- The ball of ALI-G's `max_norm` is around all groups together: test_param_groups_lr, where one group rests, leaves it out.
+- The ball of ALI-G's `max_norm` is around all groups together: test_contract.py leaves it out where one group rests.
 - A parameter that is twice in one group is an error, in torch a warning.
 - State follows the parameter to its device, the step count too, which torch keeps on the CPU (test_state_dict_with_cuda_params).
 - test_second_order_optims_return_consistent_types is about LBFGS. Several devices, CUDA and large tensors need hardware.
@@ -46,8 +47,8 @@ def without_names(state_dict: dict) -> dict:
 class TestOptimRenewed(TestCase):
     """A method's name is that of torch's; `kwargs` runs over the settings of the optimizer's row."""
 
-    def rows(self, info: OptimizerInfo, but: str | None = None):
-        return (row.kwargs for row in info.optim_inputs_func() if but not in row.kwargs)
+    def rows(self, info: OptimizerInfo):
+        return (row.kwargs for row in info.optim_inputs_func())
 
     @each_optimizer
     def test_errors(self, device, dtype, optim_info):
@@ -80,37 +81,6 @@ class TestOptimRenewed(TestCase):
             for each, lr in ((problem, 1e-3), (twin, rate)):
                 each.steps(optim_info.optim_cls(each.params, **{**kwargs, "lr": lr}), 5)
             self.assertEqual(problem.params, twin.params)
-
-    @each_optimizer
-    def test_param_groups_weight_decay(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            problem = Problem()
-            weight, bias = problem.params
-            groups = [{"params": [weight], **kwargs}, {"params": [bias], **kwargs, "weight_decay": 0.0}]
-            before = problem.loss().item()
-            problem.steps(optim_info.optim_cls(groups), 20)
-            self.assertLess(problem.loss().item(), before)
-
-    @each_optimizer
-    def test_param_groups_lr(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info, but="max_norm"):
-            problem, still = Problem(), Parameter(torch.randn(2))
-            start, before = still.detach().clone(), problem.loss().item()
-            groups = [{"params": problem.params, **{"lr": 1e-3, **kwargs}}, {"params": [still]}]
-            optimizer = optim_info.optim_cls(groups, lr=1e-28)
-            optimizer.register_step_pre_hook(lambda *_, still=still: setattr(still, "grad", torch.rand(2)))
-            problem.steps(optimizer, 20)
-            self.assertLess(problem.loss().item(), before)
-            self.assertEqual(still, start)
-
-    @each_optimizer
-    def test_step_is_noop_when_params_have_no_grad(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            params = [torch.randn(2, 3), torch.randn(2, 3)]
-            optimizer = optim_info.optim_cls(params, **kwargs)
-            before = copy.deepcopy(params)
-            optimizer.step(lambda: torch.tensor([1.0]))
-            self.assertEqual(params, before, rtol=0, atol=0)
 
     @each_optimizer
     def test_step_is_noop_for_zero_grads(self, device, dtype, optim_info):
@@ -149,29 +119,6 @@ class TestOptimRenewed(TestCase):
             other.param_groups.extend(other.param_groups)
             repeated = [without_names(each.state_dict())["param_groups"][-1] for each in (optimizer, other)]
             self.assertEqual(*repeated)
-
-    @named[0]
-    @named[1]
-    @each_optimizer
-    def test_can_load_from_to_named_state_dict(self, device, dtype, optim_info, named_first, named_second):
-        for kwargs in self.rows(optim_info):
-            problem = Problem()
-            optimizer = optim_info.optim_cls(problem.given(named_first), **copy.deepcopy(kwargs))
-            problem.steps(optimizer, 3)
-            other = optim_info.optim_cls(problem.given(named_second), **copy.deepcopy(kwargs))
-            other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-            problem.steps(other, 1)
-            known = ["name0", "name1"] if named_first or named_second else None
-            self.assertEqual(other.state_dict()["param_groups"][0].get("param_names"), known)
-
-    @each_optimizer
-    def test_deepcopy_copies_all_public_attrs(self, device, dtype, optim_info):
-        for kwargs in self.rows(optim_info):
-            problem = Problem()
-            optimizer = optim_info.optim_cls(problem.params, **kwargs)
-            problem.steps(optimizer, 3)
-            public = [{k for k in vars(each) if k[0] != "_"} for each in (optimizer, copy.deepcopy(optimizer))]
-            self.assertEqual(*public)
 
 
 instantiate_device_type_tests(TestOptimRenewed, globals(), only_for="cpu")

@@ -122,18 +122,6 @@ class Containers(nn.Module):
         return x @ self.frozen + self.named["right"]
 
 
-class Attention(nn.Module):
-    """Packed projections, read by the functional."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.norm = nn.LayerNorm(8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.attention(x, x, x, need_weights=False)[0])
-
-
 class Recurrent(nn.Module):
     """cuDNN-style flat weights, which the module caches."""
 
@@ -177,22 +165,16 @@ def _weight_normed() -> nn.Module:
     return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.ReLU(), nn.Linear(5, 2))
 
 
-def _encoder() -> nn.Module:
-    return nn.TransformerEncoder(
-        nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), 2, enable_nested_tensor=False
-    )
-
-
 NETWORKS = (
     Network("convolutions", GoldenNetwork, lambda: torch.randn(6, 3, 8, 8)),
     Network("tied", TiedLanguageModel, lambda: torch.arange(10).view(2, 5)),
     Network("containers", Containers, lambda: torch.randn(3, 4), frozenset({"frozen"})),
-    Network("attention", Attention, lambda: torch.randn(2, 3, 8)),
-    Network("encoder", _encoder, lambda: torch.randn(2, 3, 8)),
+    Network(
+        "encoder", lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), lambda: torch.randn(2, 3, 8)
+    ),
     Network("recurrent", Recurrent, lambda: torch.randn(2, 3, 4)),
     Network("weight_norm", _weight_normed, lambda: torch.randn(3, 4)),
     Network("complex", Spectral, lambda: torch.randn(3, 8)),
-    Network("transposed", lambda: nn.Sequential(nn.ConvTranspose1d(3, 4, 2), nn.PReLU()), lambda: torch.randn(2, 3, 5)),
 )
 # All networks with one shape, and all shapes around one network.
 each_network_and_shape = pytest.mark.parametrize(

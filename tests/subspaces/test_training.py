@@ -98,23 +98,13 @@ def test_half_precision_weights_keep_exact_coefficients() -> None:
     torch.testing.assert_close(model.weight.float(), 0.7 * start + 0.3 * end, rtol=tolerance, atol=tolerance)
 
 
-def test_training_goes_on_at_a_position_set_in_inference_mode() -> None:
+def test_training_goes_on_at_a_position_set_in_inference_mode_and_in_another_dtype() -> None:
     subspace = attach(CASES[0])
     with torch.inference_mode():
         subspace.set_centre()
         subspace.model(images())
-    subspace.model(images()).sum().backward()
-    assert subspace.model.fc.parametrizations.weight.original0.grad is not None
-
-
-def test_the_model_moves_between_dtypes_at_its_position() -> None:
-    subspace = attach(CASES[0])
-    subspace.set_position(0.3)
-    subspace.model.double()
-    subspace.model(images().double())
-    torch.testing.assert_close(
-        subspace.model.fc.weight, subspace.folded_state_dict(0.3)["fc.weight"], rtol=0, atol=1e-7
-    )
+    subspace.model.double()(images().double()).sum().backward()
+    assert subspace.model.fc.parametrizations.weight.original0.grad.dtype is torch.float64
 
 
 def _train(subspace: Subspace, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
