@@ -8,7 +8,6 @@ The model is made from its configuration. Its trained weights do not matter here
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -144,8 +143,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         for label, t in report["totals"].items()
     ]
     title = f"{report['model']} with {report['optim']}, measured in {report['seconds']:.1f} s"
-    table = rich_table(rows) if sys.stdout.isatty() and importlib.util.find_spec("rich") else plain_table(rows)
-    return "\n".join([title, "", table, "", *totals])
+    return "\n".join([title, "", format_table(rows), "", *totals])
 
 
 def describe_channels(channel_dims: Sequence[int] | None) -> str:
@@ -156,25 +154,11 @@ def describe_channels(channel_dims: Sequence[int] | None) -> str:
     return {"": "as a whole", "0": "by filter (axis 0)"}.get(axes, f"by axes {axes}")
 
 
-def plain_table(rows: Sequence[Sequence[str]]) -> str:
-    """Formats rows under `COLUMNS` as plain text."""
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Formats rows under `COLUMNS`."""
     widths = [max(map(len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
     lines = [COLUMNS, tuple("-" * width for width in widths), *rows]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def rich_table(rows: Sequence[Sequence[str]]) -> str:
-    """Formats rows under `COLUMNS` for a terminal, invariant parameters in green."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*COLUMNS, header_style="bold")
-    for row in rows:
-        table.add_row(*row, style=None if row[2] == "no" else "green")
-    console = Console(file=sys.stdout)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip()
 
 
 if __name__ == "__main__":

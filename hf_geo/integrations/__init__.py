@@ -1,4 +1,4 @@
-"""The optimizers' names inside other libraries' own registries."""
+"""The optimizers under their names in the registries of other libraries."""
 
 from .timm import register_timm
 from .transformers import register_transformers

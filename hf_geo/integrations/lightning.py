@@ -1,4 +1,4 @@
-"""The loss of a whole update for ALI-G in Lightning, whose closure returns the last micro-batch's share alone."""
+"""The loss of a whole update for ALI-G in Lightning, whose closure returns the loss of the last micro-batch only."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ except ImportError:
 class LossOfUpdateCallback(Callback):
     """Gives ALI-G the loss that belongs to the gradient of an update: `Trainer(callbacks=[LossOfUpdateCallback()])`.
 
-    That is the mean over micro-batches (`accumulate_grad_batches`) and processes. With `precision="16-mixed"` Lightning
-    hands an optimizer no loss at all, so the callback is needed there too. Optimizers that take no loss are left alone, as
-    is manual optimization, where `step` is called by the module itself.
+    It is the mean over micro-batches (`accumulate_grad_batches`) and processes. With `precision="16-mixed"` Lightning
+    passes an optimizer no loss at all, so the callback is needed there too. Optimizers that take no loss are not affected,
+    nor is manual optimization, in which the module calls `step` itself.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class LossOfUpdateCallback(Callback):
         self._hooks: list[Any] = []
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Makes the steps of the optimizers that take a loss ask for the update's."""
+        """Replaces the closure of optimizers that take a loss by one that returns the update's loss."""
 
         def with_loss_of_update(
             optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]
@@ -36,7 +36,7 @@ class LossOfUpdateCallback(Callback):
             def loss_of_update() -> Tensor | float:
                 if closure is not None:
                     closure()  # runs the last micro-batch
-                if self._total is None:  # as each training_step returned None: there is no gradient either
+                if self._total is None:  # every training_step returned None, so there is no gradient either
                     return 0.0
                 return trainer.strategy.reduce(self._total, reduce_op="mean")
 
@@ -47,12 +47,12 @@ class LossOfUpdateCallback(Callback):
             self._hooks = [optimizer.register_step_pre_hook(with_loss_of_update) for optimizer in takers]
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Leaves the optimizers as they were."""
+        """Removes the hooks from the optimizers."""
         for hook in self._hooks:
             hook.remove()
 
     def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
-        """Begins an update."""
+        """Starts the sum of the next update."""
         self._total = None
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:

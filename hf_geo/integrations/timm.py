@@ -20,8 +20,8 @@ class NeedsLossError(ValueError):
 def register_timm(*, closures: bool = True) -> None:
     """Adds every registered method to timm's optimizer registry, under the same name; calling it again changes nothing.
 
-    timm hands an optimizer parameters, not a model. For a method with a geometry pass the groups along, whose learning
-    rate and weight decay take the place of timm's: `create_optimizer_v2(model, "adamsrt",
+    timm hands an optimizer parameters, not a model. For a method with a geometry pass the groups as well; their learning
+    rate and weight decay replace timm's: `create_optimizer_v2(model, "adamsrt",
     param_group_fn=lambda m: hf_geo.optim.param_groups(m, "adamsrt", lr=lr, weight_decay=weight_decay))`.
 
     Args:
@@ -45,7 +45,7 @@ def register_timm(*, closures: bool = True) -> None:
 
 
 def _timm_class(method: Method, refused: bool) -> type[torch.optim.Optimizer]:
-    """A class that is called as timm calls its optimizers, and makes one of the method's own class."""
+    """Makes a class that timm can call with its own arguments; its instances are of the method's class."""
 
     def new(cls, params: Iterable[Any], weight_decay: float = 0.0, **settings: Any) -> torch.optim.Optimizer:
         if refused:
@@ -69,7 +69,7 @@ def _timm_class(method: Method, refused: bool) -> type[torch.optim.Optimizer]:
         method.check_settings(settings)
         return method.cls(groups, **settings)
 
-    # What `new` returns is no instance of this class, so Python does not call `__init__`, and it pickles as any other.
+    # `new` returns no instance of this class, so Python does not call `__init__`, and the optimizer pickles as usual.
     return type(method.cls.__name__, (method.cls,), {"__new__": new, "__doc__": method.cls.__doc__})
 
 
@@ -79,7 +79,7 @@ def _as_groups(params: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def _drop_decay(method: Method, groups: list[dict[str, Any]], weight_decay: float) -> None:
-    """Takes the weight decay, which timm's scripts always give, out of the groups of a method that has none."""
+    """Removes the weight decay, which timm's scripts always give, from the groups of a method that has none."""
     decay = max([weight_decay, *(group.pop("weight_decay", 0.0) for group in groups)])
     if decay:
         logger.warning(

@@ -1,4 +1,4 @@
-"""The optimizers' names in transformers' own Trainer: any script's `--optim fromage`."""
+"""The optimizers' names in transformers' own Trainer, for `--optim fromage` in any script."""
 
 import functools
 import logging
@@ -22,10 +22,9 @@ def register_transformers() -> None:
     """Makes `optim="fromage"` and the other registered names work in `transformers.Trainer` and its subclasses.
 
     Call it before the script parses its arguments. Two public methods of `Trainer` are extended for good:
-    `get_optimizer_cls_and_kwargs` knows the names, and `training_step` tells loss-dependent methods the loss. A
-    learning rate or `max_grad_norm` left at its default becomes the method's own, and a log line says so. Weights with
-    a geometry are found by module structure. Calling it again changes nothing, except that methods registered since
-    are added.
+    `get_optimizer_cls_and_kwargs` knows the names, and `training_step` hands the loss to methods that need it. A learning
+    rate or `max_grad_norm` left at its default becomes the method's own, and a log line says so. Weights with a geometry
+    are found by module structure. Calling it again only adds methods that were registered since.
 
     Raises:
         RuntimeError: A transformers whose optimizer names cannot be extended.
@@ -40,13 +39,13 @@ def register_transformers() -> None:
         if args.optim not in list_optimizers():
             return theirs(args, model)
         _use_own_defaults(args)
-        # transformers calls what is not an optimizer class as factory()(model, **kwargs), whatever a subclass adds to these.
+        # If this is no optimizer class, transformers calls factory()(model, **kwargs), with kwargs that subclasses extend.
         return (lambda: functools.partial(_make_optimizer, args, model)), {}
 
     @functools.wraps(step)
     def training_step(self, *args, **kwargs):
         loss = step(self, *args, **kwargs)
-        if not isinstance(self, GeoTrainer):  # which does it by itself
+        if not isinstance(self, GeoTrainer):  # GeoTrainer does it itself
             hand_loss_to_optimizer(self, loss)
         return loss
 
@@ -65,15 +64,15 @@ def _make_optimizer(
     model: Any = None,
     optimizer_dict: Any = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer of a Trainer whose subclass may have chosen what is trained.
+    """Makes the optimizer of a Trainer, whose subclass may have chosen the parameters or the model.
 
     Args:
         args: The Trainer's arguments.
-        named_model: What `get_optimizer_cls_and_kwargs` was called with: sentence-transformers gives its loss, which holds
+        named_model: The model given to `get_optimizer_cls_and_kwargs`. sentence-transformers gives its loss, which holds
             the model and may have weights of its own.
-        trained_model: The Trainer's model, for a caller that gave none.
-        params, model, optimizer_dict: The keys under which transformers lets subclasses put parameters, parameter groups
-            or another model.
+        trained_model: The Trainer's model, used if none was given.
+        params, model, optimizer_dict: Keys under which transformers lets subclasses pass parameters, parameter groups or
+            another model.
     """
     network = trained_model if named_model is None else named_model
     given = next((value for value in (params, model, optimizer_dict) if value is not None), None)
@@ -86,13 +85,13 @@ def _make_optimizer(
 
 
 def _add_names() -> None:
-    """Adds the registered names to `OptimizerNames`, which transformers checks `optim` against and offers no door to."""
+    """Adds the registered names to the enum `OptimizerNames`, against which transformers checks `optim`."""
     for name in list_optimizers():
         if name in OptimizerNames._value2member_map_:
             continue
         member = str.__new__(OptimizerNames, name)
         member._name_, member._value_ = name.upper(), name
-        # As plain text, so that saved arguments (training_args.bin) open where these names are unknown.
+        # Pickled as plain text, so that saved arguments (training_args.bin) open where these names are not registered.
         member.__reduce_ex__ = lambda protocol, name=name: (str, (name,))
         OptimizerNames._member_map_[member._name_] = member
         OptimizerNames._value2member_map_[name] = member
@@ -105,7 +104,7 @@ def _add_names() -> None:
 
 
 def _use_own_defaults(args: TrainingArguments) -> None:
-    """Gives `args` the method's learning rate and clipping where the script left its own defaults."""
+    """Sets the learning rate and clipping to the method's own if the script left them at its defaults."""
     method = get_method(args.optim)
     defaults = {f.name: f.default for f in type(args).__dataclass_fields__.values()}
     wanted = {"learning_rate": method.lr}

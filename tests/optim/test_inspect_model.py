@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -112,7 +111,7 @@ def test_sizes_and_arguments(report):
     assert not any("blocks.1." in name for name in shapes)
 
 
-def test_plain_table(script, capsys: pytest.CaptureFixture):
+def test_table(script, capsys: pytest.CaptureFixture):
     assert script.main(["--model", "cifar_resnet20"]) == 0
     lines = capsys.readouterr().out.splitlines()
     header = next(line for line in lines if line.startswith("parameter"))
@@ -121,17 +120,6 @@ def test_plain_table(script, capsys: pytest.CaptureFixture):
     cells = [row[a:b].strip() for a, b in zip(columns, [*columns[1:], None], strict=True)]
     assert cells == ["conv1.weight", "16 x 3 x 3 x 3", "by filter (axis 0)", "", "geometry", "0.0001"]
     assert any(line.startswith("scale-invariant: 21 tensors, 270,256 parameters (99.2 %)") for line in lines)
-
-
-def test_table_on_a_terminal(script, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    """On a terminal the table is drawn by rich, in colour."""
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "140")
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert script.main(["--model", "cifar_resnet20"]) == 0
-    text = capsys.readouterr().out
-    assert "\x1b[32m" in text and "│" in text
-    assert "conv1.weight" in text and "21 tensors" in text
 
 
 MISTAKES = {
