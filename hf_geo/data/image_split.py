@@ -155,7 +155,7 @@ class ImageSplit:
 
     def dataset(self, transform: Transform, seed: int) -> torch.utils.data.Dataset:
         """Samples for the Trainer, from memory where `transform` and the images allow it."""
-        fits = isinstance(transform, PixelTransform) and np.prod((len(self), *transform.size)) <= MEMORY_LIMIT
+        fits = isinstance(transform, PixelTransform) and np.prod((len(self), *transform.images.size)) <= MEMORY_LIMIT
         if fits and self.pixels is not None:
             return TensorImages(_resize(self.pixels, transform), self.labels, transform, seed)
         return EncodedImages(self.rows, self.labels, transform, seed, self.name_sample, self.bad)
@@ -203,8 +203,8 @@ class _Faults(torch.utils.data.Dataset):
 
 def _resize(pixels: np.ndarray, transform: PixelTransform) -> torch.Tensor:
     """Turns (N, H, W, C) into the (N, C', H', W') that `transform.finish` takes."""
-    channels, height, width = transform.size
-    if transform.keeps_size and pixels.shape[1:3] == (height, width) and pixels.shape[3] in (1, channels):
+    channels, height, width = transform.images.size
+    if transform.images.keeps_size and pixels.shape[1:3] == (height, width) and pixels.shape[3] in (1, channels):
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return images.expand(-1, channels, -1, -1).contiguous()
     arrays = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels

@@ -134,11 +134,10 @@ class PixelTransform:
 
     def __init__(self, images: Preparation, padding: int = 0, flip: bool = False) -> None:
         self.images, self.padding, self.flip = images, padding, flip
-        self.size, self.keeps_size = images.size, images.keeps_size
 
     def pixels(self, image: PIL.Image.Image) -> torch.Tensor:
         """The image at the network's size: (C, H, W) uint8."""
-        return self.images.pixels(to_channels(image, self.size[0]))
+        return self.images.pixels(to_channels(image, self.images.size[0]))
 
     def finish(self, pixels: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
         """Augments and normalizes: (N, C, H, W) uint8 and (N,) uint64 to (N, C, H, W) float32."""

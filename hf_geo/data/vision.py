@@ -42,8 +42,7 @@ class ImageData:
         label_names: Names of the classes.
         splits: "train", "eval" and, where there are labelled samples for it, "test".
         native_size: Height and width of the first training image in pixels.
-        image_size: The size that the user asked for.
-        augmentation: As in `DataArguments`.
+        args: The user's options.
         seed: Seed of the augmentation.
         origin: Where the splits come from and how large they are, in words.
         bad: Samples that could not be used so far.
@@ -54,8 +53,7 @@ class ImageData:
     label_names: tuple[str, ...]
     splits: Mapping[str, ImageSplit | StreamedSplit]
     native_size: tuple[int, int]
-    image_size: int | None
-    augmentation: str
+    args: DataArguments
     seed: int
     origin: str
     bad: BadSamples
@@ -63,13 +61,14 @@ class ImageData:
     @property
     def description(self) -> str:
         """Where the splits come from, how large they are, and how many samples could not be used."""
-        notes, skipped = [self.origin], len(self.bad)
+        notes, left_out = [self.origin], {}
         for role, split in self.splits.items():
             if role != "train" and isinstance(split, ImageSplit) and split.left_out:
-                skipped -= split.left_out
+                left_out[split.name] = split.left_out  # once, if a split is both evaluated and tested on
                 notes.append(
                     f"{role}: {split.left_out:,} images could not be read and are left out, so {len(split):,} are measured."
                 )
+        skipped = len(self.bad) - sum(left_out.values())
         if skipped > 0:
             notes.append(f"{skipped:,} images could not be read and were skipped.")
         return " ".join(notes)
@@ -92,7 +91,7 @@ class ImageData:
         pixels = self.splits["train"].pixels
         mean, std = known_statistics(self.name) if pixels is None else colour_statistics(pixels)
         config: dict[str, Any] = {"mean": mean, "std": std}
-        size = self.image_size
+        size = self.args.image_size
         if max(self.native_size) <= _SMALL:
             size = size or max(32, *self.native_size)
             config["crop_pct"] = 1.0
@@ -119,7 +118,7 @@ class ImageData:
             raise ValueError(f"{self.name} has no {split!r} split to use, only {', '.join(self.splits)}.")
         augment = split == "train" if augment is None else augment
         mirror = not any(word in self.name.lower() for word in _MIRRORLESS)
-        transform = make_transform(config, self.augmentation if augment else "none", mirror)
+        transform = make_transform(config, self.args.augmentation if augment else "none", mirror)
         part = self.splits[split]
         if not transform.images.uniform and part.pixels is None:
             raise ValueError(
@@ -166,8 +165,7 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
         label_names=label_names,
         splits=splits,
         native_size=(image.height, image.width),
-        image_size=args.image_size,
-        augmentation=args.augmentation,
+        args=args,
         seed=seed,
         origin="; ".join(notes) + ".",
         bad=bad,

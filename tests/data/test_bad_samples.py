@@ -151,6 +151,8 @@ def test_an_evaluation_is_of_the_images_that_can_be_read_each_once(tmp_path, str
         assert sorted(found) == [(10 * i, i % 2) for i in range(24) if i not in broken]
         if not streaming:
             assert f"{split}: 4 images could not be read and are left out, so 20 are measured." in data.description
+    # Training images of one size are decoded when they are first needed, others while training.
+    assert data.description.count("4 images could not be read and were skipped.") == (one_size or streaming)
 
 
 def test_unreadable_evaluation_images_count_against_the_limit_before_training(tmp_path) -> None:

@@ -23,6 +23,7 @@ evaluate = script("evaluate")
 CONFIGS = REPOSITORY / "configs"
 SETTINGS = {"dataset": "digits", "max_train_samples": 200, "max_eval_samples": 64, "label_noise": 0.4, "optim": "sgd",
             "train_split": "train", "eval_size": None}  # fmt: skip
+SMALL_TEXT = ("--max_train_samples", 40, "--max_eval_samples", 10, "--bptt", 9)
 QUICK = ("--positions", 5, "--recalibration_batches", 2, "--batch_size", 32)
 
 
@@ -31,9 +32,8 @@ def make_run(folder: Path, config: SubspaceConfig | None = None, settings: dict 
     data = load_image_data(DataArguments(dataset="digits"))
 
     def build():
-        return build_image_classifier(
-            "test_resnet", num_classes=10, id2label=data.id2label, data_config=data.data_config
-        )
+        classes = {"num_classes": 10, "id2label": data.id2label}
+        return build_image_classifier("test_resnet", **classes, data_config=data.data_config)
 
     model = build()
     if config is None:
@@ -66,11 +66,8 @@ def accuracy(model: torch.nn.Module) -> float:
     samples = data.dataset("test", input_config(template))
     model.eval()
     with torch.no_grad():
-        hits = [
-            (model(batch["pixel_values"]).argmax(-1) == batch["labels"]).sum().item()
-            for batch in DataLoader(samples, 64)
-        ]
-    return sum(hits) / len(samples)
+        (batch,) = DataLoader(samples, 64)
+        return (model(batch["pixel_values"]).argmax(-1) == batch["labels"]).double().mean().item()
 
 
 def test_a_walk_leaves_data_pictures_and_a_section_in_the_card(walked: Path) -> None:
@@ -140,19 +137,10 @@ def test_models_are_compared_with_their_ensemble(line: Path, tmp_path: Path, cap
 def language_line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A line of small language models, trained for two updates."""
     folder = tmp_path_factory.mktemp("runs") / "words"
-    small = (
-        "--model_args",
-        "d_model=16,d_hid=16,dropout=0.0",
-        "--max_train_samples",
-        40,
-        "--max_eval_samples",
-        10,
-        "--bptt",
-        9,
-    )
-    words = ("--config", CONFIGS / "fromage/quickstart_docs.yaml", "--subspace", "line", "--max_steps", 2, *small)
+    words = ("--config", CONFIGS / "fromage/quickstart_docs.yaml", "--subspace", "line", "--max_steps", 2, *SMALL_TEXT)
+    model = ("--model_args", "d_model=16,d_hid=16,dropout=0.0")
     quiet = ("--save_strategy", "no", "--eval_strategy", "no", "--disable_tqdm", "true")
-    assert script("train")([*words, *quiet, "--output_dir", folder]) == 0
+    assert script("train")([*words, *model, *quiet, "--output_dir", folder]) == 0
     return folder
 
 
@@ -169,8 +157,8 @@ def test_a_line_of_language_models_is_walked_by_perplexity(language_line: Path, 
 
     out = tmp_path / "end"
     assert evaluate(["--model", language_line, "--export_position", 1, "--output_dir", out]) == 0
-    data = ("--dataset", "docs", "--max_train_samples", 40, "--max_eval_samples", 10, "--bptt", 9)
-    assert evaluate(["--model", out, "--model", language_line, "--ensemble", *data, "--output_dir", tmp_path]) == 0
+    words = ("--model", out, "--model", language_line, "--ensemble", "--dataset", "docs", *SMALL_TEXT)
+    assert evaluate([*words, "--output_dir", tmp_path]) == 0
     compared = json.loads((tmp_path / "evaluation.json").read_text())
     for row, index in zip(compared["points"], (2, 1), strict=True):
         assert row["perplexity"] == pytest.approx(found["points"][index]["perplexity"], rel=1e-5)
@@ -201,8 +189,6 @@ def _of_a_folder(folder: Path) -> None:
     ("spoil", "words", "message"),
     [
         (None, ("--positions", 1), "--positions: takes a whole number of at least 2"),
-        (None, ("--positions_at_once", 1), "--positions_at_once: takes a whole number of at least 2"),
-        (None, ("--recalibration_batches", -1), "--recalibration_batches: takes a whole number of at least 0"),
         (None, ("--export_position", 0.5), "give a new folder for it with --output_dir"),
         (None, ("--export_position", 1.5, "--output_dir", "new"), "lies in [0, 1]; got 1.5"),
         (None, ("--export_position", "0.5,0.5", "--output_dir", "new"), "got a value of shape (2,)"),
@@ -210,11 +196,7 @@ def _of_a_folder(folder: Path) -> None:
         (None, ("--model", "resnet18"), "'resnet18' names an architecture without weights"),
         (_truncated, (), "subspace.safetensors is damaged or cut short"),
         (_of_three_classes, (), "has 3 classes, but digits has 10"),
-        (
-            lambda folder: (folder / "training_args.json").unlink(),
-            (),
-            "does not name its dataset: name the data",
-        ),
+        (lambda folder: (folder / "training_args.json").unlink(), (), "does not name its dataset: name the data"),
         (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),
         (_of_a_folder, (), "was trained on './birds', whose path it does not keep: name the data with --dataset"),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),

@@ -79,40 +79,17 @@ def test_every_value_is_that_of_the_plain_networks(case: Case, layerwise: bool, 
     assert (found.samples, found.recalibration_samples) == (21, 30)
 
 
-def test_one_pass_over_each_data_set_serves_all_positions() -> None:
-    subspace, evaluation, recalibration = trained(CASES[0]), CountingLoader(data()), CountingLoader(data(5))
-    plan = plan_walk(subspace, 21)
-    walk(
-        subspace,
-        plan.coefficients(subspace),
-        evaluation,
-        recalibration,
-        ensembles=plan.ensembles,
-        recalibration_batches=2,
-    )
-    assert (evaluation.passes, evaluation.read) == (1, 3)
-    assert (recalibration.passes, recalibration.read) == (1, 2)
-
-
-def test_positions_at_once_bounds_how_many_share_a_pass_and_changes_no_value() -> None:
-    subspace, evaluation, recalibration = trained(CASES[0]), data(), data()
+def test_positions_at_once_share_one_pass_over_each_data_set_and_change_no_value() -> None:
+    subspace, evaluation, recalibration = trained(CASES[0]), data(), data(5)
     plan = plan_walk(subspace, 9)
-    at_once, passes = [], []
+    results, passes = [], []
     for limit in (32, 4, 2):
-        counting = CountingLoader(evaluation)
-        found = walk(
-            subspace,
-            plan.coefficients(subspace),
-            counting,
-            recalibration,
-            ensembles=plan.ensembles,
-            positions_at_once=limit,
-        )
-        at_once.append(found)
-        passes.append(counting.passes)
-    assert at_once[1] == at_once[0]
-    assert at_once[2] == at_once[0]
-    assert passes == [1, 3, 5]
+        loaders = CountingLoader(evaluation), CountingLoader(recalibration)
+        settings = {"ensembles": plan.ensembles, "recalibration_batches": 2, "positions_at_once": limit}
+        results.append(walk(subspace, plan.coefficients(subspace), *loaders, **settings))
+        passes.append([(loader.passes, loader.read) for loader in loaders])
+    assert results[0] == results[1] == results[2]
+    assert passes == [[(1, 3), (1, 2)], [(3, 9), (3, 6)], [(5, 15), (5, 10)]]
 
 
 def test_the_model_is_left_at_the_centre_with_its_own_statistics_and_mode() -> None:
@@ -225,12 +202,10 @@ def test_a_fault_of_the_network_itself_is_not_hidden_by_the_fall_back() -> None:
     [
         ({"ensembles": [(0, 1), (1, 2)], "positions_at_once": 2}, "positions_at_once must be at least 3, not 2"),
         ({"positions_at_once": 0}, "positions_at_once is one or more; got 0"),
-        ({"recalibration_batches": 0}, "max_batches is one or more"),
         ({"loader": []}, "the evaluation set is empty"),
-        ({"recalibration": []}, "the loader is empty"),
         ({"loader": [torch.randn(2, 3, 8, 8)]}, "has no labels"),
     ],
-    ids=["ensemble", "none_at_once", "no_batches", "no_data", "no_recalibration", "no_labels"],
+    ids=["ensemble", "none_at_once", "no_data", "no_labels"],
 )
 def test_bad_input(arguments: dict, message: str) -> None:
     subspace = trained(CASES[0])

@@ -21,6 +21,8 @@ def test_it_is_a_chain_of_relus():
 
 @pytest.mark.parametrize("depth", [1, 50])
 def test_at_mnists_size_every_layer_is_square(depth):
+    config = timm.get_pretrained_cfg("mlp_depth")
+    assert (config.input_size, config.fixed_input_size, config.first_conv) == ((1, 28, 28), True, None)
     with torch.device("meta"):
         model = timm.create_model("mlp_depth", depth=depth)
     assert sum(p.numel() for p in model.parameters()) == depth * (784 * 784 + 784) + 784 * 10 + 10
@@ -31,11 +33,6 @@ def test_image_size_and_channels(in_chans, img_size):
     model = timm.create_model("mlp_depth", depth=2, width=8, in_chans=in_chans, img_size=img_size, num_classes=7)
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     assert model(torch.randn(2, in_chans, height, width)).shape == (2, 7)
-
-
-def test_the_record_says_that_the_size_is_fixed():
-    config = timm.get_pretrained_cfg("mlp_depth")
-    assert (config.input_size, config.fixed_input_size, config.first_conv) == ((1, 28, 28), True, None)
 
 
 def test_timms_interface():
