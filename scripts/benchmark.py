@@ -1,4 +1,4 @@
-"""Measures speed and memory, as ratios of what is timed side by side in one run.
+"""Measures speed and memory, as ratios of alternatives timed side by side in one run.
 
 python scripts/benchmark.py optim         optimizer steps, compared with torch's fused AdamW and SGD
 python scripts/benchmark.py subspaces     training steps on subspaces compared with plain ones, and walks

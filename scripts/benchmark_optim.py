@@ -166,8 +166,8 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(found, indent=2))
         return
     for network, rows in found.items():
-        where = args.device if args.device != "cpu" else f"CPU, {threads} threads"
-        print(f"{network}, {where}, medians of {args.rounds} steps of each in turn")
+        place = args.device if args.device != "cpu" else f"CPU, {threads} threads"
+        print(f"{network}, {place}, medians of {args.rounds} steps of each in turn")
         print("  optimizer   ms/step   x AdamW   x SGD   MiB moved   x limit   MiB extra")
         for name, row in rows.items():
             print(

@@ -136,7 +136,7 @@ class GeometricOptimizer(Optimizer):
 
     @abstractmethod
     def _update(self, loss: Any) -> None:
-        """Updates all parameters. `loss` is what the closure returned, or None."""
+        """Updates all parameters. `loss` is the closure's return value, or None."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -146,7 +146,7 @@ class GeometricOptimizer(Optimizer):
             closure: Called first, with gradients enabled.
 
         Returns:
-            What the closure returned, or None.
+            The closure's return value, or None.
 
         Raises:
             RuntimeError: A gradient is sparse or complex, or another engine has flattened the parameters.
@@ -179,7 +179,7 @@ class GeometricOptimizer(Optimizer):
                 f"{name} takes no {kind} gradients, but a parameter of shape {shape} has one: make the gradient dense "
                 "(sparse=False in an embedding), or train that parameter with another optimizer."
             )
-        # FSDP1 marks what it has flattened, also behind use_orig_params; ZeRO-3 gives parameters an id.
+        # FSDP1 marks flattened parameters, also with use_orig_params; ZeRO-3 gives parameters an id.
         if getattr(p, "_fsdp_flattened", False) or hasattr(p, "ds_id"):
             raise RuntimeError(
                 f"{name} needs to know which weights form a tensor, but a parameter of shape {shape} was flattened by FSDP1 "
@@ -201,7 +201,7 @@ class GeometricOptimizer(Optimizer):
         return [[local(p) for p in params], [local_grad(p) for p in params], *columns]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads as `torch.optim.Optimizer` does, but state stays float32 where a parameter is of half precision.
+        """Loads as `torch.optim.Optimizer` does, but the state of half-precision parameters stays float32.
 
         State that was saved as Python numbers, as older formats hold the step count, becomes tensors.
         """

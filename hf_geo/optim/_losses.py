@@ -49,7 +49,7 @@ class LossWatch:
             return
         self.warned = True
         logger.warning(
-            "AliG takes no step where the loss is 0 or negative, as its step is proportional to the loss, and %s. It is for "
+            "AliG takes no step if the loss is 0 or negative, as its step is proportional to the loss, and %s. It is for "
             "losses whose least value is 0, such as cross-entropy; for objectives of either sign, such as those of policy "
             "optimization (GRPO, PPO), choose another optimizer.",
             found,

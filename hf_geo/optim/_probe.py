@@ -20,7 +20,7 @@ class Probe:
     """Runs a model in training mode, in `dtype` or else in its own dtypes, at any values of its parameters.
 
     The model computes with copies: its parameters and their gradients, its buffers and its other tensors are never
-    written to. Attributes that are an epsilon by name and size are lowered to `eps` where they are larger.
+    written to. Attributes that are an epsilon by name and size are lowered to `eps` if they are larger.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Any, dtype: torch.dtype | None, eps: float) -> None:
@@ -31,7 +31,7 @@ class Probe:
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
 
     def cast(self, tensor: Tensor) -> Tensor:
-        """A copy in the probe's dtype or its complex counterpart; integers and booleans stay what they are."""
+        """A copy in the probe's dtype or its complex counterpart; integers and booleans keep theirs."""
         dtype = tensor.dtype
         if self.dtype is not None and tensor.is_complex():
             dtype = self.dtype.to_complex()
@@ -86,7 +86,7 @@ class Probe:
 
     def _substitution(self, leaves: Mapping[str, Tensor]) -> Callable[[Any, Any], Any]:
         """The function from an attribute's name and value to the value that the model computes with."""
-        copies: dict[int, Tensor] = {}  # by the identity of the original, so that what is shared stays shared
+        copies: dict[int, Tensor] = {}  # by the identity of the original, so that shared tensors stay shared
 
         def substitute(key: Any, value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -163,7 +163,7 @@ def deviation(outputs: list[Tensor], base: list[Tensor]) -> float:
 def substituted(model: nn.Module, substitute: Callable[[Any, Any], Any]) -> Iterator[None]:
     """Replaces the attributes of all modules, and the items of their dicts and lists, by `substitute(key, value)`.
 
-    Afterwards all of them hold what they held before, whatever the model did to them.
+    Afterwards all of them have their former contents, whatever the model did to them.
     """
     holders: list[Any] = []
     for module in model.modules():
@@ -183,7 +183,7 @@ def substituted(model: nn.Module, substitute: Callable[[Any, Any], Any]) -> Iter
 
 @contextmanager
 def without_gradients(model: nn.Module) -> Iterator[None]:
-    """Keeps gradients from the parameters themselves, which a model may also hold where they are not substituted."""
+    """Keeps gradients from the parameters themselves, which a model may also hold in a place that is not substituted."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

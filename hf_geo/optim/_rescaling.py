@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ._probe import Probe, deviation
 
 EPS_SHARE = 1e-2  # the most that an epsilon may spoil the invariance at the natural scale of the weights
-BOOST = 12  # where the weights are at least 2**BOOST times as large, the effect of an epsilon has to have vanished
+BOOST = 12  # the effect of an epsilon has to vanish for weights at least 2**BOOST times as large
 
 
 def group_sums(tensor: Tensor) -> dict[tuple[int, ...], Tensor]:
@@ -133,12 +133,12 @@ class Search:
         """Raises `RuntimeError` unless a second run gives the same outputs."""
         change = deviation(self.probe.run(self.point, self.seed)[0], outputs)
         if not change <= self.tolerance:
-            what = f"gives outputs that differ by {change:.1e} for the same weights, inputs and random numbers"
-            raise RuntimeError(self._unusable(what))
+            fault = f"gives outputs that differ by {change:.1e} for the same weights, inputs and random numbers"
+            raise RuntimeError(self._unusable(fault))
 
-    def _unusable(self, what: str) -> str:
+    def _unusable(self, fault: str) -> str:
         instead = 'Select weights with geometry="structure" or a regular expression instead.'
-        return f"{self.kind} {what}, so its scale invariance cannot be measured. {instead}"
+        return f"{self.kind} {fault}, so its scale invariance cannot be measured. {instead}"
 
     def find_groupings(self, effects: Mapping[str, Effect], outputs: list[Tensor], draw: int) -> Iterator[Finding]:
         """Yields the finding for each parameter, in any order.

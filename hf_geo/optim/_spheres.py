@@ -10,7 +10,7 @@ from .kernels.rows import Rows
 
 
 class SphericalOptimizer(GeometricOptimizer):
-    """Base of the methods that treat groups of weights, told apart by `channel_dims`, as points on spheres."""
+    """Base of the methods that treat groups of weights, indexed by `channel_dims`, as points on spheres."""
 
     def _with_implied_settings(self, group: dict[str, Any]) -> dict[str, Any]:
         # A group's own channel_dims override a channel_wise=True given for all groups.

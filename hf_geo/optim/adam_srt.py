@@ -84,7 +84,7 @@ def rescale_and_transport(x: Tensor, m: Tensor, v: Tensor, old_norm: Tensor, row
 class AdamSRT(_SphericalAdam):
     """AdamSRT: AdamS whose moments are rescaled and transported to the new point of the sphere.
 
-    For each group x of d weights that `channel_dims` tells apart, with gradient g (weight decay included), at step k
+    For each group x of d weights that `channel_dims` indexes, with gradient g (weight decay included), at step k
 
         m <- beta1 * m + (1 - beta1) * g,  v <- beta2 * v + (1 - beta2) * |g|^2
         x' <- x - lr * sqrt(d) * m / (1 - beta1^k) / (sqrt(v / (1 - beta2^k)) + eps)
@@ -98,7 +98,7 @@ class AdamSRT(_SphericalAdam):
         params: Parameters, or groups of them.
         lr: Learning rate; a number or a tensor of one.
         betas: The moments' decays, in [0, 1).
-        eps: Added to the root of the second moment, and to |x'|^2 where the last line divides by it.
+        eps: Added to the root of the second moment, and to |x'|^2 in the divisions of the last line.
         weight_decay: Added to the gradient as `weight_decay * x`.
         channel_dims: The axes that index independent groups: `[0]` for the filters before a BatchNorm, `[]` for a whole
             tensor before a LayerNorm, None for plain Adam.
@@ -140,7 +140,7 @@ class AdamSRT(_SphericalAdam):
 class AdamS(_SphericalAdam):
     """AdamS: Adam with one second moment a group of scale-invariant weights.
 
-    For each group x of d weights that `channel_dims` tells apart, with gradient g (weight decay included), at step k
+    For each group x of d weights that `channel_dims` indexes, with gradient g (weight decay included), at step k
 
         m <- beta1 * m + (1 - beta1) * g,  v <- beta2 * v + (1 - beta2) * |g|^2
         x <- x - lr * sqrt(d) * m / (1 - beta1^k) / (sqrt(v / (1 - beta2^k)) + eps)
@@ -153,7 +153,7 @@ class AdamS(_SphericalAdam):
     Raises:
         TypeError, ValueError: As `AdamSRT`.
 
-    State, and what differs from the authors' code: as `AdamSRT`.
+    The state, and the differences from the authors' code, are those of `AdamSRT`.
     """
 
     def __init__(

@@ -32,10 +32,10 @@ class AliG(GeometricOptimizer):
     or, with `adjusted_momentum`, b <- momentum * b + g and w <- w - size * (g + momentum * b). Then all parameters
     together are scaled back to the norm `max_norm` if they exceed it, or `projection_fn()` is called.
 
-    `step` needs the loss: as what its closure returns, `step(lambda: loss)`, which does not have to evaluate the model
+    `step` needs the loss: as the value of its closure, `step(lambda: loss)`, which does not have to evaluate the model
     again; or through `set_loss(loss)` before `step()`. It is the loss whose gradient is at hand: averaged over processes
     and micro-batches as the gradient is, and not scaled for mixed precision. Do not clip the gradient: the step grows.
-    A loss at or below zero asks for no step; where losses start like that, as in policy optimization, a warning says so
+    With a loss at or below zero no step is taken; if losses start like that, as in policy optimization, a warning says so
     once (of losses that are numbers or on the CPU: reading others would wait for the device).
 
     A step whose loss or gradient norm is not finite changes nothing, and is counted in `skipped_steps`. After a step,
@@ -96,8 +96,8 @@ class AliG(GeometricOptimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         if "projection_fn" in group:
             raise TypeError(
-                f"projection_fn={group['projection_fn']!r} cannot belong to a group, where it would have to be saved: give it "
-                "to AliG itself."
+                f"projection_fn={group['projection_fn']!r} cannot belong to a group, as groups are saved: give it to "
+                "AliG itself."
             )
         group["unbounded"] = group["lr"] is None
         if group["unbounded"]:

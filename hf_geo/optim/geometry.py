@@ -87,7 +87,7 @@ def _normalizes_filters(norm: nn.Module, layer: nn.Module) -> bool:
     is_transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     if not isinstance(layer, _WEIGHTED) or is_transposed or not isinstance(norm, _PER_CHANNEL_NORMS):
         return False
-    # A parametrized weight is no parameter, and what it is made of is not scale-invariant by itself.
+    # A parametrized weight is no parameter, and the tensors that it is computed from are not scale-invariant.
     if "weight" not in dict(layer.named_parameters(recurse=False)):
         return False
     is_instance_norm_of_vectors = isinstance(norm, _PER_CHANNEL_NORMS[1]) and isinstance(layer, nn.Linear)

@@ -48,9 +48,9 @@ def scale_invariant_parameters(
         model, example_inputs, seed, progress: As there.
 
     Returns:
-        The `channel_dims` of each of them by its name, in the model's order: `(0,)` where every filter may be rescaled
-        alone (a convolution before batch normalization), `()` where only the whole tensor may (before layer
-        normalization), other axes where it is those that index the groups (`(1,)` for a transposed convolution).
+        The `channel_dims` of each of them by its name, in the model's order: `(0,)` if every filter may be rescaled
+        alone (a convolution before batch normalization), `()` if only the whole tensor may (before layer normalization),
+        other axes if those index the groups (`(1,)` for a transposed convolution).
 
     Raises:
         ValueError, RuntimeError: As there.
@@ -75,7 +75,7 @@ def measure_invariance(
     The groups tried are those that axes of the tensor index, finest first. (3) All groups that pass are multiplied at
     once by independent random powers of two, 2**12 to 2**16: the outputs have to stay. If they do not, the set is
     halved, and a single parameter that fails is tried with its next coarser groups. This takes one backward and three
-    forward passes, and more only for branches hidden by dropout or where (2) and (3) disagree.
+    forward passes, and more only for branches hidden by dropout, or if (2) and (3) disagree.
 
     Tolerances. The model runs in float64 if it can, else in float32, else in its own dtypes; u is the machine epsilon.
     Powers of two cancel in a normalization without rounding, so the norm's epsilon alone keeps an invariant output from

@@ -19,7 +19,7 @@ Settings = dict[str, Any]
 def create_optimizer(name: str, model: nn.Module, **options: Any) -> torch.optim.Optimizer:
     """Makes the optimizer `name` for `model`, with its parameter groups made by `param_groups`.
 
-    The rows that SGD-G and Adam-G keep on spheres are scaled to norm 1, where these methods start.
+    The rows that SGD-G and Adam-G keep on spheres are scaled to norm 1, at which these methods start.
 
     Args:
         name: A registered method, see `list_optimizers()`.
@@ -182,7 +182,7 @@ def _group_by_settings(settings: Mapping[nn.Parameter, Settings]) -> list[Settin
 def _apply_group_settings(
     groups: list[Settings], method: Method, group_settings: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Sets what the user gives for groups by name."""
+    """Sets the user's settings of groups by their names."""
     known = {group["name"] for group in groups}
     for name, settings in group_settings.items():
         if name not in known:

@@ -16,7 +16,7 @@ from .grassmann import SGDG, AdamG
 from .sgd_mrt import SGDMRT
 
 # (shape of a scale-invariant weight, the axes that index its invariant groups) -> settings of its
-# parameter group, or None where the method has to treat the weight as any other.
+# parameter group, or None if the method has to treat the weight as any other.
 GeometryRule = Callable[[torch.Size, tuple[int, ...]], Mapping[str, Any] | None]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -55,7 +55,7 @@ class Method:
     """A registered optimizer.
 
     Args:
-        name: What users type: lower case letters and digits (timm splits names at underscores).
+        name: The name that users type: lower case letters and digits (timm splits names at underscores).
         cls: The `torch.optim.Optimizer` class.
         paper: Where the method was published.
         lr: Learning rate used when the user gives none.

@@ -18,7 +18,7 @@ from .kernels.shards import zeros_like
 class SGDMRT(SphericalOptimizer):
     """SGD-MRT: SGD with momentum whose momentum is carried along the sphere of each group of weights.
 
-    For each group x of weights that `channel_dims` tells apart, with gradient g (weight decay included)
+    For each group x of weights that `channel_dims` indexes, with gradient g (weight decay included)
 
         b <- momentum * b + (1 - dampening) * g
         x' <- x - lr * b

@@ -121,7 +121,7 @@ def _matching(
                 f"{name!r} has shape {tuple(value.shape)} in {source} and {tuple(own.shape)} in the model: "
                 "all control points are networks of one architecture."
             )
-        found[name] = value.to(own, copy=True)  # training a control point must not change what it was made from
+        found[name] = value.to(own, copy=True)  # training a control point must not change the given weights
     return found
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ._span import Span, gathered
 
-_EXTRA_STATE = "_extra_state"  # the key of what a module's `get_extra_state` returns
+_EXTRA_STATE = "_extra_state"  # the key of the value of a module's `get_extra_state`
 
 
 def plain_name(name: str) -> str:
@@ -39,7 +39,7 @@ def find_module(model: nn.Module, saved_names: Collection[str]) -> tuple[str, di
 
 
 def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict, without what modules add by `get_extra_state`: that may be anything, and change."""
+    """The tensors of a state dict, without extra states (`get_extra_state`), which may be anything and change."""
     named = {name: value for name, value in state_dict.items() if name.rpartition(".")[2] != _EXTRA_STATE}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 

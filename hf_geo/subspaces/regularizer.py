@@ -84,7 +84,7 @@ def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 def _linear(
     alpha: Tensor, a: Sequence[Tensor], beta: Tensor, b: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """alpha * a + beta * b, tensor by tensor where it is needed."""
+    """alpha * a + beta * b for each pair of tensors, None for those that need no gradient."""
     return [
         (x * alpha.to(x.device)).addcmul_(y, beta.to(y.device)) if need else None
         for x, y, need in zip(a, b, needed, strict=True)

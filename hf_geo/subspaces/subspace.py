@@ -42,9 +42,9 @@ class Subspace:
         ...     loss.backward(); optimizer.step(); optimizer.zero_grad()
         >>> subspace.set_centre()
 
-    What transformers', PEFT's or huggingface_hub's `save_pretrained` and timm's `save_for_hf` write is the plain network
-    at the current position, which opens without this package; `save` writes all control points. Any other state dict has
-    the control points, those in the checkpoints of a transformers Trainer included.
+    `save_pretrained` (of transformers, PEFT and huggingface_hub) and timm's `save_for_hf` write the plain network at the
+    current position, which opens without this package; `save` writes all control points. Any other state dict has the
+    control points, those in the checkpoints of a transformers Trainer included.
 
     Two positions may share a backward pass, except under gradient checkpointing, which runs `forward` again at the
     position of that time: there, call `backward` before the next position.
@@ -90,7 +90,7 @@ class Subspace:
             model: Any module.
             config: The subspace's settings.
             model_init: Makes a freshly initialised network of the same architecture.
-            points: State dicts of the plain model (or of what it is a wrapper around), or a `.safetensors` file or a
+            points: State dicts of the plain model (or of the network it wraps), or a `.safetensors` file or a
                 folder with `model.safetensors`, by the number of the control point.
             seed: Keys the random state of `model_init` and of the jitter.
 
@@ -146,7 +146,7 @@ class Subspace:
     def move_to(self, coefficients: Tensor) -> None:
         """As `set_coefficients`, unchecked: no value is read, so `torch.func.vmap` may run it over several positions."""
         if self.config.layerwise:
-            # A tensor for each layer even where all are equal: compiled code relies on which are the same.
+            # A tensor for each layer even if all are equal: compiled code guards on which are the same.
             coefficients = coefficients.expand(len(self.layer_names), -1)
         # Normal tensors even inside inference mode: training may go on at this position.
         with torch.inference_mode(False):
@@ -219,7 +219,7 @@ class Subspace:
     def save(self, folder: str | PathLike) -> None:
         """Writes `subspace_config.json` and `subspace.safetensors`: every control point and the model's buffers.
 
-        What modules return from `get_extra_state` is not written. When parameters are sharded every process has to call
+        Extra states of modules (`get_extra_state`) are not written. If parameters are sharded every process has to call
         this, and the first writes.
         """
         saved = SavedSubspace.collect(self.model, self._spans, self.config, self.layer_names)
@@ -233,7 +233,7 @@ class Subspace:
         Parameters without control points and extra states stay the model's own.
 
         Args:
-            folder: What `save` wrote to, or the id of a Hub repository that has the two files.
+            folder: The folder that `save` wrote, or the id of a Hub repository that has the two files.
             model: The plain model; changed in place.
 
         Raises:

@@ -1,1 +1,1 @@
-"""What the methods compute on tensors, without an optimizer's state or settings."""
+"""The computations of the methods on tensors, without an optimizer's state or settings."""
