@@ -1,14 +1,18 @@
-"""The kill campaign: trainings are killed and resumed until they end, and looked at after every kill."""
+"""The kill campaign: trainings are killed and resumed until they end, and looked at after every kill.
+
+python -m tests.reliability.campaign FOLDER KILLS PROCESSES
+"""
 
 import json
+import math
 import os
 import random
 import shutil
-import socket
-import subprocess
+import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,55 +20,38 @@ from safetensors.torch import load_file, save_file
 
 from hf_geo.checkpoints.placing import place_result
 from hf_geo.checkpoints.store import checkpoints, fault, staged_whole
-from tests.paths import REPOSITORY
+from tests.reliability import doomed
+from tests.training.launching import fork, free_port
 
 KILLS_A_RUN = 10
 OLD = {"old": torch.zeros(3)}
 
 
-class Zygote:
-    """Client of `tests/reliability/zygote.py`."""
+def start(folder: Path, plans: list[dict], log: Path, counts: Path | None = None, kill_after: float = 0.0) -> list[int]:
+    """Trains in one process for each plan; kills the others soon after one has died, as a launcher does.
 
-    def __init__(self, folder: Path) -> None:
-        self.log = folder / "log.txt"
-        environment = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.reliability.zygote"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-            env=os.environ | environment,
-        )
-        if self._process.stdout.readline() != "ready\n":
-            raise RuntimeError("The process that starts the trainings did not start itself.")
-
-    def __enter__(self) -> "Zygote":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-    def run(self, folder: Path, plans: list[dict], counts: Path | None = None, kill_after: float = 0.0) -> list[int]:
-        """Trains in one process for each plan; returns their exit statuses."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        processes = []
-        for rank, plan in enumerate(plans):
-            environment = {"LOG": str(self.log)}
-            if len(plans) > 1:
-                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(plans))}
-                environment |= {
-                    "LOCAL_WORLD_SIZE": str(len(plans)),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                }
-                environment |= {"ACCELERATE_USE_CPU": "true"}
-            processes.append([environment, [str(folder), plan, str(counts) if counts and rank == 0 else None]])
-        print(json.dumps({"processes": processes, "kill_after": kill_after}), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
+    Returns:
+        Exit statuses in order; minus the signal's number for a process that was killed.
+    """
+    port, running = free_port(), {}
+    for rank, plan in enumerate(plans):
+        train = partial(doomed.main, folder, plan, counts if rank == 0 else None)
+        running[fork(train, rank, len(plans), port, log)] = rank
+    statuses = [0] * len(plans)
+    kill_at = time.monotonic() + kill_after if kill_after else None
+    while running:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child:
+            statuses[running.pop(child)] = os.waitstatus_to_exitcode(status)
+            if status and running and not kill_at:
+                kill_at = time.monotonic() + random.uniform(0, 0.2)
+        elif kill_at and time.monotonic() > kill_at:
+            for other in running:
+                os.kill(other, signal.SIGKILL)
+            kill_at = math.inf
+        else:
+            time.sleep(0.001)
+    return statuses
 
 
 def look(folder: Path, had_checkpoint: bool) -> bool:
@@ -110,41 +97,39 @@ def campaign(folder: Path, kills: int, processes: int, seed: int = 0) -> dict:
     Returns:
         Figures: kills by phase, runs, resumptions and seconds.
     """
-    draw, began = random.Random(f"{seed}/{processes}"), time.monotonic()
+    draw, began, log = random.Random(f"{seed}/{processes}"), time.monotonic(), folder / "log.txt"
     figures = {"processes": processes, "kills": 0, "runs": 0, "starts": 0, "phases": Counter()}
-    with Zygote(folder) as zygote:
-        unbroken, counts = folder / "unbroken", folder / "counts.json"
-        write_old_result(unbroken)
-        start = time.monotonic()
-        assert zygote.run(unbroken, [{}] * processes, counts) == [0] * processes, zygote.log.read_text()[-3000:]
-        seconds, operations = time.monotonic() - start, json.loads(counts.read_text())
-        expected = load_file(unbroken / "model.safetensors")
-        assert which_result(unbroken) == "new"
-        while figures["kills"] < kills:
-            run = folder / f"run-{figures['runs']}"
-            write_old_result(run)
-            limit = min(kills - figures["kills"], KILLS_A_RUN)
-            had_checkpoint, killed, done = False, 0, False
-            while not done:
-                plans, kill_after, phase = [{}] * processes, 0.0, None
-                if killed < limit:
-                    plans, kill_after, phase = draw_plan(draw, operations, processes, seconds)
-                statuses = zygote.run(run, plans, kill_after=kill_after)
-                figures["starts"] += 1
-                done = statuses == [0] * processes
-                if not done:
-                    assert -9 in statuses, zygote.log.read_text()[-3000:]
-                    killed += 1
-                    figures["phases"][phase] += 1
-                had_checkpoint = look(run, had_checkpoint)
-            figures["runs"] += 1
-            figures["kills"] += killed
-            weights = load_file(run / "model.safetensors")
-            assert which_result(run) == "new"
-            assert weights.keys() == expected.keys()
-            assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
-            assert [path.name for path in checkpoints(run)] == [path.name for path in checkpoints(unbroken)]
-            assert not list(run.glob("_*")), "something was left behind"
+    unbroken, counts = folder / "unbroken", folder / "counts.json"
+    write_old_result(unbroken)
+    assert start(unbroken, [{}] * processes, log, counts) == [0] * processes, log.read_text()[-3000:]
+    seconds, operations = time.monotonic() - began, json.loads(counts.read_text())
+    expected = load_file(unbroken / "model.safetensors")
+    assert which_result(unbroken) == "new"
+    while figures["kills"] < kills:
+        run = folder / f"run-{figures['runs']}"
+        write_old_result(run)
+        limit = min(kills - figures["kills"], KILLS_A_RUN)
+        had_checkpoint, killed, done = False, 0, False
+        while not done:
+            plans, kill_after, phase = [{}] * processes, 0.0, None
+            if killed < limit:
+                plans, kill_after, phase = draw_plan(draw, operations, processes, seconds)
+            statuses = start(run, plans, log, kill_after=kill_after)
+            figures["starts"] += 1
+            done = statuses == [0] * processes
+            if not done:
+                assert -9 in statuses, log.read_text()[-3000:]
+                killed += 1
+                figures["phases"][phase] += 1
+            had_checkpoint = look(run, had_checkpoint)
+        figures["runs"] += 1
+        figures["kills"] += killed
+        weights = load_file(run / "model.safetensors")
+        assert which_result(run) == "new"
+        assert weights.keys() == expected.keys()
+        assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
+        assert [path.name for path in checkpoints(run)] == [path.name for path in checkpoints(unbroken)]
+        assert not list(run.glob("_*")), "something was left behind"
     return figures | {"seconds": round(time.monotonic() - began)}
 
 
@@ -163,3 +148,7 @@ def draw_plan(draw: random.Random, operations: dict[str, int], processes: int, s
         {"phase": phase, "operation": operation, "delay": delay} if rank == who else {} for rank in range(processes)
     ]
     return plans, 0.0, phase
+
+
+if __name__ == "__main__":
+    print(json.dumps(campaign(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))

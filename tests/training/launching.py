@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.paths import REPOSITORY
@@ -38,3 +40,33 @@ def launch_or_fail(*words: str | Path, **options) -> subprocess.CompletedProcess
             f"{' '.join(map(str, words))} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         )
     return done
+
+
+def fork(
+    function: Callable[[], object], rank: int = 0, processes: int = 1, port: int = 0, log: Path | None = None
+) -> int:
+    """Starts a process that runs it as one of several and inherits all imports; returns its id."""
+    if child := os.fork():
+        return child
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    if processes > 1:
+        variables = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": processes,
+            "LOCAL_WORLD_SIZE": processes,
+            "MASTER_PORT": port,
+        }
+        os.environ.update({name: str(value) for name, value in variables.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    if log:
+        for descriptor in (1, 2):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    status = 0
+    try:
+        function()
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
