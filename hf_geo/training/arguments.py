@@ -36,8 +36,7 @@ class GeoTrainingArguments(TrainingArguments):
         metadata={"help": f"The optimizer: {', '.join(known_methods())}, or any of transformers' own names."},
     )
     learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "The initial learning rate; the optimizer's own default when not given."},
+        default=None, metadata={"help": "The initial learning rate; the optimizer's own default when not given."}
     )
     max_grad_norm: float | None = field(
         default=None,
@@ -85,8 +84,7 @@ class GeoTrainingArguments(TrainingArguments):
         metadata={"help": "Log what the optimizer does to each layer: norms, relative updates, step sizes, angles."},
     )
     max_nonfinite_steps: int = field(
-        default=20,
-        metadata={"help": "Stop after this many updates in a row whose loss or gradient is not finite."},
+        default=20, metadata={"help": "Stop after this many updates in a row whose loss or gradient is not finite."}
     )
 
     def __post_init__(self) -> None:

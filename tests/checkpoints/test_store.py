@@ -164,10 +164,7 @@ def test_what_is_kept_is_what_transformers_keeps(tmp_path, rotation: dict) -> No
         folder = tmp_path / trainer.__name__
         every = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
         made = trainer(
-            model,
-            arguments(**settings(folder, optim="sgd", **rotation) | every),
-            train_dataset=data,
-            eval_dataset=data,
+            model, arguments(**settings(folder, optim="sgd", **rotation) | every), train_dataset=data, eval_dataset=data
         )
         made.train()
         best = made.state.best_model_checkpoint

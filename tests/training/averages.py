@@ -9,9 +9,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import TrainerState
 
-from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
+from hf_geo import GeoTrainingArguments, SubspaceConfig
 from hf_geo.training.averaging import WeightAverage
-from tests.training.problems import make_problem
+from tests.training.problems import make_problem, make_trainer
 
 # The processes draw the line's positions alike, so that two of them do what one does.
 LINE = SubspaceConfig("line", jitter=0.5, shared_draws=True)
@@ -21,13 +21,11 @@ RUNS = {"ema": ({"ema_decay": 0.8}, (4, 11)), "swa": ({"swa_start": 0.3, "swa_lr
 
 
 def train(name: str, folder: Path, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
-    model, data = make_problem("points")
-    args = GeoTrainingArguments(
-        output_dir=str(folder), optim="sgd", learning_rate=0.1, max_steps=UPDATES, logging_strategy="no", disable_tqdm=True,
-        per_device_train_batch_size=8 // Accelerator().num_processes, save_steps=1 if checkpoint is None else UPDATES,
-        **RUNS[name][0],
+    trainer = make_trainer(
+        folder, subspace=LINE if name == "line" else None, optim="sgd", learning_rate=0.1, max_steps=UPDATES,
+        per_device_train_batch_size=8 // Accelerator().num_processes, lr_scheduler_type="linear", save_strategy="steps",
+        save_steps=1 if checkpoint is None else UPDATES, **RUNS[name][0],
     )  # fmt: skip
-    trainer = GeoTrainer(model, args, train_dataset=data, subspace=LINE if name == "line" else None)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.settle()  # the earlier name of `finalize`
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)

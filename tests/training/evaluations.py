@@ -6,34 +6,20 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import IterableDataset
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo import GeoTrainingArguments
 from hf_geo.training.checks import check_shared_folder
 from hf_geo.training.norms import broadcast_buffers
-from tests.training.problems import Classifier, Normalized, Points
-
-
-class Stream(IterableDataset):
-    """The points one after the other, of unknown number."""
-
-    def __init__(self, size: int) -> None:
-        self.points = Points(size)
-
-    def __iter__(self):
-        return (self.points[i] for i in range(len(self.points)))
-
+from tests.training.problems import Classifier, Normalized, Points, Stream, make_trainer
 
 SIZES = (8, 9, 10, 13)  # of an epoch; two processes take 4 samples each at a time
 ROWS = {"ddp": {}, "own buffers": {"ddp_broadcast_buffers": False}, "ema": {"ema_decay": 0.5}}
 
 
 def train(folder: Path, **settings) -> list[float]:
-    args = GeoTrainingArguments(
-        output_dir=str(folder), optim="sgd", learning_rate=0.1, max_steps=3, per_device_train_batch_size=4,
-        eval_strategy="steps", eval_steps=1, save_steps=1, disable_tqdm=True, **settings,
-    )  # fmt: skip
-    trainer = GeoTrainer(Normalized(), args, train_dataset=Points(), eval_dataset=Points())
+    every = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    rest = {"optim": "sgd", "learning_rate": 0.1, "per_device_train_batch_size": 4, **settings}
+    trainer = make_trainer(folder, Normalized(), data=Points(), **every, **rest)
     trainer.train()
     return [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
 
@@ -55,11 +41,11 @@ def refusals(folder: Path, rank: int) -> list[str | None]:
 
 def epoch(folder: Path, size: int, data: type, batch_norms: bool) -> list[tuple[int, int]]:
     """Of this process's micro-batches of one epoch, in updates of two: how many samples each has, and how many count."""
-    args = GeoTrainingArguments(output_dir=str(folder / "epoch"), per_device_train_batch_size=4, max_steps=9)
-    trainer = GeoTrainer(Normalized() if batch_norms else Classifier().double(), args, train_dataset=data(size))
+    model = Normalized() if batch_norms else Classifier().double()
+    trainer = make_trainer(folder / "epoch", model, data=data(size), per_device_train_batch_size=4, max_steps=9)
     loader = trainer.callback_handler.train_dataloader = trainer.get_train_dataloader()
     iterator, found = iter(loader), []
-    while batches := trainer.get_batch_samples(iterator, 2, args.device)[0]:
+    while batches := trainer.get_batch_samples(iterator, 2, trainer.args.device)[0]:
         for batch, divisor in zip(batches, trainer._updates.divisors, strict=True):
             found.append((len(batch["x"]), 0 if divisor.isinf() else len(batch["x"])))
     return found

@@ -1,9 +1,14 @@
 """Tiny problems without batch statistics, and runs of them, for tests of the Trainer in processes of their own."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
+
+from hf_geo import GeoTrainer, GeoTrainingArguments
 
 
 class Points(Dataset):
@@ -54,11 +59,8 @@ class Classifier(nn.Module):
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         logits = self.outer(self.dropout(self.norm(self.inner(x)).relu()))
-        return (
-            {"logits": logits}
-            if labels is None
-            else {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-        )
+        loss = {} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
+        return {**loss, "logits": logits}
 
 
 def make_problem(kind: str, dropout: float = 0.0) -> tuple[nn.Module, Dataset]:
@@ -66,14 +68,8 @@ def make_problem(kind: str, dropout: float = 0.0) -> tuple[nn.Module, Dataset]:
     torch.manual_seed(0)
     if kind == "points":
         return Classifier(dropout).double(), Aging()
-    config = LlamaConfig(
-        vocab_size=23,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-    )
+    sizes = {"vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 16}
+    config = LlamaConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)
     return LlamaForCausalLM(config).double(), Sentences()
 
 
@@ -95,17 +91,45 @@ class Aging(Points):
 
 
 class Normalized(nn.Module):
-    """A classifier of points with a batch norm."""
+    """A linear layer before batch normalization, so that every method with a geometry has a weight for it."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.config = PreTrainedConfig()
         torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)).double()
+        self.hidden, self.norm, self.out = nn.Linear(8, 6, bias=False), nn.BatchNorm1d(6), nn.Linear(6, 3)
+        self.double()
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        logits = self.body(x)
+        logits = self.out(self.norm(self.hidden(x)).relu())
         loss = {} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
         return {**loss, "logits": logits}
+
+
+class Stream(IterableDataset):
+    """Points one after the other, of unknown number."""
+
+    def __init__(self, size: int = 40) -> None:
+        self.points = Points(size)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return (self.points[i] for i in range(len(self.points)))
+
+
+def make_trainer(
+    folder: Path, model: nn.Module | None = None, *callbacks, data=None, subspace=None, dropout=0.0, **settings
+) -> GeoTrainer:
+    """A short quiet run on the points, with a constant learning rate and without checkpoints unless the settings have others."""
+    original, points = make_problem("points", dropout)
+    defaults = {"max_steps": 4, "logging_steps": 1, "save_strategy": "no", "lr_scheduler_type": "constant"}
+    return GeoTrainer(
+        original if model is None else model,
+        GeoTrainingArguments(output_dir=str(folder), **({"disable_tqdm": True} | defaults | settings)),
+        train_dataset=points if data is None else data,
+        eval_dataset=Points(),
+        callbacks=list(callbacks),
+        subspace=subspace,
+    )
 
 
 def loss_of(model: nn.Module) -> float:

@@ -5,8 +5,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
-from tests.training.problems import flat, make_problem
+from tests.training.problems import flat, make_trainer
 
 UPDATES = 8  # three an epoch
 # Micro-batches an update, and the updates it is resumed from: inside the first epoch, at its end, before the last update.
@@ -15,15 +14,14 @@ RUNS = {"alig": (4, (2, 3, 7)), "adamsrt": (1, (2,)), "fromage": (1, (3,)), "ada
 
 
 def train(name: str, folder: Path, checkpoint: Path | None = None):
-    model, data = make_problem("points", dropout=0.3)
     accumulation = RUNS[name][0]
-    args = GeoTrainingArguments(
-        output_dir=str(folder), optim=name, max_steps=UPDATES, gradient_accumulation_steps=accumulation, disable_tqdm=True,
-        per_device_train_batch_size=16 // Accelerator().num_processes // accumulation, logging_strategy="no",
-        save_steps=1 if checkpoint is None else UPDATES, lr_scheduler_type="cosine", warmup_steps=2,
+    trainer = make_trainer(
+        folder, optim=name, dropout=0.3, max_steps=UPDATES, gradient_accumulation_steps=accumulation, warmup_steps=2,
+        per_device_train_batch_size=16 // Accelerator().num_processes // accumulation, lr_scheduler_type="cosine",
+        save_strategy="steps", save_steps=1 if checkpoint is None else UPDATES,
     )  # fmt: skip
-    GeoTrainer(model, args, train_dataset=data).train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    return flat(model)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    return flat(trainer.model)
 
 
 def run(folder: Path) -> None:

@@ -12,8 +12,7 @@ from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.training.averaging import AVERAGED
 from tests.scripts import script
-from tests.training.problems import make_problem
-from tests.training.test_trainer import Normalized, Stream
+from tests.training.problems import Normalized, Stream, make_trainer
 
 
 class Recorder(TrainerCallback):
@@ -28,11 +27,9 @@ class Recorder(TrainerCallback):
 
 def run(folder: Path, checkpoint: Path | None = None, **settings) -> tuple[GeoTrainer, list[dict[str, np.ndarray]]]:
     """12 updates, five an epoch."""
-    data, held_out = (make_problem("points")[1] for _ in range(2))
-    defaults = {"optim": "sgd", "learning_rate": 0.3, "max_steps": 12, "save_strategy": "no", "logging_steps": 1}
-    args = GeoTrainingArguments(str(folder), disable_tqdm=True, **{**defaults, **settings})
     recorder = Recorder()
-    trainer = GeoTrainer(Normalized(), args, train_dataset=data, eval_dataset=held_out, callbacks=[recorder])
+    settings = {"optim": "sgd", "learning_rate": 0.3, "max_steps": 12, "lr_scheduler_type": "linear"} | settings
+    trainer = make_trainer(folder, Normalized(), recorder, **settings)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return trainer, recorder.weights
 
@@ -141,12 +138,10 @@ def test_settings_that_make_no_sense(settings: dict, message: str) -> None:
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path) -> None:
-    model, data = make_problem("points")
-    swa = GeoTrainingArguments(str(tmp_path), swa_start=0.5, max_steps=2)
     with pytest.raises(ValueError, match="SWA and a subspace are two ways to one better network"):
-        GeoTrainer(model, swa, train_dataset=data, subspace=SubspaceConfig("line"))
+        make_trainer(tmp_path, subspace=SubspaceConfig("line"), swa_start=0.5)
     with pytest.raises(ValueError, match="a stream has no known length: choose --ema_decay"):
-        GeoTrainer(model, swa, train_dataset=Stream())
+        make_trainer(tmp_path, data=Stream(), swa_start=0.5)
 
 
 def test_the_script_exports_the_average(tmp_path) -> None:

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from hf_geo import GeoTrainingArguments
 from hf_geo.training.methods import BASELINES
 from hf_geo.training.optimizers import refuse_engine
-from tests.training.test_trainer import Normalized, make_trainer
+from tests.training.problems import Normalized, make_trainer
 
 LR, DECAY = 0.01, 0.1
 

@@ -1,27 +1,20 @@
 """What an evaluation measures is what is saved, and it reads every sample; what cannot be trained on is refused or said."""
 
 import logging
-from pathlib import Path
 
 import pytest
 import torch
 
-from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
-from tests.training.evaluations import Stream
-from tests.training.problems import Normalized, Points, loss_of
+from hf_geo import SubspaceConfig
+from tests.training.problems import Normalized, Points, Stream, loss_of, make_trainer
 
-
-def make_trainer(folder: Path, data, subspace: SubspaceConfig | None = None, **settings) -> GeoTrainer:
-    defaults = {"optim": "sgd", "learning_rate": 0.1, "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
-    args = GeoTrainingArguments(output_dir=str(folder), **(defaults | settings))
-    return GeoTrainer(Normalized(), args, train_dataset=data, eval_dataset=Points(), subspace=subspace)
+SGD = {"use_cpu": True, "optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "linear"}
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch) -> None:
-    args = GeoTrainingArguments(output_dir=str(tmp_path), use_cpu=True)  # alone, as without accelerate's variable
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # alone, as without accelerate's variable
     with pytest.raises(ValueError, match=r"2 processes were started, but each would train alone .* ACCELERATE_USE_CPU"):
-        GeoTrainer(Normalized(), args, train_dataset=Points())
+        make_trainer(tmp_path)
 
 
 KEPT = [
@@ -33,7 +26,7 @@ KEPT = [
 
 @pytest.mark.parametrize(("option", "settings", "subspace"), KEPT)
 def test_an_evaluation_in_half_precision_rounds_no_weight(tmp_path, option, settings, subspace) -> None:
-    trainer = make_trainer(tmp_path, Points(), subspace, max_steps=3, **{option: True}, **settings)
+    trainer = make_trainer(tmp_path, Normalized(), subspace=subspace, max_steps=3, **SGD, **{option: True}, **settings)
     trainer.train()
     trainer.finalize()
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
@@ -48,9 +41,8 @@ def test_an_evaluation_in_half_precision_rounds_no_weight(tmp_path, option, sett
 
 @pytest.mark.parametrize("size", [40, 43])
 def test_dropping_the_last_training_batch_drops_none_of_the_evaluation(tmp_path, size: int) -> None:
-    trainer = make_trainer(
-        tmp_path, Points(size), dataloader_drop_last=True, per_device_eval_batch_size=16, max_steps=1
-    )
+    settings = {"dataloader_drop_last": True, "per_device_eval_batch_size": 16}
+    trainer = make_trainer(tmp_path, Normalized(), data=Points(size), **settings)
     assert trainer.evaluate()["eval_loss"] == pytest.approx(loss_of(trainer.model), abs=1e-9)
     assert len(trainer.get_train_dataloader()) == 5
 
@@ -59,13 +51,12 @@ def test_dropping_the_last_training_batch_drops_none_of_the_evaluation(tmp_path,
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_last_batch_of_one_is_left_out_and_said_once(tmp_path, caplog, data, accumulation: int) -> None:
     with caplog.at_level(logging.WARNING):
-        trainer = make_trainer(tmp_path, data, max_steps=9, gradient_accumulation_steps=accumulation)
+        trainer = make_trainer(tmp_path, Normalized(), data=data, max_steps=9, gradient_accumulation_steps=accumulation)
         trainer.train()
     assert trainer.state.global_step == 9
     assert sum("it is left out" in record.message for record in caplog.records) == 1
 
 
 def test_a_last_batch_of_one_trains_a_network_without_batch_norms(tmp_path, caplog) -> None:
-    trainer = make_trainer(tmp_path, Points(33), max_steps=5)
-    trainer.model.body[1] = torch.nn.Identity()
+    trainer = make_trainer(tmp_path, data=Points(33), max_steps=5)
     assert len(trainer.get_train_dataloader()) == 5 and not caplog.records

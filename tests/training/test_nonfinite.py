@@ -14,7 +14,7 @@ from hf_geo.checkpoints.store import checkpoints
 from hf_geo.training.nonfinite import NonFiniteTrainingError, NonFiniteUpdates, advice, all_finite
 from tests.optim.test_host_reads import HostReads
 from tests.scripts import script
-from tests.training.problems import Classifier, Points, flat
+from tests.training.problems import Classifier, Points, flat, make_trainer
 
 
 class Spoiled(Classifier):
@@ -39,11 +39,10 @@ class Spoiled(Classifier):
         return found
 
 
-def make_trainer(folder: Path, model: nn.Module, *callbacks: TrainerCallback, **settings) -> GeoTrainer:
+def start(folder: Path, model: nn.Module, *callbacks: TrainerCallback, **settings) -> GeoTrainer:
     torch.manual_seed(0)
-    defaults = {"max_steps": 12, "logging_steps": 1, "save_steps": 3, "optim": "sgd", "learning_rate": 0.1}
-    args = GeoTrainingArguments(output_dir=str(folder), disable_tqdm=True, **(defaults | settings))
-    return GeoTrainer(model.double(), args, train_dataset=Points(), callbacks=list(callbacks))
+    every = {"max_steps": 12, "save_strategy": "steps", "save_steps": 3, "optim": "sgd", "learning_rate": 0.1}
+    return make_trainer(folder, model.double(), *callbacks, data=Points(), **(every | settings))
 
 
 def counts(trainer: GeoTrainer) -> list[int | None]:
@@ -60,7 +59,7 @@ class Unharmed(TrainerCallback):
 
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 def test_they_are_counted_and_shown(tmp_path, fault) -> None:
-    trainer = make_trainer(tmp_path, Spoiled(fault, (3, 4, 8)), Unharmed())
+    trainer = start(tmp_path, Spoiled(fault, (3, 4, 8)), Unharmed())
     trainer.train()
     assert counts(trainer) == [None, None, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3]
     assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in (3, 6, 9, 12)]
@@ -68,7 +67,7 @@ def test_they_are_counted_and_shown(tmp_path, fault) -> None:
 
 def test_micro_batches_are_of_one_update(tmp_path) -> None:
     settings = {"gradient_accumulation_steps": 2, "max_steps": 4, "per_device_train_batch_size": 4}
-    trainer = make_trainer(tmp_path, Spoiled("loss", (1, 2, 5)), Unharmed(), **settings)
+    trainer = start(tmp_path, Spoiled("loss", (1, 2, 5)), Unharmed(), **settings)
     trainer.train()
     assert counts(trainer) == [1, 1, 2, 2]
 
@@ -76,18 +75,18 @@ def test_micro_batches_are_of_one_update(tmp_path) -> None:
 @pytest.mark.parametrize(("fault", "logging"), [("loss", 1), ("gradient", 500)])
 def test_so_many_in_a_row_stop_the_run(tmp_path, fault, logging) -> None:
     settings = {"max_nonfinite_steps": 3, "logging_steps": logging}
-    enough = make_trainer(tmp_path / "3", Spoiled(fault, (2, 3, 5, 7, 8, 9)), Unharmed(), **settings)
+    enough = start(tmp_path / "3", Spoiled(fault, (2, 3, 5, 7, 8, 9)), Unharmed(), **settings)
     with pytest.raises(
         NonFiniteTrainingError, match=r"in 3 updates in a row .* at update 9; the last .* is checkpoint-6\. If"
     ):
         enough.train()
-    fewer = make_trainer(tmp_path / "2", Spoiled(fault, (2, 3, 5, 7, 8, 10, 11)), Unharmed(), **settings)
+    fewer = start(tmp_path / "2", Spoiled(fault, (2, 3, 5, 7, 8, 10, 11)), Unharmed(), **settings)
     fewer.train()
     assert fewer.state.global_step == 12
 
 
 def test_ruined_weights_are_not_saved_over_good_ones(tmp_path, caplog) -> None:
-    trainer = make_trainer(tmp_path, Spoiled("gradient", (5,)), save_total_limit=1)
+    trainer = start(tmp_path, Spoiled("gradient", (5,)), save_total_limit=1)
     with pytest.raises(
         NonFiniteTrainingError, match=r"ended with weights that are not finite; the last .* is checkpoint-3"
     ):
@@ -96,7 +95,7 @@ def test_ruined_weights_are_not_saved_over_good_ones(tmp_path, caplog) -> None:
     assert "No checkpoint of update 6: its weights are not finite." in caplog.text
     # A NaN gradient makes NaN weights, and those a NaN loss, in each update that follows.
     assert counts(trainer) == [None] * 4 + list(range(1, 9))
-    again = make_trainer(tmp_path, Classifier())
+    again = start(tmp_path, Classifier())
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 12 and flat(again.model).isfinite().all()
 
@@ -119,10 +118,10 @@ def test_counting_reads_nothing_on_the_host(tmp_path, monkeypatch) -> None:
 
     quiet = {"logging_steps": 500, "logging_nan_inf_filter": False, "save_strategy": "no"}
     seen = Reads()
-    trainer = make_trainer(tmp_path, Classifier(), seen, **quiet)
+    trainer = start(tmp_path, Classifier(), seen, **quiet)
     trainer.train()
     plain = Reads()
-    other = make_trainer(tmp_path, Classifier(), plain, **quiet)
+    other = start(tmp_path, Classifier(), plain, **quiet)
     monkeypatch.setattr(NonFiniteUpdates, "add_loss", lambda *_: None)
     monkeypatch.setattr(NonFiniteUpdates, "end_update", lambda *_: None)
     other.train()
@@ -155,7 +154,7 @@ def test_what_is_looked_at_in_a_model(value) -> None:
 
 def test_overflow_under_loss_scaling_is_no_failure(tmp_path) -> None:
     model = Spoiled("gradient", range(2, 8))
-    trainer = make_trainer(tmp_path, model, Unharmed(), max_nonfinite_steps=3)
+    trainer = start(tmp_path, model, Unharmed(), max_nonfinite_steps=3)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", enabled=False)  # as with float16
     trainer.train()
     assert counts(trainer) == [None] * 12

@@ -7,16 +7,12 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from tests.training.problems import Classifier, flat, make_problem
+from tests.training.problems import Classifier, flat, make_trainer
 
 
 def train(folder: Path, model: torch.nn.Module | None = None, checkpoint: str | None = None, **settings) -> None:
-    original, data = make_problem("points")
-    settings = {"optim": "fromage", "optim_args": "p_bound=2.0"} | settings
-    args = GeoTrainingArguments(
-        output_dir=str(folder), max_steps=4, save_steps=2, logging_strategy="no", disable_tqdm=True, **settings
-    )
-    GeoTrainer(model or original, args, train_dataset=data).train(resume_from_checkpoint=checkpoint)
+    defaults = {"optim": "fromage", "optim_args": "p_bound=2.0", "save_strategy": "steps", "save_steps": 2}
+    make_trainer(folder, model, **(defaults | settings)).train(resume_from_checkpoint=checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +84,8 @@ def test_the_best_checkpoint_is_loaded_whole(tmp_path) -> None:
 
 def test_training_may_go_on(tmp_path) -> None:
     """`train` twice in one process, as in a notebook."""
-    model, data = make_problem("points")
-    settings = {"optim": "fromage", "max_steps": 2, "milestones": [1], "save_strategy": "no", "disable_tqdm": True}
-    trainer = GeoTrainer(model, GeoTrainingArguments(output_dir=str(tmp_path), **settings), train_dataset=data)
+    trainer = make_trainer(tmp_path, optim="fromage", max_steps=2, milestones=[1])
     trainer.train()
-    once, schedule = flat(model), trainer.lr_scheduler
+    once, schedule = flat(trainer.model), trainer.lr_scheduler
     trainer.train()
-    assert not torch.equal(flat(model), once) and trainer.lr_scheduler is not schedule
+    assert not torch.equal(flat(trainer.model), once) and trainer.lr_scheduler is not schedule

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo import GeoTrainer
 from hf_geo.checkpoints.store import checkpoints, fault
 from hf_geo.training.signals import SIGNALS, StoppedBySignal
 from tests.training.launching import launch, launch_or_fail
-from tests.training.problems import flat, make_problem
+from tests.training.problems import flat, make_trainer
 from tests.training.run_signals import SENT_AT, UPDATES
 
 SCRIPT = Path(__file__).with_name("run_signals.py")
@@ -40,17 +40,15 @@ class Kill(TrainerCallback):
             os.kill(os.getpid(), self.number)
 
 
-def make_trainer(folder: Path, *callbacks: TrainerCallback, **settings) -> GeoTrainer:
-    model, data = make_problem("points", dropout=0.3)
-    defaults = {"max_steps": 8, "save_strategy": "no", "logging_strategy": "no", "optim": "fromage"}
-    args = GeoTrainingArguments(output_dir=str(folder), disable_tqdm=True, **(defaults | settings))
-    return GeoTrainer(model, args, train_dataset=data, eval_dataset=data, callbacks=list(callbacks))
+def start(folder: Path, *callbacks: TrainerCallback, **settings) -> GeoTrainer:
+    defaults = {"max_steps": 8, "logging_strategy": "no", "optim": "fromage", "lr_scheduler_type": "linear"}
+    return make_trainer(folder, None, *callbacks, dropout=0.3, **(defaults | settings))
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> torch.Tensor:
     """What a run ends with when nothing happens."""
-    trainer = make_trainer(tmp_path_factory.mktemp("unbroken"))
+    trainer = start(tmp_path_factory.mktemp("unbroken"))
     trainer.train()
     return flat(trainer.model)
 
@@ -62,7 +60,7 @@ def test_the_update_is_finished_and_saved_and_the_run_goes_on_from_there(
 ) -> None:
     before, run = [signal.getsignal(each) for each in SIGNALS], tmp_path / "run"
     with pytest.raises(StoppedBySignal) as stopped:
-        make_trainer(run, Kill(number, (step,))).train()
+        start(run, Kill(number, (step,))).train()
     assert stopped.value.code == 128 + number
     assert [signal.getsignal(each) for each in SIGNALS] == before
     assert [path.name for path in checkpoints(run)] == [f"checkpoint-{step}"]
@@ -70,7 +68,7 @@ def test_the_update_is_finished_and_saved_and_the_run_goes_on_from_there(
     assert f"{number.name}: saving after this update; again to stop at once." in said
     assert f"Stopped by {number.name} after update {step}; it is saved in {run}/checkpoint-{step}." in said
     assert "--resume_from_checkpoint true" in said
-    resumed = make_trainer(run)
+    resumed = start(run)
     resumed.train(resume_from_checkpoint=True)
     assert torch.equal(flat(resumed.model), weights)
 
@@ -91,16 +89,14 @@ def test_what_is_due_at_that_update_is_not_waited_for_and_the_logs_are_closed(tm
     seen = Seen()
     every = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
     with pytest.raises(StoppedBySignal):
-        make_trainer(
-            tmp_path, Kill(signal.SIGTERM), seen, save_total_limit=1, load_best_model_at_end=True, **every
-        ).train()
+        start(tmp_path, Kill(signal.SIGTERM), seen, save_total_limit=1, load_best_model_at_end=True, **every).train()
     assert seen.names == ("save", "end")
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
 def test_a_repeated_signal_is_one_request_for_a_second_then_acts_as_ever(tmp_path) -> None:
     with pytest.raises(StoppedBySignal):
-        make_trainer(tmp_path / "one", Kill(signal.SIGINT), Kill(signal.SIGINT)).train()
+        start(tmp_path / "one", Kill(signal.SIGINT), Kill(signal.SIGINT)).train()
 
     class Late(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
@@ -109,7 +105,7 @@ def test_a_repeated_signal_is_one_request_for_a_second_then_acts_as_ever(tmp_pat
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        make_trainer(tmp_path / "two", Kill(signal.SIGINT), Late()).train()
+        start(tmp_path / "two", Kill(signal.SIGINT), Late()).train()
     assert not checkpoints(tmp_path / "two")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -117,13 +113,13 @@ def test_a_repeated_signal_is_one_request_for_a_second_then_acts_as_ever(tmp_pat
 def test_what_the_process_was_told_to_ignore_stays_ignored(tmp_path) -> None:
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        make_trainer(tmp_path, Kill(signal.SIGUSR1)).train()
+        start(tmp_path, Kill(signal.SIGUSR1)).train()
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_trainer_in_a_thread_leaves_signals_alone(tmp_path) -> None:
-    trainer, before = make_trainer(tmp_path), [signal.getsignal(each) for each in SIGNALS]
+    trainer, before = start(tmp_path), [signal.getsignal(each) for each in SIGNALS]
     during = []
 
     class Look(TrainerCallback):
@@ -144,7 +140,7 @@ def test_what_cannot_be_saved_is_not_said_to_be(tmp_path, capfd) -> None:
                 next(model.parameters()).data[0] = torch.nan  # no checkpoint is made of that
 
     with pytest.raises(StoppedBySignal):
-        make_trainer(tmp_path, Kill(signal.SIGTERM, (4,)), Spoil(), save_strategy="steps", save_steps=2).train()
+        start(tmp_path, Kill(signal.SIGTERM, (4,)), Spoil(), save_strategy="steps", save_steps=2).train()
     said = capfd.readouterr().err
     assert "after update 4; it could not be saved, the last checkpoint is checkpoint-2. Go on" in said
 

@@ -4,30 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from hf_geo import GeoTrainer, GeoTrainingArguments, Subspace, SubspaceConfig
+from hf_geo import GeoTrainer, Subspace, SubspaceConfig
 from hf_geo.subspaces import draw_generator
-from tests.training.problems import flat, make_problem
-from tests.training.test_trainer import Normalized
+from tests.training.problems import Normalized, flat, make_problem, make_trainer
 
 
-def make_trainer(folder, model=None, subspace=None, **settings) -> GeoTrainer:
-    _, data = make_problem("points")
-    defaults = {
-        "max_steps": 4,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "lr_scheduler_type": "constant",
-        "disable_tqdm": True,
-    }
-    args = GeoTrainingArguments(output_dir=str(folder), **{**defaults, **settings})
+def start(folder, model=None, subspace=None, **settings) -> GeoTrainer:
     subspace = SubspaceConfig("line", jitter=0.5) if subspace is None else subspace
-    return GeoTrainer(model or Normalized(), args, train_dataset=data, eval_dataset=data, subspace=subspace)
+    return make_trainer(folder, model or Normalized(), subspace=subspace, **settings)
 
 
 def test_one_update_is_the_papers(tmp_path) -> None:
     """By hand: the loss at the drawn position plus beta times the squared cosine of the ends, one step of SGD."""
     config = SubspaceConfig("line", jitter=0.5, beta=0.7)
-    trainer = make_trainer(
+    trainer = start(
         tmp_path, make_problem("points")[0], config, optim="sgd", learning_rate=0.1, max_steps=1, max_grad_norm=0.0
     )
     model, _ = make_problem("points")
@@ -44,7 +34,7 @@ def test_one_update_is_the_papers(tmp_path) -> None:
 @pytest.mark.parametrize("name", ["alig", "sgdg"])
 def test_a_resumed_subspace_ends_bit_identical(tmp_path, name: str) -> None:
     def trained(folder, checkpoint=None):
-        trainer = make_trainer(
+        trainer = start(
             tmp_path / folder, optim=name, save_strategy="steps", save_steps=2, gradient_accumulation_steps=2
         )
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -56,7 +46,7 @@ def test_a_resumed_subspace_ends_bit_identical(tmp_path, name: str) -> None:
 
 
 def test_evaluation_is_at_the_centre_and_leaves_the_statistics(tmp_path) -> None:
-    trainer = make_trainer(tmp_path, optim="fromage", eval_strategy="steps", eval_steps=2)
+    trainer = start(tmp_path, optim="fromage", eval_strategy="steps", eval_steps=2)
     trainer.train()
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     shown = trainer.evaluate()["eval_loss"]
@@ -73,7 +63,7 @@ def test_evaluation_is_at_the_centre_and_leaves_the_statistics(tmp_path) -> None
 
 
 def test_settling_takes_statistics_of_the_centre_for_good(tmp_path) -> None:
-    trainer = make_trainer(tmp_path, optim="fromage")
+    trainer = start(tmp_path, optim="fromage")
     trainer.train()
     wandering = trainer.model.norm.running_mean.clone()
     trainer.finalize()
@@ -87,7 +77,7 @@ def test_settling_takes_statistics_of_the_centre_for_good(tmp_path) -> None:
 def test_several_positions_a_batch(tmp_path) -> None:
     """By hand: each half of the samples at a position of its own."""
     config = SubspaceConfig("simplex", num_points=3, num_samples=2, jitter=0.5, beta=0.0)
-    trainer = make_trainer(tmp_path, make_problem("points")[0], config, optim="sgd", max_steps=1)
+    trainer = start(tmp_path, make_problem("points")[0], config, optim="sgd", max_steps=1)
     batch = next(iter(trainer.get_train_dataloader()))
     generator, losses = draw_generator(trainer.args.seed, 0, 0, 0), []
     for half in (slice(0, 4), slice(4, 8)):
@@ -100,6 +90,6 @@ def test_several_positions_a_batch(tmp_path) -> None:
 
 def test_bad_combinations(tmp_path) -> None:
     with pytest.raises(ValueError, match="positions, which is wrong"):
-        make_trainer(tmp_path, subspace=SubspaceConfig("line", num_samples=2), gradient_checkpointing=True)
+        start(tmp_path, subspace=SubspaceConfig("line", num_samples=2), gradient_checkpointing=True)
     with pytest.raises(ValueError, match="nothing to regularize"):
-        make_trainer(tmp_path, nn.BatchNorm1d(8).double(), optim="fromage")
+        start(tmp_path, nn.BatchNorm1d(8).double(), optim="fromage")

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
-from transformers import PreTrainedConfig, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import BestRun
 
 from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
@@ -20,37 +20,7 @@ from hf_geo.optim import get_method
 from hf_geo.training.checks import check_combination
 from hf_geo.training.loss import LossOfUpdate
 from hf_geo.training.optimizers import refuse_engine
-from tests.training.problems import flat, make_problem
-
-
-def make_trainer(folder, model=None, **settings) -> GeoTrainer:
-    """A short run on the points, whose scheduler leaves the learning rate alone."""
-    original, data = make_problem("points")
-    defaults = {
-        "max_steps": 4,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "lr_scheduler_type": "constant",
-        "disable_tqdm": True,
-    }
-    args = GeoTrainingArguments(output_dir=str(folder), **{**defaults, **settings})
-    return GeoTrainer(original if model is None else model, args, train_dataset=data, eval_dataset=data)
-
-
-class Normalized(nn.Module):
-    """A linear layer before batch normalization, so that every method with a geometry has a weight for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = PreTrainedConfig()
-        torch.manual_seed(0)
-        self.hidden, self.norm, self.out = nn.Linear(8, 6, bias=False), nn.BatchNorm1d(6), nn.Linear(6, 3)
-        self.double()
-
-    def forward(self, x, labels=None):
-        logits = self.out(self.norm(self.hidden(x)).relu())
-        loss = {} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
-        return {**loss, "logits": logits}
+from tests.training.problems import Normalized, Stream, flat, make_problem, make_trainer
 
 
 @pytest.mark.parametrize("name", ["alig", "adamsrt", "sgdmrt"])
@@ -191,11 +161,6 @@ def test_search_gives_each_trial_its_own_losses(tmp_path) -> None:
     assert first == second
 
 
-class Stream(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        return iter(make_problem("points")[1])
-
-
 STEPS = {"milestones": [1], "max_steps": 1}
 WRONG = [
     (lambda folder: GeoTrainer(nn.Linear(1, 1), TrainingArguments(folder)), TypeError, "not TrainingArguments"),
@@ -218,12 +183,9 @@ def test_what_cannot_be_trained_is_refused(tmp_path, build, kind, message: str) 
         build(str(tmp_path))
 
 
-def make_subspace_trainer(folder, **settings) -> GeoTrainer:
-    _, data = make_problem("points")
-    args = GeoTrainingArguments(
-        output_dir=str(folder), optim="fromage", max_steps=2, save_strategy="no", disable_tqdm=True, **settings
-    )
-    return GeoTrainer(Normalized(), args, train_dataset=data, subspace=SubspaceConfig("line", num_samples=2))
+def make_subspace_trainer(folder, data=None, **settings) -> GeoTrainer:
+    subspace = SubspaceConfig("line", num_samples=2)
+    return make_trainer(folder, Normalized(), data=data, subspace=subspace, optim="fromage", max_steps=2, **settings)
 
 
 def test_buffers_stay_between_the_forwards_of_an_update(tmp_path) -> None:
@@ -239,10 +201,8 @@ def test_the_regularizer_counts_once_an_update(tmp_path) -> None:
         return nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum") / num_items_in_batch
 
     def first_loss(**settings) -> float:
-        model, data = make_problem("points")
-        args = GeoTrainingArguments(str(tmp_path), max_steps=1, logging_steps=1, save_strategy="no", **settings)
-        line = SubspaceConfig("line", beta=100.0)
-        trainer = GeoTrainer(model, args, train_dataset=data, compute_loss_func=summed, subspace=line)
+        trainer = make_trainer(tmp_path, subspace=SubspaceConfig("line", beta=100.0), max_steps=1, **settings)
+        trainer.compute_loss_func = summed
         trainer.train()
         return trainer.state.log_history[0]["loss"]
 
@@ -252,8 +212,7 @@ def test_the_regularizer_counts_once_an_update(tmp_path) -> None:
 
 
 def test_a_subspace_trains_on_a_stream(tmp_path) -> None:
-    trainer = make_subspace_trainer(tmp_path)
-    trainer.train_dataset = Stream()
+    trainer = make_subspace_trainer(tmp_path, data=Stream())
     trainer.train()
     trainer.finalize()
     trainer.model.eval()
