@@ -24,7 +24,7 @@ def check_images(model: PreTrainedModel, name: str, size: tuple[int, int, int]) 
         ValueError: The model takes no such images (the message names a size that it takes), or gives no logits.
     """
     try:
-        outputs = {count: _logits(model, count, size) for count in (2, 1)}
+        outputs = {count: _run(model, count, size) for count in (2, 1)}
     except Exception as error:  # networks have no common way to refuse a size
         said = textwrap.shorten(str(error), 200).rstrip(".") or type(error).__name__
         raise ValueError(
@@ -70,7 +70,8 @@ def size_timm_takes(
     return None if takes(size) else next(filter(takes, sizes), None)
 
 
-def _logits(model: PreTrainedModel, count: int, size: tuple[int, int, int]) -> Any:
+def _run(model: PreTrainedModel, count: int, size: tuple[int, int, int]) -> Any:
+    """Runs a model on `count` random images and returns its logits, or what it has in their place."""
     images = torch.randn(count, *size, generator=torch.Generator().manual_seed(0))
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     modes = {module: module.training for module in model.modules()}
@@ -85,6 +86,7 @@ def _logits(model: PreTrainedModel, count: int, size: tuple[int, int, int]) -> A
 
 
 def _remedy(model: PreTrainedModel, size: tuple[int, int, int]) -> str:
+    """The advice that ends the message: a size that the model takes, or another model."""
     channels, height, width = size
     config, side = model.config, max(height, width)
     if isinstance(model, TimmWrapperForImageClassification):
@@ -94,7 +96,7 @@ def _remedy(model: PreTrainedModel, size: tuple[int, int, int]) -> str:
 
         def takes(other: int) -> bool:
             try:
-                _logits(model, 1, (channels, other, other))
+                _run(model, 1, (channels, other, other))
             except Exception:  # as above
                 return False
             return True
@@ -106,6 +108,7 @@ def _remedy(model: PreTrainedModel, size: tuple[int, int, int]) -> str:
 
 
 def _near(size: int, default: int | None) -> Iterator[int]:
+    """Yields usual sizes near `size`: the larger ones first, each in the order of their distance."""
     multiples = {side for stride in _STRIDES for side in (size // stride * stride, -(-size // stride) * stride)}
     sides = {*multiples, *_USUAL, *([default] if default else [])} - {0, size}
     yield from sorted(side for side in sides if side > size)

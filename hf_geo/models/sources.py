@@ -115,20 +115,9 @@ def find_model(name: str | None) -> ModelSource:
     prefix, _, rest = name.partition(":")
     on_hub = prefix in ("hf-hub", "hf_hub")
     if prefix == "local-dir" or (os.path.isdir(name) and not timm.is_model(name)):
-        path = Path(rest if prefix == "local-dir" else name)
-        if not (path / "config.json").is_file():
-            raise ValueError(
-                f"The folder {str(path)!r} holds no model, as there is no config.json in it: give the folder of a trained one."
-            )
-        _check_shards(path)
-        return ModelSource("folder", str(path), _read_config(path / "config.json"))
+        return _open_folder(Path(rest if prefix == "local-dir" else name))
     if on_hub or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
-        repository = rest if on_hub else name
-        try:
-            config = _read_config(Path(download(repository, "config.json")))
-        except EntryNotFoundError as error:
-            raise ValueError(f"The Hub's {repository!r} holds no model: there is no config.json in it.") from error
-        return ModelSource("hub", repository, config)
+        return _open_repository(rest if on_hub else name)
     if timm.is_model(name):
         try:
             timm.get_pretrained_cfg(name)
@@ -140,6 +129,23 @@ def find_model(name: str | None) -> ModelSource:
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4) or timm.list_models(f"*{name}*")[:3]
     hint = f" Nearest: {', '.join(near)}." if near else ""
     raise ValueError(f"Unknown model {name!r}: it is no timm architecture, folder or Hub id.{hint}")
+
+
+def _open_folder(path: Path) -> ModelSource:
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"The folder {str(path)!r} holds no model, as there is no config.json in it: give the folder of a trained one."
+        )
+    _check_shards(path)
+    return ModelSource("folder", str(path), _read_config(path / "config.json"))
+
+
+def _open_repository(repository: str) -> ModelSource:
+    try:
+        config = _read_config(Path(download(repository, "config.json")))
+    except EntryNotFoundError as error:
+        raise ValueError(f"The Hub's {repository!r} holds no model: there is no config.json in it.") from error
+    return ModelSource("hub", repository, config)
 
 
 def _check_shards(folder: Path) -> None:
