@@ -66,7 +66,7 @@ def test_unclear_columns_are_refused_with_a_list_of_what_there_is(features, name
     ("columns", "labels", "message"),
     [
         (("image", "photo_id", None, True), range(24), "'photo_id' run from 0 to 23 in 24 samples, and nothing says"),
-        (("image", "taken", None), [1_700_000_000, 1], "which are ids or dates rather than classes"),
+        (("image", "taken", None), [25_000, 1], "which are ids or dates rather than classes"),
     ],
 )
 def test_integers_that_are_no_classes_are_refused_with_their_range(columns, labels, message):
@@ -77,6 +77,7 @@ def test_integers_that_are_no_classes_are_refused_with_their_range(columns, labe
 
 def test_numbers_without_names_are_classes_where_they_are_named():
     assert number_classes(Columns("image", "label", None), np.array([0, 2, 2])) == ("0", "1", "2")
+    assert len(number_classes(Columns("image", "label", None), np.array([24_999, 0]))) == 25_000
     assert find_columns({"image": Image(), "age": INTEGER}).guessed
     assert not find_columns({"image": Image(), "age": INTEGER}, label="age").guessed
 
@@ -97,6 +98,7 @@ REFUSED = [
     (["cat", "dog"], ["cat", "dog", "owl"], "does not know the class 'owl'"),
     (["a", "A"], ["a", "b"], "does not know the class 'b'"),
     (["cat", "dog"], ["cat", "Cat"], "does not know"),
+    (["Cat", "CAT"], ["cat"], "does not know the class 'cat'"),
     (["0", "1"], ["cat", "dog", "owl"], "has 2 classes, but pets has 3"),
 ]
 

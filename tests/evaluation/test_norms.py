@@ -1,18 +1,20 @@
 """Recalibrated norm statistics are those of the data."""
 
 import copy
+import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import timm.layers
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 
 from hf_geo.evaluation import recalibrate_norms
-from tests.evaluation import distributed
-from tests.evaluation.distributed import Network, make_data
 
 
 def _statistics(model: nn.Module) -> dict[str, Tensor]:
@@ -23,6 +25,24 @@ def _population(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased variance of each channel."""
     values = x.double().transpose(0, 1).flatten(1)
     return values.mean(1), values.var(1)
+
+
+class Network(nn.Module):
+    """Two norm layers, with dropout before the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(4)
+        self.dropout = nn.Dropout(0.5)
+        self.linear = nn.Linear(4, 3)
+        self.bn2 = nn.BatchNorm1d(3, momentum=None)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.bn2(self.linear(self.dropout(F.relu(self.bn(pixel_values)))))
+
+
+def make_data(sizes: tuple[int, ...] = (8, 8, 5)) -> list[Tensor]:
+    return [torch.randn(n, 4) * (i + 1) + i for i, n in enumerate(sizes)]
 
 
 class Siamese(nn.Module):
@@ -153,21 +173,19 @@ class _Unused(nn.Sequential):
         return self[2](x) if self.training else x
 
 
-def _set(**attributes: object) -> Callable[[nn.Module], nn.Module]:
-    def apply(model: nn.Module) -> nn.Module:
-        for name, value in attributes.items():
-            setattr(model[1], name, value)
-        return model
-
-    return apply
+def _two(**attributes: object) -> nn.Module:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4))
+    for name, value in attributes.items():
+        setattr(model[1], name, value)
+    return model
 
 
 @pytest.mark.parametrize(
     ("make", "index"),
     [
         (lambda: _KeptInEvaluation(nn.BatchNorm1d(4), nn.BatchNorm1d(4)), 1),
-        (lambda: _set(training=False)(nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4))), 1),
-        (lambda: _set(track_running_stats=False)(nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4))), 1),
+        (lambda: _two(training=False), 1),
+        (lambda: _two(track_running_stats=False), 1),
         (lambda: _Unused(nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4)), 2),
         (lambda: nn.Sequential(nn.BatchNorm2d(4), timm.layers.FrozenBatchNormAct2d(4)), 1),
     ],
@@ -231,9 +249,27 @@ def test_bad_loaders_are_refused_and_change_nothing(loader: list, max_batches: i
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def setting() -> tuple[Network, list[Tensor]]:
+    torch.manual_seed(0)
+    return Network(), [torch.randn(n, 4) * 2 + 1 for n in (256, 256, 64, 1)]
+
+
+def recalibrate_in_process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    patience = datetime.timedelta(seconds=60)
+    store = f"file://{folder / 'rendezvous'}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=patience)
+    outcomes = []
+    for wrap in (lambda model: model, DistributedDataParallel):
+        model, data = setting()
+        outcomes.append((recalibrate_norms(wrap(model), data[:1] if rank else data[1:]), model.state_dict()))
+    torch.save(outcomes, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
 def test_processes_with_uneven_data_have_the_statistics_of_all_of_it(tmp_path: Path) -> None:
-    torch.multiprocessing.start_processes(distributed.work, (tmp_path,), nprocs=2, start_method="fork")
-    model, data = distributed.setting()
+    torch.multiprocessing.start_processes(recalibrate_in_process, (tmp_path,), nprocs=2, start_method="fork")
+    model, data = setting()
     recalibrate_norms(model, data)
     by_rank = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for (samples, first), (others, second) in zip(*by_rank, strict=True):  # plain, and wrapped
