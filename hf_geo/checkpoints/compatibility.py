@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to the run that wants to resume from it."""
+"""Checks that a checkpoint is of the model and optimizer of the run that resumes from it."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-# What a scheduler or an earlier load may change without the run being another one.
-_FREE = {"params", "param_names", "lr", "initial_lr", "swa_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+# Settings that a scheduler or an earlier load may change.
+_CHANGING = {"params", "param_names", "lr", "initial_lr", "swa_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
 
 
 class IncompatibleCheckpointError(ValueError):
-    """The checkpoint is not of the run that wants to resume from it."""
+    """The checkpoint cannot be resumed from: it is damaged, or of another run."""
 
 
 def check_same_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
@@ -30,17 +30,17 @@ def check_same_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str,
         )
     for index, (group, other) in enumerate(zip(ours, saved, strict=True)):
         label = group.get("name", index)
-        if set(group) - _FREE != set(other) - _FREE:
+        if set(group) - _CHANGING != set(other) - _CHANGING:
             raise IncompatibleCheckpointError(
                 f"The checkpoint was written by another optimizer than this run's {type(optimizer).__name__}: its settings are "
-                f"{', '.join(sorted(set(other) - _FREE))}, this run's {', '.join(sorted(set(group) - _FREE))}; resume with the same --optim."
+                f"{', '.join(sorted(set(other) - _CHANGING))}, this run's {', '.join(sorted(set(group) - _CHANGING))}; resume with the same --optim."
             )
         if len(group["params"]) != len(other["params"]):
             raise IncompatibleCheckpointError(
                 f"Parameter group {label!r} has {len(other['params'])} tensors in the checkpoint and {len(group['params'])} in this run: "
                 "resume with the same model and grouping."
             )
-        for key in sorted(set(group) - _FREE):
+        for key in sorted(set(group) - _CHANGING):
             if _plain(group[key]) != _plain(other[key]):
                 raise IncompatibleCheckpointError(
                     f"The checkpoint was trained with {key}={_plain(other[key])!r} in parameter group {label!r} and this run asks for "
@@ -77,7 +77,7 @@ def check_same_model(model: nn.Module, checkpoint: str | Path) -> None:
             saved |= {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     tensors = model.state_dict(keep_vars=True)
     ours = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    # Of tied names one is saved; what a model leaves out when it is saved is made anew.
+    # One of several tied names is saved; tensors that a model leaves out of its files are made anew.
     found = {id(tensor) for name, tensor in tensors.items() if name in saved}
     left_out = {name for name, tensor in tensors.items() if id(tensor) in found}
     left_out.update(getattr(model, "_keys_to_ignore_on_save", None) or ())

@@ -1,4 +1,4 @@
-"""Failures of the disk (full, over quota, read-only, forbidden), told from all other errors, and shared by all processes."""
+"""Recognizes failures of the disk (full, over quota, read-only, forbidden), and shares them among processes."""
 
 import errno
 import os
@@ -17,13 +17,13 @@ _REFUSALS = {
     errno.EACCES: "there is no permission to write there",
     errno.EPERM: "there is no permission to write there",
 }
-# What torch's writer of archives says, by where in the file it could not go on.
+# Messages of torch's writer of archives, by the place in the file where it failed.
 _CUT_SHORT = ("] . unexpected pos ", "PytorchStreamWriter failed writing", "basic_ios::clear: iostream error")
 _WORDS = {os.strerror(number): text for number, text in _REFUSALS.items()}
 
 
 def try_write(action: Callable[[], object]) -> str | None:
-    """Does something that writes; returns why the disk refused, as part of a sentence, or None where it did not."""
+    """Runs `action`; returns why the disk refused to write, as part of a sentence, or None where it did not."""
     try:
         action()
     except (Exception, CheckpointException) as error:
@@ -35,9 +35,9 @@ def try_write(action: Callable[[], object]) -> str | None:
 
 
 def disk_failure(error: BaseException) -> str | None:
-    """Why the disk refused a file, as part of a sentence; None for an error of any other kind.
+    """Says why the disk refused a file, as part of a sentence; None for an error of any other kind.
 
-    Libraries hand the system's error on in their own ways: Rust's (safetensors, tokenizers) by its number, `torch.save` by
+    Libraries pass the system's error on in their own ways: Rust's (safetensors, tokenizers) by its number, `torch.save` by
     its text or as a file that ends too early, torch's sharded checkpoints by the process that had it.
     """
     for cause in _causes(error):
@@ -56,7 +56,7 @@ def disk_failure(error: BaseException) -> str | None:
 
 
 def in_words(error: BaseException) -> str:
-    """Any error as part of a sentence."""
+    """Words an error as part of a sentence."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
@@ -70,7 +70,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def first_error_across_ranks(value: str | None) -> str | None:
-    """What the first process with something to tell has told; every process calls this, and none returns before all have."""
+    """Returns the first process's value that is not None, on every process. All call this, and wait for each other."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return next((told for told in gather_object([value]) if told is not None), None)
+        return next((found for found in gather_object([value]) if found is not None), None)
     return value

@@ -1,4 +1,4 @@
-"""What the pickled files of a checkpoint would run when they are opened, found without opening them."""
+"""Finds code in the pickled files of a checkpoint without running it."""
 
 import pickle
 import zipfile
@@ -12,7 +12,7 @@ _NEVER_LOADED = "training_args.bin"  # transformers writes it and reads nothing 
 
 
 def code_in(folder: str | Path) -> str | None:
-    """Why a checkpoint's pickled files are not opened, as part of a sentence; None where tensors and numbers are all they hold."""
+    """Says which pickled file of a checkpoint holds code, as part of a sentence; None if all hold tensors and numbers only."""
     with safe_globals():
         for path in sorted(path for path in Path(folder).iterdir() if path.suffix in _PICKLED):
             if path.name == _NEVER_LOADED:

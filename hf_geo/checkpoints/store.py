@@ -1,8 +1,7 @@
-"""Checkpoints on disk that are complete or not there: written aside, flushed, listed in a manifest, then renamed.
+"""Checkpoints on disk that are complete or absent: written aside, flushed, listed in a manifest, then renamed.
 
-A run's folder holds `checkpoint-STEP` folders, as in transformers, and while one is written or removed, `_staging`, which
-transformers and the Hub leave alone. The manifest is the last thing written into a checkpoint; the rename that follows
-is the moment it comes into being.
+A run's folder holds `checkpoint-STEP` folders, as in transformers, and `_staging` while one is written or removed, which
+transformers and the Hub ignore. The manifest is written last; the rename that follows makes the checkpoint exist.
 """
 
 import json
@@ -27,11 +26,11 @@ logger = logging.getLogger(__name__)
 STAGING = "_staging"
 MANIFEST = "manifest.json"
 _STATE = "trainer_state.json"
-_CHUNK = 2**20  # bytes
+_CHUNK = 2**22  # bytes
 
 
 def checkpoints(run: str | Path) -> list[Path]:
-    """The folders called `checkpoint-STEP`, by step."""
+    """Lists the folders called `checkpoint-STEP`, by step."""
     found = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(run).glob("checkpoint-*")}
     return sorted(
         (path for path, name in found.items() if name and path.is_dir()), key=lambda path: int(found[path][1])
@@ -39,7 +38,7 @@ def checkpoints(run: str | Path) -> list[Path]:
 
 
 def publish(run: str | Path, name: str) -> Path:
-    """Makes the checkpoint written to `_staging/NAME` part of the run, replacing one of the same name.
+    """Moves the checkpoint in `_staging/NAME` into the run, in place of one of the same name.
 
     At every instant there is the old one or the new one, whole: while neither has the name, the new one is in the staging
     folder, where `tidy` finds it.
@@ -68,9 +67,9 @@ def seal(folder: str | Path) -> None:
 
 
 def fault(checkpoint: str | Path) -> str | None:
-    """Why a checkpoint cannot be trusted, as part of a sentence; None for a whole one.
+    """Says why a checkpoint cannot be used, as part of a sentence; None for a whole one.
 
-    Of a checkpoint without a manifest, as transformers' own Trainer writes it, only the ends of files can be missed.
+    A checkpoint without a manifest, as transformers' own Trainer writes it, is checked for files that end too early.
     """
     folder = Path(checkpoint)
     if not (folder / MANIFEST).is_file():
@@ -92,7 +91,7 @@ def fault(checkpoint: str | Path) -> str | None:
 
 
 def check_whole(checkpoint: str | Path) -> Path:
-    """Returns a checkpoint that can be trusted.
+    """Returns the checkpoint if it is whole.
 
     Raises:
         IncompatibleCheckpointError: It is damaged or incomplete.
@@ -103,11 +102,11 @@ def check_whole(checkpoint: str | Path) -> Path:
             f"The checkpoint {str(checkpoint)!r} cannot be used, because {problem}: name another one, "
             "or say true for the newest whole one of the run."
         )
-    return _noted(Path(checkpoint))
+    return _with_note(Path(checkpoint))
 
 
 def newest_whole(run: str | Path) -> Path:
-    """The whole checkpoint of the highest step; logs which ones were skipped, and why.
+    """Finds the whole checkpoint of the highest step; logs which ones were skipped, and why.
 
     Raises:
         IncompatibleCheckpointError: The run has none.
@@ -115,7 +114,7 @@ def newest_whole(run: str | Path) -> Path:
     for checkpoint in reversed(checkpoints(run)):
         problem = fault(checkpoint)
         if problem is None:
-            return _noted(checkpoint)
+            return _with_note(checkpoint)
         logger.warning("%s is skipped, because %s.", checkpoint.name, problem)
     raise IncompatibleCheckpointError(
         f"There is no whole checkpoint in {str(run)!r} to resume from: start without --resume_from_checkpoint."
@@ -138,13 +137,13 @@ def rotate(run: str | Path, limit: int | None, keep: Iterable[str | Path]) -> No
 
 
 def discard(checkpoint: str | Path) -> None:
-    """Removes a checkpoint such that no part of it is ever taken for a whole one."""
+    """Removes a checkpoint; what a kill leaves of it is not taken for a checkpoint."""
     _set_aside(Path(checkpoint))
     clear(Path(checkpoint).parent)
 
 
 def staged_whole(run: str | Path) -> list[Path]:
-    """Checkpoints that were complete when their process was killed, but had no place yet."""
+    """Lists checkpoints that were complete when their process was killed, but not yet in place."""
     found = checkpoints(Path(run, STAGING))
     return [
         path for path in found if (path / MANIFEST).is_file() and not Path(run, path.name).exists() and not fault(path)
@@ -152,7 +151,7 @@ def staged_whole(run: str | Path) -> list[Path]:
 
 
 def tidy(run: str | Path) -> None:
-    """Clears what a killed process has left in the staging folder, after finishing what was whole already."""
+    """Clears the leftovers of a killed process, after moving complete checkpoints into place."""
     for path in staged_whole(run):
         path.rename(Path(run, path.name))
     clear(run)
@@ -161,7 +160,7 @@ def tidy(run: str | Path) -> None:
 def clear(run: str | Path) -> None:
     """Removes the staging folder.
 
-    What cannot be removed now (a file that is open on a network file system, say) is left to the next time.
+    A file that cannot be removed now, because it is open on a network file system, say, is left to the next call.
     """
     shutil.rmtree(Path(run, STAGING), ignore_errors=True)
 
@@ -172,7 +171,7 @@ def _set_aside(checkpoint: Path) -> None:
     checkpoint.rename(staging / f"removed-{checkpoint.name}-{time.time_ns()}")
 
 
-def _noted(checkpoint: Path) -> Path:
+def _with_note(checkpoint: Path) -> Path:
     if not (checkpoint / MANIFEST).is_file():
         logger.warning(
             "%s was written without checksums, as by transformers' own Trainer: no more is known than that its files end "
@@ -183,17 +182,16 @@ def _noted(checkpoint: Path) -> Path:
 
 
 def _measure(folder: Path, names: Iterable[str], *, flush: bool = False) -> list[list]:
-    """Sizes and checksums, several files at a time."""
+    """Measures sizes and checksums, several files at a time."""
 
     def one(name: str) -> list:
-        digest, size, chunk = xxhash.xxh3_128(), 0, bytearray(_CHUNK)
+        digest = xxhash.xxh3_128()
         with open(folder / name, "rb") as file:
             if flush:
                 os.fsync(file.fileno())
-            while count := file.readinto(chunk):
-                digest.update(memoryview(chunk)[:count])
-                size += count
-        return [size, digest.hexdigest()]
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+            return [file.tell(), digest.hexdigest()]
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(one, names))

@@ -57,7 +57,7 @@ class Method:
     Args:
         name: The name that users type: lower case letters and digits (timm splits names at underscores).
         cls: The `torch.optim.Optimizer` class.
-        paper: Where the method was published.
+        paper: Where the method was published; None for a baseline of another library.
         lr: Learning rate used when the user gives none.
         settings: Further settings used unless the user gives others.
         needs_loss: Whether `step` needs the value of the loss (`set_loss(value)` or a closure).
@@ -71,7 +71,7 @@ class Method:
 
     name: str
     cls: type[torch.optim.Optimizer]
-    paper: Paper
+    paper: Paper | None
     lr: float
     settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     needs_loss: bool = False

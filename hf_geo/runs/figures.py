@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,7 +18,7 @@ COLOURS = {"training": "tab:blue", "evaluation": "tab:orange"}
 def draw_training_curves(
     log_history: Sequence[Mapping[str, Any]], metric: str, path: str | Path, title: str = ""
 ) -> None:
-    """Draws the losses, and beside them the evaluation metric, against the update.
+    """Draws the losses and the evaluation metric against the update.
 
     Args:
         log_history: `trainer.state.log_history`.
@@ -33,21 +34,11 @@ def draw_training_curves(
         for name, key in keys.items():
             points = [(row["step"], _number(row[key])) for row in log_history if key in row]
             if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    color=COLOURS[name],
-                    label=name,
-                    marker="." if len(points) < 40 else "",
-                    linewidth=1.4,
-                )
-        axes.set(xlabel="update", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+                marker = "." if len(points) < 40 else ""
+                axes.plot(*zip(*points, strict=True), color=COLOURS[name], label=name, marker=marker, linewidth=1.4)
+        _style(axes, label)
         axes.legend(frameon=False)
-    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may hold a $
-    with whole_file(path) as aside:
-        figure.savefig(aside, dpi=120, format="png")
+    _save(figure, path, title)
 
 
 GEOMETRY = {
@@ -60,7 +51,7 @@ GEOMETRY = {
 
 
 def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> bool:
-    """Draws what `--log_geometry` measured: a panel a quantity, a line a layer, coloured from the first to the last.
+    """Draws the measures of `--log_geometry`: a panel a quantity, a line a layer, coloured from the first to the last.
 
     Args:
         log_history: `trainer.state.log_history`.
@@ -87,18 +78,24 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
     for axes, (label, lines) in zip(grid, curves.items(), strict=False):
         for i, points in enumerate(lines.values()):
             axes.plot(*zip(*points, strict=True), color=colormaps["viridis"](i / max(len(lines) - 1, 1)), linewidth=1)
-        axes.set(xlabel="update", ylabel=label, yscale="log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        f"{title}: a line a layer, from the first (dark) to the last (bright)", fontsize="medium", parse_math=False
-    )
-    with whole_file(path) as aside:
-        figure.savefig(aside, dpi=120, format="png")
+        _style(axes, label, yscale="log")
+    _save(figure, path, f"{title}: a line a layer, from the first (dark) to the last (bright)")
     return True
 
 
+def _style(axes: Axes, label: str, **settings: str) -> None:
+    axes.set(xlabel="update", ylabel=label, **settings)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: str | Path, title: str) -> None:
+    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may hold a $
+    with whole_file(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
+
+
 def _number(value: float | None) -> float:
-    """What a log holds; JSON has None for what was not finite."""
+    """A number of a log as a float; JSON has None for one that is not finite."""
     return math.nan if value is None else value

@@ -1,4 +1,4 @@
-"""A run's folder: may it be written, where does it resume, what of its settings may be shown to others."""
+"""A run's folder: whether it may be written, where it resumes, and which settings others may see."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ _LOCAL_PATH = re.compile(r"(?<![\w./~])(?:~\w*|\.{1,2})?/(?!/)[^\s,;'\")\]}]*")
 
 
 def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | None) -> str | bool | None:
-    """Says which checkpoint a run resumes from, after making sure that the run may use its folder. Changes nothing.
+    """Checks that a run may use its folder, and finds the checkpoint that it resumes from. Changes nothing.
 
     Args:
         output_dir: The run's folder, which need not exist.
@@ -87,9 +87,9 @@ def _checkpoint_to_resume(resume: str, found: bool, folder: Path) -> str | bool:
 
 
 def public_settings(*instances: Any, only: Collection[str] | None = None) -> dict[str, Any]:
-    """The settings of dataclass instances without secrets or local paths: what a card and `training_args.json` may show.
+    """Collects settings for a card or `training_args.json`, without secrets or local paths.
 
-    Of a local path the last part is left; of a data set's folder `./` and the last part, so that it is no other name.
+    Of a local path the last part stays; of a data set's folder `./` and the last part, lest it reads as a Hub id.
 
     Args:
         *instances: `TrainingArguments` (its own `to_dict` is used) or other dataclasses.
@@ -108,7 +108,7 @@ def public_settings(*instances: Any, only: Collection[str] | None = None) -> dic
 
 
 def _without_local_paths(value: Any) -> Any:
-    """Of paths on this machine the last part is left; everything else stays."""
+    """Replaces paths on this machine by their last part."""
     if isinstance(value, dict):
         return {key: _without_local_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -121,15 +121,15 @@ def _without_local_paths(value: Any) -> Any:
 
 
 def default_output_dir(given: str | None, *names: str | None) -> str:
-    """The folder the user gave, or one under `outputs/` named after what is trained on what with what."""
-    if given and given != "trainer_output":  # which is what transformers puts where nothing is given
+    """Returns the folder the user gave, or one under `outputs/` named after model, data set and optimizer."""
+    if given and given != "trainer_output":  # the default of transformers
         return given
     parts = (Path(str(name)).name.replace(":", "-") for name in names if name)
     return str(Path("outputs") / "-".join(parts))
 
 
 def portable_state(state: TrainerState) -> dict[str, Any]:
-    """The Trainer's state as plain data, without paths of this machine."""
+    """Converts the Trainer's state to plain data, without paths of this machine."""
     values = dataclasses.asdict(state)
     if values.get("best_model_checkpoint"):
         values["best_model_checkpoint"] = Path(values["best_model_checkpoint"]).name
@@ -137,7 +137,7 @@ def portable_state(state: TrainerState) -> dict[str, Any]:
 
 
 def hardware(num_processes: int, device: torch.device) -> str:
-    """What a run trains on, in words."""
+    """Describes what a run trains on."""
     if device.type == "cuda":
         return f"{num_processes} x {torch.cuda.get_device_name(device)}"
     if device.type != "cpu":

@@ -1,4 +1,4 @@
-"""What a finished run says about itself: its results and settings as plain data, and as JSON files."""
+"""The report of a finished run: its results and settings as plain data, and as JSON files."""
 
 import dataclasses
 import json
@@ -11,8 +11,8 @@ from typing import Any
 from hf_geo.checkpoints.disk import in_words
 from hf_geo.checkpoints.placing import whole_file
 
-CARD = "card"  # .json: all that the card says and the figures show, besides the Trainer's log
-# Metrics shown as per cent; the rest are shown as numbers.
+CARD = "card"  # .json: the content of the card and of the figures, besides the Trainer's log
+# Metrics shown as per cent; the others are shown as numbers.
 _SHARES = ("accuracy",)
 
 
@@ -25,24 +25,24 @@ class RunReport:
         task: The Hub's name of the task.
         metric: The task's main metric.
         optimizer: The optimizer's name.
-        dataset_name: The data set as people call it.
+        dataset_name: The data set's name for people.
         dataset_id: Its Hub id; None where it has none.
         results: Measured values by split and metric, such as {"test": {"accuracy": 0.98, "loss": 0.07}}; None for a value
-            that is not finite. Empty where the evaluation came to no end.
+            that is not finite. Empty where the evaluation failed.
         samples: How many samples each split has; None for a stream to train on.
-        settings: What the card's table shows.
+        settings: The settings in the card's table.
         steps: Updates made.
         epochs: Passes over the training data.
         seconds: Training time.
-        hardware: What it ran on, in words.
+        hardware: The machine, in words.
         parameters: Number of the model's parameters.
         versions: Of the packages it was trained with.
-        library: What opens the model first: "timm" (and then transformers too) or "transformers".
+        library: The library that opens the model: "timm" (transformers opens it too) or "transformers".
         template: The card's template.
-        fields: What the template names about the task.
+        fields: The template's fields about the task.
         paper: The optimizer's paper (`title`, `url`, `arxiv`, `bibtex`), if it is one of this package's methods.
         subspace: The settings of the subspace (`kind`, `num_points`, `layerwise`), if one was trained.
-        hub_id: Where the run will be pushed to, if known.
+        hub_id: The repository that the run will be pushed to, if known.
         base_model: Hub id of the pretrained weights, if any.
     """
 
@@ -71,7 +71,7 @@ class RunReport:
 
     @property
     def final_split(self) -> str:
-        """The split whose figures count: "test" where there is one."""
+        """The split of the final figures: "test" where there is one."""
         return "test" if "test" in self.results else "eval"
 
     def shown(self, metric: str) -> str:
@@ -83,16 +83,16 @@ class RunReport:
 
     @property
     def evaluated_on(self) -> str:
-        """Words for where the final figures were measured."""
+        """Describes the data that the final figures were measured on."""
         count = self.samples.get(self.final_split)
         return f"the {self.final_split} split of {self.dataset_name}" + (f" ({count:,} samples)" if count else "")
 
     def summary(self, folder: str, how_to_load: str, described: Collection[str]) -> str:
-        """Says what came out, where it is, and how it is opened.
+        """Describes the result, where it is, and how to open it.
 
         Args:
             folder: The run's folder.
-            how_to_load: A line of Python that opens {folder}, or what {timm} calls it.
+            how_to_load: A line of Python that opens {folder}, or {timm}, its name for timm.
             described: Figures and card, as paths inside the folder.
         """
         opens = "timm and transformers" if self.library == "timm" else "transformers"
@@ -111,12 +111,12 @@ class RunReport:
 def write_measured(
     folder: str | Path, report: RunReport, measured: Mapping[str, Mapping[str, float]], trainer_state: Mapping[str, Any]
 ) -> None:
-    """Writes what an evaluation found beside the network, with the report as card.json, from where `read_report` reads it.
+    """Writes the figures of an evaluation beside the network, and the report as card.json for `read_report`.
 
     Args:
         folder: The run's folder.
         report: Of the run.
-        measured: By split; the names of the figures begin with the split's.
+        measured: Figures by split; their names begin with the split's.
         trainer_state: At the end of the evaluation.
 
     Raises:
@@ -133,7 +133,7 @@ def write_measured(
 
 
 def read_report(folder: str | Path) -> RunReport:
-    """The report of a finished run.
+    """Reads the report of a finished run.
 
     Raises:
         ValueError: There is none, or it is damaged.
@@ -150,7 +150,7 @@ def read_report(folder: str | Path) -> RunReport:
 
 
 def write_results(folder: str | Path, **results: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Writes each result as NAME.json into `folder`, what is not finite as null: JSON has no NaN."""
+    """Writes each result as NAME.json into `folder`; numbers that are not finite become null, for JSON has no NaN."""
     for name, values in results.items():
         # The card shows settings and figures in the order they are given in.
         text = json.dumps(finite(values), indent=2, sort_keys=name != CARD, default=str, allow_nan=False) + "\n"
@@ -159,7 +159,7 @@ def write_results(folder: str | Path, **results: Mapping[str, Any] | Sequence[An
 
 
 def finite(values: Any) -> Any:
-    """The same values, with None for every number that is not finite."""
+    """Replaces every number that is not finite by None."""
     if isinstance(values, Mapping):
         return {name: finite(value) for name, value in values.items()}
     if isinstance(values, list | tuple):

@@ -96,28 +96,25 @@ def check_shared_folder(args: TrainingArguments) -> None:
         raise ValueError(
             "--save_on_each_node saves whole checkpoints, and FSDP's are in parts: choose an --output_dir on a shared disk."
         )
-    secret = [secrets.token_hex(8)]
-    broadcast_object_list(secret)
-    tokens = [Path(args.output_dir, f"_shared-{secret[0]}-{rank}") for rank in range(args.world_size)]
+    run_id = [secrets.token_hex(8)]
+    broadcast_object_list(run_id)
+    tokens = [Path(args.output_dir, f"_shared-{run_id[0]}-{rank}") for rank in range(args.world_size)]
     own = tokens[args.process_index]
 
     def leave_token() -> None:
         own.parent.mkdir(parents=True, exist_ok=True)
         own.touch()
 
-    refused = first_error_across_ranks(
-        try_write(leave_token) if args.should_save else None
-    )  # then saving says so itself
+    # Where the disk refuses this, saving will report it.
+    refusal = first_error_across_ranks(try_write(leave_token) if args.should_save else None)
     seen = [rank for rank, token in enumerate(tokens) if token.exists()]
-    missing = first_error_across_ranks(
-        None if seen else f"process {args.process_index} does not see what the first one writes"
-    )
-    twice = first_error_across_ranks(
-        f"processes {seen[0]} and {seen[1]} would write the same files" if len(seen) > 1 else None
-    )
+    missing = None if seen else f"process {args.process_index} does not see what the first one writes"
+    missing = first_error_across_ranks(missing)
+    twice = f"processes {seen[0]} and {seen[1]} would write the same files" if len(seen) > 1 else None
+    twice = first_error_across_ranks(twice)
     if args.should_save:
         try_write(lambda: own.unlink(missing_ok=True))
-    if refused:
+    if refusal:
         return
     if missing:
         raise ValueError(

@@ -1,7 +1,7 @@
 """The optimizers that `--optim` may name besides transformers' own, and their `--optim_args`.
 
-These are the registered methods, and baselines the papers compared with that transformers has no name for: Adam with L2
-regularization, LARS and LAMB.
+These are the registered methods, and baselines of the papers that transformers has no name for: Adam with L2 regularization
+(Kingma & Ba 2015, arXiv 1412.6980), LARS (You et al. 2017, 1708.03888) and LAMB (You et al. 2020, 1904.00962).
 """
 
 from typing import Any
@@ -9,42 +9,18 @@ from typing import Any
 import torch
 from timm.optim import Lamb, Lars
 
-from hf_geo.optim import Method, Paper, get_method, list_optimizers
+from hf_geo.optim import Method, get_method, list_optimizers
 
 _WORDS = {"true": True, "false": False, "none": None}
-ADAM = Paper(
-    "kingma2015adam",
-    "Adam: A Method for Stochastic Optimization",
-    ("Kingma, Diederik P.", "Ba, Jimmy"),
-    "International Conference on Learning Representations",
-    2015,
-    "1412.6980",
-)
-LARS = Paper(
-    "you2017large",
-    "Large Batch Training of Convolutional Networks",
-    ("You, Yang", "Gitman, Igor", "Ginsburg, Boris"),
-    "arXiv",
-    2017,
-    "1708.03888",
-)
-LAMB = Paper(
-    "you2020large",
-    "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
-    ("You, Yang", "Li, Jing", "Reddi, Sashank", "Hseu, Jonathan", "Kumar, Sanjiv", "Bhojanapalli, Srinadh"),
-    "International Conference on Learning Representations",
-    2020,
-    "1904.00962",
-)
 
-# transformers' adamw_torch decays weights apart from the gradient; Adam's weight decay is part of it.
+# No card cites the papers of baselines. transformers' adamw_torch decays weights apart from the gradient, Adam through it.
 BASELINES = {
     method.name: method
     for method in (
-        Method("adam", torch.optim.Adam, ADAM, lr=1e-3),
-        Method("lars", Lars, LARS, lr=1.0, settings={"momentum": 0.9}),
+        Method("adam", torch.optim.Adam, paper=None, lr=1e-3),
+        Method("lars", Lars, paper=None, lr=1.0, settings={"momentum": 0.9}),
         # The Trainer clips already, where --max_grad_norm asks for it.
-        Method("lamb", Lamb, LAMB, lr=1e-3, settings={"max_grad_norm": None}),
+        Method("lamb", Lamb, paper=None, lr=1e-3, settings={"max_grad_norm": None}),
     )
 }
 

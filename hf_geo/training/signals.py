@@ -1,19 +1,12 @@
 """A run that gets a signal to stop ends after the update at hand, with a checkpoint to resume from.
 
 SIGTERM (schedulers, `docker stop`, `kill`), SIGINT (Ctrl-C) and SIGUSR1 (Slurm's `--signal=USR1@60`) mean the same while
-`train` runs: finish the update, write a checkpoint, say how to go on, and exit with 128 plus the signal's number. A second
-one, more than a second later, does what it would have done without this. An evaluation due at that update is left out.
+`train` runs: finish the update, skip an evaluation that is due, write a checkpoint, say how to resume, and exit with 128 plus
+the signal's number. A second signal, more than a second later, has its usual effect; `srun` and `scancel` send each one twice.
 
-How launchers treat a signal that is sent to them rather than to the processes that train:
-
-- `accelerate launch` with one process forwards nothing: Ctrl-C reaches the training process through the terminal (the
-  prompt may come back before the checkpoint is there), but `kill` ends the launcher alone. Send the signal to the training
-  process, or start with `python`.
-- With several processes it is torchrun, which forwards SIGTERM and SIGINT to all of them, waits 30 seconds, then sends
-  SIGKILL. PET_SHUTDOWN_TIMEOUT=300 in its environment gives an update and its checkpoint more time (with recent versions
-  of torch), and PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGUSR1 forwards SIGUSR1, which otherwise ends the launcher alone.
-  The launcher itself exits with 1.
-- `srun` and `scancel` signal the processes as well as the launcher: two signals within a second count once.
+A signal that is sent to a launcher may not arrive. `accelerate launch` with one process forwards nothing: signal the training
+process, or start with `python`. With several processes it is torchrun, which forwards SIGTERM and SIGINT, waits 30 seconds
+(PET_SHUTDOWN_TIMEOUT=300 gives more), then sends SIGKILL; PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGUSR1 adds SIGUSR1.
 """
 
 import os
@@ -166,15 +159,13 @@ class StopConsensus:
 def report_stop(stopped: StoppedBySignal, run: str, step: int) -> None:
     """Prints where a stopped run is saved and how to resume it."""
     saved = [path.name for path in checkpoints(run)]
+    how = "Go on with the same command and --resume_from_checkpoint true (in place of --overwrite, if that was given)."
     if f"checkpoint-{step}" in saved:
         where = f"it is saved in {os.path.join(run, f'checkpoint-{step}')}"
+    elif saved:
+        where = f"it could not be saved, the last checkpoint is {saved[-1]}"
     else:
-        where = f"it could not be saved, the last checkpoint is {saved[-1]}" if saved else "it could not be saved"
-    how = (
-        "Go on with the same command and --resume_from_checkpoint true (in place of --overwrite, if that was given)."
-        if saved
-        else "There is no checkpoint to go on from."
-    )
+        where, how = "it could not be saved", "There is no checkpoint to go on from."
     name = signal.Signals(stopped.code - 128).name
     print(f"Stopped by {name} after update {step}; {where}. {how}", file=sys.stderr, flush=True)
 
