@@ -91,12 +91,7 @@ def test_a_lines_centre_is_as_good_as_a_plain_network_and_all_of_it_is_good(digi
     assert subspace.regularizer().item() < 0.01, "the ends are not the different networks they should be"
 
 
-@pytest.mark.parametrize(
-    "config",
-    [SubspaceConfig("curve"), SubspaceConfig("simplex", 3, layerwise=True)],
-    ids=["curve", "layerwise simplex"],
-)
-def test_every_shape_is_good_wherever_training_draws(config: SubspaceConfig, digits: tuple[Tensor, ...]) -> None:
-    subspace = trained(config, *digits[:2])
+def test_a_simplex_is_good_wherever_training_draws(digits: tuple[Tensor, ...]) -> None:
+    subspace = trained(SubspaceConfig("simplex", 3, layerwise=True), *digits[:2])
     positions = [subspace.sample(draw_generator(7, i)) for i in range(12)]
     assert min(accuracies(subspace, positions, digits)) > 0.9

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_geo.subspaces import Subspace, SubspaceConfig
-from tests.subspaces.cases import Containers
 
 IDS = torch.arange(12).view(2, 6)
 
@@ -74,11 +73,10 @@ def _own_weight_around_a_tied_one() -> nn.Module:
         (_adapted_classifier, IDS),
         (_adapted_root, torch.randn(2, 3, 32, 32)),
         (_compiled_layer, torch.randn(3, 4)),
-        (lambda: torch.compile(Containers(), backend="eager"), torch.randn(3, 4)),
         (_own_weight_around_a_parametrized_one, torch.randn(3, 4)),
         (_own_weight_around_a_tied_one, torch.randn(3, 4)),
     ],
-    ids=["modules_to_save", "peft_root", "compiled_layer", "compiled", "parametrized", "tied"],
+    ids=["modules_to_save", "peft_root", "compiled_layer", "parametrized", "tied"],
 )
 def test_each_weight_is_spanned_and_saved_and_regularized_once(
     make: Callable[[], nn.Module], inputs: Tensor, tmp_path: Path
