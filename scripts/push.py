@@ -20,6 +20,7 @@ from hf_geo.hub.push import push_folder, read_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script; returns its exit status."""
     protect_output()
     parser = OptionParser(prog="push.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run")
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def how_to_open(folder: Path, repo_id: str) -> list[str]:
-    """Python that loads the pushed model, by what its card and its `config.json` say it is."""
+    """Returns lines of Python that load the pushed model, which its card and its `config.json` describe."""
     config, card = read_config(folder), folder / "README.md"
     task = (config.get("architectures") or [""])[0].partition("For")[2]
     lines = [f'transformers.AutoModel{"For" + task if task else ""}.from_pretrained("{repo_id}")']

@@ -1,4 +1,4 @@
-"""Trains one recipe at many settings and shows what came out: optimizers x learning rates (or any fields) x seeds.
+"""Trains one recipe at many settings and reports the results: optimizers x learning rates (or any fields) x seeds.
 
     python scripts/sweep.py --config configs/quickstart.yaml --optims fromage,sgd,adamw_torch --lrs 1,0.1,0.01,0.001
     python scripts/sweep.py --config configs/fromage/sweep_cifar10.yaml --variants fromage,sgdm,adamw --lrs 1,0.1,0.01 --seeds 0,1,2
@@ -36,6 +36,7 @@ from hf_geo.experiments.trials import (
     SEED,
     VARIANT,
     MakeTrial,
+    Trial,
     check_axes,
     collect_axes,
     is_range,
@@ -133,11 +134,7 @@ def make_search(
 
 
 def report(
-    records: Records,
-    axes: dict[str, list[str]],
-    make: MakeTrial,
-    arguments: Sequence[str],
-    options: argparse.Namespace,
+    records: Records, axes: dict[str, list[str]], make: MakeTrial, arguments: Sequence[str], options: argparse.Namespace
 ) -> int:
     """Writes tables, figure and report of all trials that have ended; returns the exit status."""
     trials, folder = records.ended_trials(axes, make), records.folder
@@ -150,6 +147,18 @@ def report(
         return 1
     metric = choose_metric([name for name in table if name not in axes], options.metric)
     summary = Summary(table, list(axes), metric, options.x)
+    write_report(folder, summary, trials, arguments, options)
+    print(
+        f"\n{format_summary(summary)}\n\n"
+        f"  figure:  {folder / FIGURE}\n  report:  {folder / REPORT}\n  trials:  {folder}/trials.parquet and trials.csv"
+    )
+    return 0
+
+
+def write_report(
+    folder: Path, summary: Summary, trials: Sequence[Trial], arguments: Sequence[str], options: argparse.Namespace
+) -> None:
+    """Draws the figure, and writes the report and where its recipe lies."""
     title = options.title or f"{Path(options.config).stem}: a sweep over {options.x.replace('_', ' ')}"
     draw_sweep(summary, folder / FIGURE, title)
     given = parse_command_line(RUN_ARGUMENTS, arguments, prog=PROG)[-1].given | {"seed"}
@@ -157,11 +166,6 @@ def report(
     text = describe_sweep(title, options.config, trials, given, summary)
     (folder / REPORT).write_text(text, encoding="utf-8")
     (folder / ORIGIN).write_text(json.dumps(origin(options.config, None)) + "\n", encoding="utf-8")
-    print(
-        f"\n{format_summary(summary)}\n\n"
-        f"  figure:  {folder / FIGURE}\n  report:  {folder / REPORT}\n  trials:  {folder}/trials.parquet and trials.csv"
-    )
-    return 0
 
 
 if __name__ == "__main__":

@@ -59,33 +59,28 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:
-    """The options, two at most, that somebody who wrote `name` may have meant.
+    """Finds the options, two at most, that somebody who wrote `name` may have meant.
 
-    Found in this order: by spelling where a letter or two differ, by initials (`lr`), by words that an option's words begin
-    with (`batch_size`), by spelling again, and by an option whose words are all in the name (`model_name`).
+    The first of these rules that finds any decides: the option's initials (`lr`), words that its words begin with
+    (`batch_size`), a similar spelling, an option whose words are all in the name (`model_name`).
 
     Args:
         name: A name that is none of `known`.
-        known: Names of options, with or without leading dashes, in the order in which to prefer them.
+        known: Names of options, with or without leading dashes, in order of preference.
     """
-    plain = {option: option.lstrip("-").replace("-", "_") for option in known}
     name = name.lstrip("-").replace("-", "_").lower()
-    words = name.split("_")
-
-    def spelt_alike(cutoff: float) -> list[str]:
-        close = difflib.get_close_matches(name, plain.values(), n=1, cutoff=cutoff)
-        return [option for option in known if plain[option] in close]
+    words = {option: option.lstrip("-").replace("-", "_").split("_") for option in known}
 
     def begins_with(option: str) -> bool:
-        parts = iter(plain[option].split("_"))
-        return all(any(part.startswith(word) for part in parts) for word in words)
+        parts = iter(words[option])
+        return all(any(part.startswith(word) for part in parts) for word in name.split("_"))
 
+    by_spelling = {"_".join(parts): option for option, parts in words.items()}
     return (
-        spelt_alike(0.9)
-        or [option for option in known if "".join(part[:1] for part in plain[option].split("_")) == name][:1]
+        [option for option in known if "".join(part[:1] for part in words[option]) == name][:1]
         or [option for option in known if begins_with(option)][:2]
-        or spelt_alike(0.6)
-        or [option for option in known if set(plain[option].split("_")) <= set(words)][:2]
+        or [by_spelling[close] for close in difflib.get_close_matches(name, by_spelling, n=1)]
+        or [option for option in known if set(words[option]) <= set(name.split("_"))][:2]
     )
 
 

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from tests.local_hub import cards
 from tests.local_hub.access import account, commit_at, file_at, readable, signed_in, writable
@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from tests.local_hub.hub import LocalHub
 
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-
-
-def whoami(hub: "LocalHub", request: Request) -> Response:
-    caller = signed_in(hub, request)
-    organizations = [{"type": "org", "name": name, "fullname": name} for name in caller.organizations]
-    token = {"type": "access_token", "accessToken": {"displayName": "test", "role": caller.role}}
-    return Response.of(
-        {"type": "user", "id": caller.user, "name": caller.user, "fullname": caller.user, "isPro": False}
-        | {"orgs": organizations, "auth": token}
-    )
 
 
 def create(hub: "LocalHub", request: Request) -> Response:
@@ -96,14 +86,6 @@ def tree(
     if path and not names:
         raise RefusedError(404, f"{path} does not exist on {revision!r}", "EntryNotFound", X_Repo_Commit=commit.oid)
     return Response.of([entries[name] for name in names])
-
-
-def paths(hub: "LocalHub", request: Request, kind: str, repo_id: str, revision: str) -> Response:
-    """Lists those of the given paths that exist."""
-    repository = readable(hub, request, kind, repo_id)
-    form = parse_qs(request.body.decode())
-    entries = _entries(commit_at(repository, revision))
-    return Response.of([entries[path] for path in form.get("paths", []) if path in entries])
 
 
 def _entries(commit: Commit) -> dict[str, dict[str, Any]]:
@@ -225,7 +207,7 @@ def commit(hub: "LocalHub", request: Request, kind: str, repo_id: str, revision:
         raise RefusedError(412, "A commit has happened since. Please refresh and try again.")
     if not header.get("summary"):
         raise RefusedError(400, "The commit summary is missing")
-    made = repository.commit(header["summary"], files, header.get("description", ""))
+    made = repository.commit(header["summary"], files)
     url = f"{hub.endpoint}/{'' if kind == 'model' else kind + 's/'}{repo_id}/commit/{made.oid}"
     return Response.of({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
 
@@ -238,24 +220,11 @@ REVISION = r"(?P<revision>[^/]+)"
 OID = r"(?P<oid>[0-9a-f]{64})"
 
 
-def _nothing(hub: "LocalHub", request: Request) -> Response:
-    return Response.of({})
-
-
-def _no_export(hub: "LocalHub", request: Request) -> Response:
-    """The dataset viewer for a data set that it has not processed: clients then read the repository itself."""
-    raise RefusedError(404, "The response is not found.", "ResponseNotFound")
-
-
 _TABLE = [
-    ("hub GET", r"/api/whoami-v2", whoami),
     ("hub POST", r"/api/repos/create", create),
     ("hub POST", r"/api/validate-yaml", validate_card),
-    ("hub HEAD GET", r"/api/telemetry/.*", _nothing),
-    ("hub GET", r"/(?:parquet|info)", _no_export),
     ("hub GET", rf"{API}/revision/{REVISION}", information),
     ("hub GET", rf"{API}/tree/{REVISION}(?:/(?P<path>.+))?", tree),
-    ("hub POST", rf"{API}/paths-info/{REVISION}", paths),
     ("hub POST", rf"{API}/preupload/{REVISION}", preupload),
     ("hub POST", rf"{API}/commit/{REVISION}", commit),
     ("hub GET", API, information),

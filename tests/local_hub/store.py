@@ -62,7 +62,6 @@ class File:
 class Commit:
     oid: str
     title: str
-    description: str
     date: str  # as the Hub writes it
     files: Mapping[str, File]
 
@@ -89,13 +88,13 @@ class Repository:
             return self.head
         return next((commit for commit in self.history if commit.oid == revision), None)
 
-    def commit(self, title: str, files: Mapping[str, File], description: str = "") -> Commit:
+    def commit(self, title: str, files: Mapping[str, File]) -> Commit:
         """Adds a commit with `files` as the whole content of the repository."""
         parent = self.head.oid if self.history else ""
         tree = "".join(f"{name} {file.etag}\n" for name, file in sorted(files.items()))
         oid = hashlib.sha1(f"{self.kind} {self.id} {parent}\n{title}\n{tree}".encode()).hexdigest()
         date = (EPOCH + timedelta(minutes=len(self.history))).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        self.history.append(Commit(oid, title, description, date, dict(sorted(files.items()))))
+        self.history.append(Commit(oid, title, date, dict(sorted(files.items()))))
         return self.head
 
 
