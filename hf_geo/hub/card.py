@@ -1,6 +1,5 @@
 """Model cards: Jinja templates filled strictly, values that cannot break out of Markdown, HTML or YAML."""
 
-import math
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -94,7 +93,7 @@ def card_metadata(report: RunReport) -> ModelCardData:
             metric_value=float(value),
         )
         for metric, value in final.items()
-        if value is not None and math.isfinite(value)  # the Hub takes no other number
+        if value is not None  # it was not finite, and the Hub takes no such number
     ]
     tags = ["hf_geo", report.optimizer]
     tags += [f"arxiv:{report.paper['arxiv']}"] if report.paper else []
