@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-IGNORED = (
-    -100
-)  # as `hf_geo.metrics.perplexity.IGNORED`; this file also travels with exported weights, without the package
+# `hf_geo.metrics.perplexity.IGNORED` again: this file travels with exported weights and imports nothing of the package.
+IGNORED = -100
 
 # Number of logits in memory at a time: enough for fast matrix products, few enough for a CPU's caches.
 CHUNK_ELEMENTS = {"cpu": 2**23}
