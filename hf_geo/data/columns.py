@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Image, Value
 
-_IMAGE_NAMES = ("image", "img")
-_LABEL_NAMES = ("label", "labels", "fine_label")
 _MOST_CLASSES = 25_000  # more than ImageNet-21k has; larger numbers than this and than the samples are ids or dates
 
 
@@ -41,12 +39,10 @@ def find_columns(features: Mapping[str, Any], image: str | None = None, label: s
     Raises:
         ValueError: A named column is missing or of another type, or no column or more than one could be meant.
     """
-    listing = f"The columns are {', '.join(f'{k} ({_kind(f)})' for k, f in features.items())}."
-    found_image = _choose("image", image, _IMAGE_NAMES, features, listing, (_is_image, _is_encoded))
-    found_label = _choose("label", label, _LABEL_NAMES, features, listing, (_is_class, _is_integer, _is_word))
+    found_image, found_label = _choose(_IMAGE, image, features), _choose(_LABEL, label, features)
     feature = features[found_label]
     names = feature.names if isinstance(feature, ClassLabel) else None
-    guessed = label is None and found_label not in _LABEL_NAMES and _is_integer(feature)
+    guessed = label is None and found_label not in _LABEL.usual and _is_integer(feature)
     return Columns(found_image, found_label, tuple(names) if names else None, guessed)
 
 
@@ -120,41 +116,31 @@ def match_classes(model: Sequence[str], data: Sequence[str], model_name: str, da
     return torch.arange(len(data))
 
 
-def _choose(
-    what: str,
-    named: str | None,
-    usual: tuple[str, ...],
-    features: Mapping[str, Any],
-    listing: str,
-    kinds: tuple[Callable[[Any], bool], ...],
-) -> str:
-    """Chooses a column of one of the kinds; one of the last kind may hold anything, so the user or its name must choose it."""
-    fitting = [name for name, feature in features.items() if any(kind(feature) for kind in kinds)]
+def _choose(role: "_Role", named: str | None, features: Mapping[str, Any]) -> str:
+    """Chooses the column that the user names, or one with a usual name, or the only one of a kind."""
+    listing = f"The columns are {', '.join(f'{k} ({_kind(f)})' for k, f in features.items())}."
+    option = f"--{role.name}_column"
+    fitting = [name for name, feature in features.items() if any(kind(feature) for kind in role.kinds)]
     if named is not None:
         if named not in features:
-            raise ValueError(f"There is no column {named!r} (--{what}_column). {listing}")
+            raise ValueError(f"There is no column {named!r} ({option}). {listing}")
         if named not in fitting:
-            wanted = "images" if what == "image" else "classes, integers or words"
-            raise ValueError(f"The column {named!r} (--{what}_column) does not hold {wanted}. {listing}")
+            raise ValueError(f"The column {named!r} ({option}) does not hold {role.contents}. {listing}")
         return named
-    for kind in kinds:
-        for name in usual:
+    for kind in role.kinds:
+        for name in role.usual:
             if name in fitting and kind(features[name]):
                 return name
-    for kind in kinds[:-1]:
+    # A column of the last kind may hold anything, so the user or its name has to choose it.
+    for kind in role.kinds[:-1]:
         candidates = [name for name in fitting if kind(features[name])]
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            raise ValueError(f"More than one {what} column is found: name it with --{what}_column. {listing}")
+            raise ValueError(f"More than one {role.name} column is found: name it with {option}. {listing}")
     if fitting:
-        raise ValueError(f"No {what} column is found: name it with --{what}_column. {listing}")
-    remedy = (
-        "give a folder of images, or a column of encoded images"
-        if what == "image"
-        else "give a folder of images for each class, or a column of classes, integers or words"
-    )
-    raise ValueError(f"No {what} column is found, nor one that could be it: {remedy}. {listing}")
+        raise ValueError(f"No {role.name} column is found: name it with {option}. {listing}")
+    raise ValueError(f"No {role.name} column is found, nor one that could be it: {role.remedy}. {listing}")
 
 
 def _is_image(feature: Any) -> bool:
@@ -189,3 +175,30 @@ def _kind(feature: Any) -> str:
 def _are_names(names: Sequence[str]) -> bool:
     """Whether the classes have names, other than the numbers that transformers writes in place of missing ones."""
     return any(name not in (str(i), f"LABEL_{i}") for i, name in enumerate(names))
+
+
+@dataclass(frozen=True)
+class _Role:
+    """What a column is for, its usual names, the kinds of column it may be, what these hold, and advice without one."""
+
+    name: str
+    usual: tuple[str, ...]
+    kinds: tuple[Callable[[Any], bool], ...]
+    contents: str
+    remedy: str
+
+
+_IMAGE = _Role(
+    name="image",
+    usual=("image", "img"),
+    kinds=(_is_image, _is_encoded),
+    contents="images",
+    remedy="give a folder of images, or a column of encoded images",
+)
+_LABEL = _Role(
+    name="label",
+    usual=("label", "labels", "fine_label"),
+    kinds=(_is_class, _is_integer, _is_word),
+    contents="classes, integers or words",
+    remedy="give a folder of images for each class, or a column of classes, integers or words",
+)

@@ -188,11 +188,11 @@ def warn_of_code(name: str | None) -> None:
 
 
 @contextmanager
-def opening(what: str, name: str | None) -> Iterator[None]:
+def opening(kind: str, name: str | None) -> Iterator[None]:
     """Turns the errors of transformers about a folder or Hub id into one sentence.
 
     Args:
-        what: The thing to open, such as "image classifier".
+        kind: The kind of thing to open, such as "image classifier".
         name: The folder or Hub id.
 
     Raises:
@@ -207,4 +207,4 @@ def opening(what: str, name: str | None) -> Iterator[None]:
                 f"{name!r} brings Python code of its own, which is not run: read it, and if you trust it, give "
                 "--trust_remote_code true."
             ) from error
-        raise ValueError(f"transformers opens no {what} from {name!r}: {said}") from error
+        raise ValueError(f"transformers opens no {kind} from {name!r}: {said}") from error
