@@ -23,7 +23,7 @@ ROOMS = {
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
     "tasks": {"data", "losses", "models", "metrics", "hub.downloads"},
     "experiments": {"tasks", "training", "hub", "runs", "checkpoints", "optim", "data", "metrics", "markdown"},
-    "cli": {"training", "checkpoints", "optim", "data", "models", "runs"},
+    "cli": {"tasks", "training", "checkpoints", "optim", "data", "models", "runs"},
     "integrations": {"optim", "training"},
     "launch": {"integrations"},
 }

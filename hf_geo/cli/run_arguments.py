@@ -1,15 +1,38 @@
 """The arguments of a training run, for every script that reads a recipe."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hf_geo.data.config import DataArguments
 from hf_geo.models.config import ModelArguments
 from hf_geo.runs.folder import public_settings
-from hf_geo.training.arguments import GeoTrainingArguments, RunArguments
+from hf_geo.tasks import TASKS
+from hf_geo.training.arguments import GeoTrainingArguments
 from hf_geo.training.subspaces import SubspaceArguments
 
 from .config import parse_command_line
+
+
+@dataclass
+class RunArguments:
+    """The run as a whole."""
+
+    _argument_group_name = "Run"
+
+    task: str | None = field(
+        default=None, metadata={"help": f"{' or '.join(TASKS)}. Default: inferred from the model and the dataset."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace what an earlier run left in --output_dir, its checkpoints included."}
+    )
+    fallback_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota."
+        },
+    )
+
 
 RUN_ARGUMENTS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
 

@@ -169,26 +169,6 @@ class GeoTrainingArguments(TrainingArguments):
             log("max_grad_norm=%s with %s: %s; --max_grad_norm 0 turns it off.", self.max_grad_norm, name, effect)
 
 
-@dataclass
-class RunArguments:
-    """The run as a whole."""
-
-    _argument_group_name = "Run"
-
-    task: str | None = field(
-        default=None, metadata={"help": "image-classification or causal-lm. Default: told from the data set."}
-    )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Replace what an earlier run left in --output_dir, its checkpoints included."}
-    )
-    fallback_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota."
-        },
-    )
-
-
 _LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
 
 
