@@ -146,12 +146,12 @@ def test_a_checkpoint_of_transformers_is_resumed_with_a_note(plain, caplog) -> N
     assert newest_whole(plain) == unfinished
 
 
+BEST = {"load_best_model_at_end": True, "greater_is_better": True}
 ROTATIONS = [
-    {"save_total_limit": 1},
     {"save_total_limit": 2},
     {"save_total_limit": 1, "load_best_model_at_end": True},
-    {"save_total_limit": 1, "load_best_model_at_end": True, "greater_is_better": True},
-    {"save_total_limit": 2, "load_best_model_at_end": True, "greater_is_better": True},
+    {"save_total_limit": 1, **BEST},
+    {"save_total_limit": 2, **BEST},
 ]
 
 

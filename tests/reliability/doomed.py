@@ -20,11 +20,10 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 
 import hf_geo.training.saving as saving
-from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.checkpoints.placing import place_result
 from hf_geo.checkpoints.results import save_where_there_is_room
 from hf_geo.checkpoints.store import checkpoints
-from tests.training.problems import Points, make_problem
+from tests.training.problems import make_trainer
 
 UPDATES = 6
 PHASES = ("start", "save", "rotate", "export")
@@ -73,13 +72,10 @@ def within(fate: Fate, phase: str, function):
 def train(folder: Path, fate: Fate) -> None:
     """Trains from the newest whole checkpoint, if there is one, and replaces the result in `folder`."""
     random.seed(0)
-    model, data = make_problem("points", dropout=0.3)
-    args = GeoTrainingArguments(
-        output_dir=str(folder), optim="fromage", max_steps=UPDATES, save_steps=1, eval_steps=1, eval_strategy="steps",
-        per_device_train_batch_size=16 // PartialState().num_processes, save_total_limit=2, load_best_model_at_end=True,
-        logging_strategy="no", disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
-    trainer = GeoTrainer(model, args, train_dataset=data, eval_dataset=Points())
+    every = {"max_steps": UPDATES, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    best = {"save_total_limit": 2, "load_best_model_at_end": True, "optim": "fromage", "use_cpu": True}
+    batch = 16 // PartialState().num_processes
+    trainer = make_trainer(folder, dropout=0.3, per_device_train_batch_size=batch, **every, **best)
     first = trainer.is_world_process_zero()
     resume = bool(checkpoints(folder))
     trainer.accelerator.wait_for_everyone()
@@ -93,7 +89,7 @@ def train(folder: Path, fate: Fate) -> None:
 
     def write(result: Path) -> None:
         if first:
-            save_file(model.state_dict(), result / "model.safetensors")
+            save_file(trainer.model.state_dict(), result / "model.safetensors")
             (result / "config.json").write_text(json.dumps({"of": "new"}))
             (result / "figures").mkdir()
             (result / "figures" / "curve.txt").write_text("new")

@@ -8,29 +8,17 @@ from pathlib import Path
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
 from tests.reliability.faults import Between, limit_files
-from tests.training.problems import make_problem
+from tests.training.problems import make_trainer
 
 
 def train(folder: Path, mode: str, *callbacks, resume: str | None = None) -> dict:
-    model, data = make_problem("points")
     sharded = {}
     if mode != "ddp":
         kind = {"sharded": "SHARDED_STATE_DICT", "full": "FULL_STATE_DICT"}[mode.split()[1]]
         sharded = {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": kind}}
-    args = GeoTrainingArguments(
-        output_dir=str(folder),
-        optim="fromage",
-        max_steps=6,
-        save_steps=2,
-        per_device_train_batch_size=4,
-        logging_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        **sharded,
-    )
-    trainer = GeoTrainer(model, args, train_dataset=data, callbacks=list(callbacks))
+    every = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
+    trainer = make_trainer(folder, None, *callbacks, optim="fromage", use_cpu=True, **every, **sharded)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 

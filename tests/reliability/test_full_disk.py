@@ -10,12 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.checkpoints.store import MANIFEST, checkpoints, fault
 from tests.reliability.faults import Between, Disk, limit_files
 from tests.scripts import script
 from tests.training.launching import launch_or_fail
-from tests.training.problems import flat, make_problem
+from tests.training.problems import flat, make_trainer
 
 KIB = 1024
 # What is left on the disk decides which file of the 40 KiB of a checkpoint does not fit.
@@ -39,34 +38,21 @@ def disk(tmp_path) -> Iterator[Disk]:
 
 
 def train(folder: Path, *callbacks) -> torch.Tensor:
-    model, data = make_problem("points", dropout=0.3)
-    args = GeoTrainingArguments(
-        output_dir=str(folder),
-        optim="fromage",
-        max_steps=6,
-        save_steps=2,
-        eval_steps=2,
-        eval_strategy="steps",
-        load_best_model_at_end=True,
-        save_total_limit=3,
-        logging_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-    )
-    GeoTrainer(model, args, train_dataset=data, eval_dataset=data, callbacks=list(callbacks)).train()
-    return flat(model)
+    every = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "max_steps": 6}
+    best = {"load_best_model_at_end": True, "save_total_limit": 3}
+    trainer = make_trainer(folder, None, *callbacks, dropout=0.3, optim="fromage", use_cpu=True, **every, **best)
+    trainer.train()
+    return flat(trainer.model)
 
 
 def prepared(fault: str, request) -> tuple[Path, Between]:
     """The run's folder, and what breaks the disk at update 4."""
+    run = request.getfixturevalue("tmp_path") / "run"
     if fault == "limit":
-        return request.getfixturevalue("tmp_path") / "run", Between(
-            4, lambda: limit_files(10_000), lambda: limit_files(-1)
-        )
+        return run, Between(4, lambda: limit_files(10_000), lambda: limit_files(-1))
     if fault == "forbidden":
         if os.geteuid() == 0:
             pytest.skip("nothing is forbidden to root")
-        run = request.getfixturevalue("tmp_path") / "run"
         return run, Between(4, lambda: run.chmod(0o555), lambda: run.chmod(0o755))
     disk = request.getfixturevalue("disk")
     if fault == "read-only":
@@ -91,20 +77,9 @@ def test_training_goes_on_without_the_checkpoint(request, tmp_path, caplog, kind
 
 
 WORDS = (
-    *(
-        "--model",
-        "test_resnet",
-        "--dataset",
-        "digits",
-        "--optim",
-        "fromage",
-        "--max_steps",
-        "2",
-        "--disable_tqdm",
-        "true",
-    ),
-    *("--save_strategy", "steps", "--save_steps", "1", "--max_train_samples", "64", "--max_eval_samples", "32"),
-)
+    "--model=test_resnet", "--dataset=digits", "--optim=fromage", "--max_steps=2", "--disable_tqdm=true",
+    "--save_strategy=steps", "--save_steps=1", "--max_train_samples=64", "--max_eval_samples=32",
+)  # fmt: skip
 
 
 def test_the_result_goes_where_there_is_room(disk, tmp_path, capsys) -> None:

@@ -23,7 +23,7 @@ SHOWN = [
 ]
 
 
-@pytest.mark.parametrize(("value", "shown"), SHOWN, ids=[value for value, _ in SHOWN])
+@pytest.mark.parametrize(("value", "shown"), SHOWN)
 def test_paths_of_the_machine_are_not_shown(value: str, shown: str) -> None:
     assert public_settings(ModelArguments(model=value, model_args=value))["model"] == shown
     args = GeoTrainingArguments("unused", lr_scheduler_kwargs={"file": value})
@@ -31,17 +31,16 @@ def test_paths_of_the_machine_are_not_shown(value: str, shown: str) -> None:
 
 
 def test_the_account_is_not_shown() -> None:
-    args = GeoTrainingArguments(
-        "/home/ada/run",
-        run_name="ada",
-        project="ada",
-        hub_model_id="ada/x",
-        hub_token="hf_ada",
-        trackio_space_id="ada/y",
-    )
-    assert "lovelace" not in str(public_settings(args)) and public_settings(args, only={"seed", "hub_token"}) == {
-        "seed": 42
+    names = {
+        "run_name": "ada",
+        "project": "ada",
+        "hub_model_id": "ada/x",
+        "hub_token": "hf_ada",
+        "trackio_space_id": "ada/y",
     }
+    args = GeoTrainingArguments("/home/ada/run", **names)
+    assert "ada" not in str(public_settings(args)).replace("adamw", "").replace("adam_", "").replace("adafactor", "")
+    assert public_settings(args, only={"seed", "hub_token"}) == {"seed": 42}
 
 
 def test_only_checkpoints_are_removed(tmp_path) -> None:

@@ -13,8 +13,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_geo import GeoTrainer, GeoTrainingArguments
-from tests.training.problems import flat, make_problem
+from tests.training.problems import flat, make_trainer
 
 SENT_AT, UPDATES = 3, 8
 
@@ -52,21 +51,13 @@ def main() -> None:
     words = parser.parse_args()
     if words.whom == "job":
         os.setpgrp()  # or the tests would be of the same job
-    model, data = make_problem("points", dropout=0.3)
-    args = GeoTrainingArguments(
-        output_dir=words.folder,
-        optim="adamsrt",
-        max_steps=UPDATES,
-        per_device_train_batch_size=16 // Accelerator().num_processes,
-        save_strategy="no",
-        logging_strategy="no",
-        dataloader_num_workers=words.workers,
-        disable_tqdm=True,
-    )
-    trainer = GeoTrainer(model, args, train_dataset=data, callbacks=[Sender(words)])
+    trainer = make_trainer(
+        words.folder, None, Sender(words), dropout=0.3, optim="adamsrt", max_steps=UPDATES, logging_strategy="no",
+        per_device_train_batch_size=16 // Accelerator().num_processes, dataloader_num_workers=words.workers,
+    )  # fmt: skip
     trainer.train(resume_from_checkpoint=words.resume or None)
     if Accelerator().is_main_process:
-        save_file({"weights": flat(model)}, words.weights)
+        save_file({"weights": flat(trainer.model)}, words.weights)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ TIMM_SCRIPT = SCRIPTS / "timm_script" / "train.py"
 # ALI-G, which needs the loss, meets every script; every other method meets one or more.
 PUBLISHED = [path.stem for path in sorted(SCRIPTS.glob("*.py"))]
 MORE = [("causal_lm", "fromage"), ("sentence_embedding", "fromage"), ("image_classification", "adamsrt"), ("causal_lm", "adams"),
-        ("sequence_classification", "sgdmrt"), ("image_classification", "sgdg"), ("sft_lora", "adamg")]  # fmt: skip
+        ("image_classification", "sgdmrt"), ("image_classification", "sgdg"), ("sft_lora", "adamg")]  # fmt: skip
 SAVING = ("image_classification", "sentence_embedding")  # scripts that call save_model
 
 

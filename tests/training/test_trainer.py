@@ -1,7 +1,6 @@
 """GeoTrainer in one process: telemetry, clipping, searches, precision, engines and the losses of an update."""
 
 import json
-import math
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -13,7 +12,6 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
 from transformers import TrainingArguments
-from transformers.trainer_utils import BestRun
 
 from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.optim import get_method
@@ -39,7 +37,7 @@ def test_telemetry_is_what_happened(tmp_path, name: str) -> None:
     trainer.train()
     after = [*seen["weights"][1:], trainer.model.hidden.weight.detach()]
     rows = [row for row in trainer.state.log_history if "loss" in row]
-    assert [row["step"] for row in rows] == [2, 4]
+    assert [row["step"] for row in rows] == [2, 4] and json.dumps(rows)
     for row, i in zip(rows, (1, 3), strict=True):
         before, lr = seen["weights"][i], row.get("lr/geometry", row["learning_rate"])
         expected = {
@@ -70,16 +68,6 @@ def test_a_run_without_telemetry_keeps_no_copies(tmp_path) -> None:
     assert not trainer.telemetry._before
 
 
-def test_telemetry_reaches_tensorboard(tmp_path) -> None:
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    trainer = make_trainer(tmp_path, optim="alig", log_geometry=True, report_to="tensorboard")
-    trainer.train()
-    [folder] = {path.parent for path in tmp_path.rglob("events.out.tfevents*")}
-    events = event_accumulator.EventAccumulator(str(folder)).Reload()
-    assert len(events.Scalars("train/geometry/step_size")) == 4
-    assert '"optim": "alig"' in events.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
-
-
 def test_alig_sees_the_smoothed_loss(tmp_path) -> None:
     """One update by hand from the paper's rule, with the loss that label smoothing makes."""
     trainer = make_trainer(
@@ -96,26 +84,11 @@ def test_alig_sees_the_smoothed_loss(tmp_path) -> None:
     torch.testing.assert_close(flat(trainer.model), expected, rtol=0, atol=1e-7)
 
 
-def test_clipping_would_change_aligs_step(tmp_path) -> None:
-    def trained(**settings):
-        trainer = make_trainer(
-            tmp_path, optim="alig", optim_args="momentum=0.0", learning_rate=1e4, max_steps=1, **settings
-        )
-        start = flat(trainer.model)
-        trainer.train()
-        return flat(trainer.model) - start
-
-    free, off, clipped = trained(), trained(max_grad_norm=0.0), trained(max_grad_norm=0.05)
-    assert torch.equal(free, off)
-    assert clipped.norm() > 2 * free.norm()  # by the factor the gradient shrank, as the warning says
-
-
-@pytest.mark.parametrize("name", ["alig", "sgdg"])
-def test_bfloat16_autocast_stays_near_full_precision(tmp_path, name: str) -> None:
+def test_bfloat16_autocast_stays_near_full_precision(tmp_path) -> None:
     model, _ = make_problem("points")
 
     def trained(**settings):
-        trainer = make_trainer(tmp_path, make_problem("points")[0].float(), optim=name, **settings)
+        trainer = make_trainer(tmp_path, make_problem("points")[0].float(), optim="sgdg", **settings)
         trainer.train_dataset.x = trainer.train_dataset.x.float()
         trainer.train()
         return flat(trainer.model)
@@ -125,40 +98,16 @@ def test_bfloat16_autocast_stays_near_full_precision(tmp_path, name: str) -> Non
     assert 0 < (mixed - full).norm() < 0.3 * moved
 
 
-def test_search_over_rate_and_setting(tmp_path) -> None:
-    pytest.importorskip("optuna")
-    trainer = make_trainer(tmp_path, optim="fromage", eval_strategy="steps", eval_steps=4)
-    trainer.model_init = lambda: make_problem("points")[0]
-    seen = []
-    create = trainer.create_optimizer
-
-    def remember(*args, **kwargs):
-        optimizer = create(*args, **kwargs)
-        seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["p_bound"]))
-        return optimizer
-
-    trainer.create_optimizer = remember
-    best = trainer.hyperparameter_search(
-        hp_space=lambda trial: {
-            "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True),
-            "optim_args": f"p_bound={trial.suggest_float('p_bound', 1.0, 4.0)}",
-        },
-        n_trials=3,
-        direction="minimize",
-        backend="optuna",
-    )
-    assert isinstance(best, BestRun) and math.isfinite(best.objective)
-    assert len({rate for rate, _ in seen}) == 3 and all(1.0 <= bound <= 4.0 for _, bound in seen)
-
-
-def test_search_gives_each_trial_its_own_losses(tmp_path) -> None:
+def test_a_search_gives_each_trial_its_own_rate_setting_and_losses(tmp_path) -> None:
     pytest.importorskip("optuna")
     trainer = make_trainer(tmp_path, optim="alig", eval_strategy="steps", eval_steps=4)
     trainer.model_init = lambda: make_problem("points")[0]
+    space = {"learning_rate": [0.05], "optim_args": ["max_norm=3.0"]}
     search = {"n_trials": 1, "direction": "minimize", "backend": "optuna"}
-    search["hp_space"] = lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [0.05])}
+    search["hp_space"] = lambda trial: {name: trial.suggest_categorical(name, values) for name, values in space.items()}
     first, second = (trainer.hyperparameter_search(**search).objective for _ in range(2))
-    assert first == second
+    group = trainer.optimizer.optimizer.param_groups[0]
+    assert first == second and (group["lr"], group["max_norm"]) == (0.05, 3.0)
 
 
 STEPS = {"milestones": [1], "max_steps": 1}
@@ -257,14 +206,6 @@ def test_the_losses_of_an_update_are_added_and_then_begin_anew() -> None:
         accelerator.gradient_state._set_sync_gradients(complete)
         loss_of_update.add(torch.tensor(loss, dtype=torch.float16))
         assert loss_of_update().item() == total and loss_of_update().dtype == torch.float32
-
-
-def test_the_log_is_json(tmp_path) -> None:
-    trainer = make_trainer(tmp_path, Normalized(), optim="alig", log_geometry=True)
-    trainer.train()
-    trainer.save_state()
-    state = json.loads((tmp_path / "trainer_state.json").read_text())
-    assert isinstance(state["log_history"][0]["geometry/step_size_unclipped"], float)
 
 
 def test_a_step_schedule_with_warm_up(tmp_path) -> None:
