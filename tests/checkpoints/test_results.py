@@ -52,6 +52,17 @@ def test_saving_may_end_at_any_instant(tmp_path, old: str | None) -> None:
     assert set(after) == {old, "new"} and after == sorted(after, key=lambda found: found == "new")
 
 
+def test_all_of_a_result_is_flushed_before_it_counts_and_the_weights_have_their_place_last(tmp_path, flushed) -> None:
+    write_old_result(tmp_path)
+    assert save_result(tmp_path, write, first=True) is None
+    partial = tmp_path / PARTIAL
+    written = [path for path in flushed if path == partial or partial in path.parents]
+    assert {"model.safetensors", "config.json", "figures", "curve.txt", PARTIAL} <= {path.name for path in written}
+    after = flushed[len(written) :]
+    # The complete result's name, the removal of the old one, the other files before the weights, and all of them.
+    assert after[0] == tmp_path and after.count(tmp_path) == 4 and tmp_path / "figures" in after
+
+
 def refuse(folder: Path) -> None:
     write(folder)
     raise OSError(122, "Disk quota exceeded")

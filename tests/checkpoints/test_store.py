@@ -227,6 +227,15 @@ def content(checkpoint: Path) -> str:
     return (checkpoint / "shards" / "0.distcp").read_text()
 
 
+def test_all_of_a_checkpoint_is_flushed_before_it_has_its_place(tmp_path, flushed) -> None:
+    staged = tmp_path / STAGING / "checkpoint-2"
+    write_checkpoint(staged, "new")
+    publish(tmp_path, "checkpoint-2")
+    files = ("trainer_state.json", "shards/0.distcp", MANIFEST)
+    assert {*flushed[:-1]} == {staged, staged / "shards", *(staged / name for name in files)}
+    assert flushed[-1] == tmp_path
+
+
 @pytest.mark.parametrize("replaced", (False, True))
 def test_publishing_may_end_at_any_instant(tmp_path, replaced: bool) -> None:
     final = tmp_path / "checkpoint-2"
