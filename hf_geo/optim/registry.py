@@ -18,7 +18,7 @@ from .sgd_mrt import SGDMRT
 # (shape of a scale-invariant weight, the axes that index its invariant groups) -> settings of its
 # parameter group, or None if the method has to treat the weight as any other.
 GeometryRule = Callable[[torch.Size, tuple[int, ...]], Mapping[str, Any] | None]
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Method:
     cls: type[torch.optim.Optimizer]
     paper: Paper | None
     lr: float
-    settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    settings: Mapping[str, Any] = field(default_factory=lambda: NO_SETTINGS)
     needs_loss: bool = False
     clipping: Literal["allowed", "irrelevant", "harmful", "own"] = "allowed"
     geometry: GeometryRule | None = None
-    geometry_settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    geometry_settings: Mapping[str, Any] = field(default_factory=lambda: NO_SETTINGS)
     geometry_lr: float = 1.0
     instead_of_decay: str | None = None
 
@@ -143,14 +143,15 @@ def get_method(name: str) -> Method:
     return _METHODS[name]
 
 
-def _spheres(shape: torch.Size, channel_dims: tuple[int, ...]) -> Mapping[str, Any]:
+def _by_channel_dims(shape: torch.Size, channel_dims: tuple[int, ...]) -> Mapping[str, Any]:
+    """Roburin et al.: every scale-invariant weight, in its own groups."""
     return {"channel_dims": channel_dims}
 
 
-def _grassmann(shape: torch.Size, channel_dims: tuple[int, ...]) -> Mapping[str, Any] | None:
-    # Cho & Lee: one unit vector an output unit, and fewer of them than the space has dimensions.
-    undercomplete = len(shape) > 1 and shape[0] < shape[1:].numel()
-    return {"grassmann": True} if channel_dims == (0,) and undercomplete else None
+def _undercomplete_filters(shape: torch.Size, channel_dims: tuple[int, ...]) -> Mapping[str, Any] | None:
+    """Cho & Lee: one unit vector an output unit, and fewer of them than the space has dimensions."""
+    is_undercomplete = len(shape) > 1 and shape[0] < shape[1:].numel()
+    return {"grassmann": True} if channel_dims == (0,) and is_undercomplete else None
 
 
 FROMAGE = Paper(
@@ -193,8 +194,15 @@ RIEMANNIAN = Paper(
     "1709.09603",
 )
 
-for _method in (
-    Method("fromage", Fromage, FROMAGE, lr=0.01, clipping="irrelevant", instead_of_decay="p_bound"),
+_CHO_AND_LEE: dict[str, Any] = {
+    "settings": {"momentum": 0.9, "nesterov": True},
+    "clipping": "own",
+    "geometry": _undercomplete_filters,
+    "geometry_settings": {"omega": 0.1, "grad_clip": 0.1},
+}
+
+register_optimizer(Method("fromage", Fromage, FROMAGE, lr=0.01, clipping="irrelevant", instead_of_decay="p_bound"))
+register_optimizer(
     Method(
         "alig",
         AliG,
@@ -204,31 +212,10 @@ for _method in (
         needs_loss=True,
         clipping="harmful",
         instead_of_decay="max_norm",
-    ),
-    Method("adamsrt", AdamSRT, SPHERICAL, lr=1e-3, geometry=_spheres),
-    Method("adams", AdamS, SPHERICAL, lr=1e-3, geometry=_spheres),
-    Method("sgdmrt", SGDMRT, SPHERICAL, lr=0.1, settings={"momentum": 0.9}, geometry=_spheres),
-    Method(
-        "sgdg",
-        SGDG,
-        RIEMANNIAN,
-        lr=0.01,
-        settings={"momentum": 0.9, "nesterov": True},
-        clipping="own",
-        geometry=_grassmann,
-        geometry_settings={"omega": 0.1, "grad_clip": 0.1},
-        geometry_lr=20.0,
-    ),
-    Method(
-        "adamg",
-        AdamG,
-        RIEMANNIAN,
-        lr=0.01,
-        settings={"momentum": 0.9, "nesterov": True},
-        clipping="own",
-        geometry=_grassmann,
-        geometry_settings={"omega": 0.1, "grad_clip": 0.1},
-        geometry_lr=5.0,
-    ),
-):
-    register_optimizer(_method)
+    )
+)
+register_optimizer(Method("adamsrt", AdamSRT, SPHERICAL, lr=1e-3, geometry=_by_channel_dims))
+register_optimizer(Method("adams", AdamS, SPHERICAL, lr=1e-3, geometry=_by_channel_dims))
+register_optimizer(Method("sgdmrt", SGDMRT, SPHERICAL, lr=0.1, settings={"momentum": 0.9}, geometry=_by_channel_dims))
+register_optimizer(Method("sgdg", SGDG, RIEMANNIAN, lr=0.01, geometry_lr=20.0, **_CHO_AND_LEE))
+register_optimizer(Method("adamg", AdamG, RIEMANNIAN, lr=0.01, geometry_lr=5.0, **_CHO_AND_LEE))

@@ -97,17 +97,13 @@ def sharded(case: Case, layout: str, mesh: DeviceMesh) -> tuple[Mixed, torch.opt
     return model, case.make(list(model.parameters()))
 
 
-def parity(case: Case, layout: str, mesh: DeviceMesh) -> float:
-    model, optimizer = sharded(case, layout, mesh)
-    steps(case, optimizer, model, 0, STEPS)
-    return distance(model, trained(case)[0])
-
-
-def save_sharded(case: Case, layout: str, mesh: DeviceMesh, folder: Path) -> float:
+def train_sharded(case: Case, layout: str, mesh: DeviceMesh, folder: Path) -> float:
+    """Saves a checkpoint halfway."""
     model, optimizer = sharded(case, layout, mesh)
     steps(case, optimizer, model, 0, HALF)
     save(case, model, optimizer, folder, alone=False)
-    return distance(model, trained(case, HALF)[0])
+    steps(case, optimizer, model, HALF, STEPS)
+    return distance(model, trained(case)[0])
 
 
 def resume_sharded(case: Case, layout: str, mesh: DeviceMesh, folder: Path) -> float:
@@ -172,9 +168,8 @@ def work(rank: int, folder: Path) -> None:
     for case in PATHS:
         found = outcomes[case.id] = {"training": outcome(real_training, case, mesh)}
         for layout in LAYOUTS:
-            found[layout] = outcome(parity, case, layout, mesh)
+            found[layout] = outcome(train_sharded, case, layout, mesh, folder / f"two-{layout}")
             if case.shardable:
-                found[f"saved {layout}"] = outcome(save_sharded, case, layout, mesh, folder / f"two-{layout}")
                 found[f"resumed {layout}"] = outcome(resume_sharded, case, layout, mesh, folder / "one")
     outcomes["flattened"] = {str(keep): outcome(flattened, PATHS[0], keep) for keep in (False, True)}
     torch.save(outcomes, folder / f"outcomes-{rank}.pt")
