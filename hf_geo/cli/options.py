@@ -61,8 +61,9 @@ class OptionParser(argparse.ArgumentParser):
 def nearest(name: str, known: Sequence[str]) -> list[str]:
     """Finds the options, two at most, that somebody who wrote `name` may have meant.
 
-    The first of these rules that finds any decides: the option's initials (`lr`), words that its words begin with
-    (`batch_size`), a similar spelling, an option whose words are all in the name (`model_name`).
+    The first of these rules that finds any decides: a spelling with a letter or two changed, the option's initials (`lr`),
+    words that its words begin with (`batch_size`), a similar spelling, an option whose words are all in the name
+    (`model_name`).
 
     Args:
         name: A name that is none of `known`.
@@ -70,16 +71,20 @@ def nearest(name: str, known: Sequence[str]) -> list[str]:
     """
     name = name.lstrip("-").replace("-", "_").lower()
     words = {option: option.lstrip("-").replace("-", "_").split("_") for option in known}
+    by_spelling = {"_".join(parts): option for option, parts in words.items()}
+
+    def spelled_alike(cutoff: float) -> list[str]:
+        return [by_spelling[close] for close in difflib.get_close_matches(name, by_spelling, n=1, cutoff=cutoff)]
 
     def begins_with(option: str) -> bool:
         parts = iter(words[option])
         return all(any(part.startswith(word) for part in parts) for word in name.split("_"))
 
-    by_spelling = {"_".join(parts): option for option, parts in words.items()}
     return (
-        [option for option in known if "".join(part[:1] for part in words[option]) == name][:1]
+        spelled_alike(0.9)
+        or [option for option in known if "".join(part[:1] for part in words[option]) == name][:1]
         or [option for option in known if begins_with(option)][:2]
-        or [by_spelling[close] for close in difflib.get_close_matches(name, by_spelling, n=1)]
+        or spelled_alike(0.6)
         or [option for option in known if set(words[option]) <= set(name.split("_"))][:2]
     )
 

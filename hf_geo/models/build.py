@@ -169,7 +169,10 @@ def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: M
             f"The pretrained weights of {source.name!r} are not on this machine and the Hub cannot be reached: check the "
             "network, or download them elsewhere and give their folder with --model."
         ) from error
-    except _BAD_ARGUMENTS as error:
+    except (*_BAD_ARGUMENTS, AttributeError) as error:
+        # timm looks up the layers that a folder's config.json names; anywhere else such an error is a mistake of ours.
+        if isinstance(error, AttributeError) and source.kind == "timm":
+            raise
         raise ValueError(_explain(source, num_classes, args, error)) from error
 
 

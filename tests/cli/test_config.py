@@ -30,6 +30,14 @@ def test_the_command_line_wins(tmp_path) -> None:
     assert chosen.config == str(tmp_path / "a.yaml")
 
 
+def test_nothing_else_is_read(tmp_path, monkeypatch) -> None:
+    """transformers would read options from a file beside the script."""
+    (tmp_path / "train.args").write_text("--seed 7")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "train.py")])
+    *_, args, chosen = parse("--optim", "sgd")
+    assert args.seed == 42 and chosen.given == {"optim"}
+
+
 def test_lists_and_mappings(tmp_path) -> None:
     write(
         tmp_path,
