@@ -262,9 +262,10 @@ def test_folders_that_hold_no_model_or_another(tmp_path):
         build_image_classifier(str(tmp_path), num_classes=3)
     export_model(trained(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnet18"}))
-    with pytest.raises(ValueError, match=r"timm cannot build .*Missing key"):
-        build_image_classifier(str(tmp_path), num_classes=3)
+    for architecture, problem in (("resnet18", "Missing key"), ("test_vit", "has no attribute")):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": architecture}))
+        with pytest.raises(ValueError, match=rf"timm cannot build .*{problem}"):
+            build_image_classifier(str(tmp_path), num_classes=3)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="has no weights, neither"):
         build_image_classifier(str(tmp_path), num_classes=3)
