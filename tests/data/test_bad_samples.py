@@ -49,6 +49,7 @@ BROKEN = {
     "bomb": (BOMB, "could be decompression bomb"),
     "large": (LARGE, "could be decompression bomb"),
     "16 bits": (encoded(PIL.Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))), "more than 8 bits a channel"),
+    "float": (encoded(PIL.Image.new("F", (4, 4)), "TIFF"), "more than 8 bits a channel"),
     "path to a device": ("/dev/zero", "there is no file '/dev/zero'"),
     "path to text": (__file__, "cannot identify image file"),
     "path to nothing": ("/no/such/image.png", "there is no file '/no/such/image.png'"),

@@ -77,14 +77,6 @@ def test_crops_and_flips_are_torchvisions_and_all_occur_alike(padding, flip, hei
     assert chi2 < freedom + 5 * (2 * freedom) ** 0.5, "some shifts are likelier than others"
 
 
-def test_seeds_are_spread_over_all_bits():
-    seeds = np.stack([sample_seeds(s, e, np.arange(1000)) for s in (0, 1) for e in (0, 1)])
-    assert len(np.unique(seeds)) == 4000
-    bits = (seeds.reshape(-1, 1) >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
-    assert np.abs(bits.mean(0) - 0.5).max() < 5 * 0.5 / 4000**0.5
-    assert sample_seeds(-1, 0, np.array([-1, 2**62])).dtype == np.uint64
-
-
 def test_seeds_stay_the_same_over_releases():
     # SplitMix64's finaliser in plain Python integers.
     def mix(z):
@@ -95,6 +87,7 @@ def test_seeds_stay_the_same_over_releases():
 
     for seed, epoch, index in product((0, 42), (0, 7), (0, 1, 50_000)):
         assert int(sample_seeds(seed, epoch, np.array([index]))[0]) == mix(mix(mix(seed) ^ epoch) ^ index)
+    assert sample_seeds(-1, 0, np.array([-1, 2**62])).dtype == np.uint64
 
 
 def test_seeding_leaves_the_generators_as_they_were():
@@ -147,12 +140,6 @@ def test_timm_does_not_mirror_digits():
 
     assert mirrored(False) == 0
     assert 8 < mirrored(True) < 32
-
-
-@pytest.mark.parametrize("mode", ["I", "F", "I;16"])
-def test_more_than_eight_bits_are_refused(mode):
-    with pytest.raises(ValueError, match="more than 8 bits a channel"):
-        to_channels(PIL.Image.new(mode, (4, 4)), 3)
 
 
 def test_a_network_of_two_channels_is_refused():

@@ -36,17 +36,12 @@ def cifar() -> ImageData:
     return load(CIFAR10, max_train_samples=600, max_eval_samples=200)
 
 
-def test_a_held_out_part_has_the_size_asked_for():
-    data = load(eval_size=37)
-    assert len(data.splits["eval"]) == 37 and len(data.splits["train"]) == 1437 - 37
-    assert "eval: 37 images from split 'train' held out" in data.description
-    with pytest.raises(ValueError, match="--eval_size 37 holds out training samples, but the split 'test' is there"):
-        load(eval_size=37, eval_split="test")
-
-
 def test_several_splits_are_trained_on_and_only_the_first_is_held_out_from():
     one, both = load(eval_size=100), load(train_split="train+test", eval_size=100)
-    assert list(both.splits) == ["train", "eval"]
+    assert list(both.splits) == ["train", "eval"] and len(one.splits["eval"]) == 100
+    assert "eval: 100 images from split 'train' held out" in one.description
+    with pytest.raises(ValueError, match="--eval_size 37 holds out training samples, but the split 'test' is there"):
+        load(eval_size=37, eval_split="test")
     assert len(both.splits["train"]) == 1437 - 100 + 360
     assert np.array_equal(both.splits["eval"].labels, one.splits["eval"].labels)
     labels = np.concatenate([one.splits["train"].labels, one.splits["test"].labels])
