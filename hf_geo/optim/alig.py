@@ -170,7 +170,7 @@ class AliG(GeometricOptimizer):
                         adjusted=group["adjusted_momentum"],
                     )
         self.step_size, self.step_size_unclipped = sizes[0]
-        self._project(skip)
+        self._project()
 
     def _default_loss(self) -> Tensor:
         # torch.distributed.checkpoint takes a step with lr 0 to create the state: that one needs no loss.
@@ -190,8 +190,8 @@ class AliG(GeometricOptimizer):
                 )
 
     @torch.no_grad()
-    def _project(self, skip: Tensor | None = None) -> None:
-        """Projects the parameters into their set, unless `skip` is 1."""
+    def _project(self) -> None:
+        """Projects the parameters into their set."""
         if self.projection_fn is not None:
             self.projection_fn()
         max_norm = self.param_groups[0]["max_norm"]
@@ -201,10 +201,8 @@ class AliG(GeometricOptimizer):
         weights = [local(p) for p in params]
         total = torch.linalg.vector_norm(norms(params, weights))
         # Weights that were just scaled to the bound may exceed it by rounding, and stay as they are.
-        outside = total > max_norm * (1 + 8 * torch.finfo(total.dtype).eps)
-        if skip is not None:
-            outside = outside & (skip == 0)
-        factor = torch.where(outside, max_norm / total, 1.0)
+        is_outside = total > max_norm * (1 + 8 * torch.finfo(total.dtype).eps)
+        factor = torch.where(is_outside, max_norm / total, 1.0)
         for w in weights:
             w.mul_(factor.to(w.device))
 
