@@ -137,7 +137,7 @@ def rotate(run: str | Path, limit: int | None, keep: Iterable[str | Path]) -> No
 
 
 def discard(checkpoint: str | Path) -> None:
-    """Removes a checkpoint; what a kill leaves of it is not taken for a checkpoint."""
+    """Removes a checkpoint; its leftovers after a kill are not taken for a checkpoint."""
     _set_aside(Path(checkpoint))
     clear(Path(checkpoint).parent)
 

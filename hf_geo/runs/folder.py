@@ -137,7 +137,7 @@ def portable_state(state: TrainerState) -> dict[str, Any]:
 
 
 def hardware(num_processes: int, device: torch.device) -> str:
-    """Describes what a run trains on."""
+    """Describes the machine that a run trains on."""
     if device.type == "cuda":
         return f"{num_processes} x {torch.cuda.get_device_name(device)}"
     if device.type != "cpu":

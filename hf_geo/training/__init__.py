@@ -1,1 +1,1 @@
-"""Training: typed arguments, a thin Trainer, and what scripts share."""
+"""Training: typed arguments, a thin Trainer and its callbacks."""

@@ -23,7 +23,7 @@ class GeoTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` whose `optim` also accepts `hf_geo.optim.list_optimizers()`, `adam`, `lars` and `lamb`.
 
     Differs from transformers in three defaults, which depend on the optimizer: `learning_rate` is the method's own (5e-5
-    for transformers' optimizers), `max_grad_norm` is what the method needs (1.0 for transformers' optimizers), and weight
+    for transformers' optimizers), `max_grad_norm` is the method's own (1.0 for transformers' optimizers), and weight
     decay never reaches norm layers and biases. `optim_args` are typed and checked at once, and may name one parameter
     group: "p_bound=2.0,betas=0.9:0.99,geometry.lr=0.2".
 
@@ -40,7 +40,7 @@ class GeoTrainingArguments(TrainingArguments):
     )
     max_grad_norm: float | None = field(
         default=None,
-        metadata={"help": "Largest gradient norm, 0 for no clipping; what the optimizer needs when not given."},
+        metadata={"help": "Largest gradient norm, 0 for no clipping; the optimizer's own default when not given."},
     )
     optim_args: str | None = field(
         default=None,
@@ -81,7 +81,7 @@ class GeoTrainingArguments(TrainingArguments):
     )
     log_geometry: bool = field(
         default=False,
-        metadata={"help": "Log what the optimizer does to each layer: norms, relative updates, step sizes, angles."},
+        metadata={"help": "Log the optimizer's effect on each layer: norms, relative updates, step sizes, angles."},
     )
     max_nonfinite_steps: int = field(
         default=20, metadata={"help": "Stop after this many updates in a row whose loss or gradient is not finite."}
@@ -219,7 +219,7 @@ def check_ranges(args: Any) -> None:
     """Raises `ValueError` for the first of `RANGES` that a number of the training arguments is outside of.
 
     Args:
-        args: Training arguments; what is None or not there is not checked.
+        args: Training arguments; missing ones and None are not checked.
     """
     for name, (fits, takes) in RANGES.items():
         value = getattr(args, name, None)

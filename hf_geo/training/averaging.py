@@ -22,7 +22,7 @@ AVERAGED = "averaged_weights.safetensors"
 
 
 class WeightAverage(TrainerCallback):
-    """The running average of a model's trainable weights, kept beside them in float32 or wider.
+    """Keeps the running average of a model's trainable weights beside them, in float32 or wider.
 
     - EMA: `decay * average + (1 - decay) * weights` after every update.
     - SWA (Izmailov et al. 2018, arXiv 1803.05407): the mean of the weights at the end of each epoch, and of the last
@@ -51,7 +51,7 @@ class WeightAverage(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
         if self.checkpoint or state.global_step == 0:
-            self._reset()  # what an earlier `train` left
+            self._reset()  # the averages of an earlier `train`
         if self.checkpoint:
             self.load(self.checkpoint, model)
 
@@ -125,7 +125,7 @@ def kind_of_average(args: GeoTrainingArguments) -> str | None:
 
 
 def check_same_average(checkpoint: str | Path, args: GeoTrainingArguments) -> None:
-    """Raises `IncompatibleCheckpointError` where a checkpoint and the run that resumes from it average their weights differently."""
+    """Raises `IncompatibleCheckpointError` where a checkpoint averages its weights otherwise than the run that resumes from it."""
     ours, saved = kind_of_average(args), _metadata(checkpoint).get("kind")
     if ours != saved:
         names = [kind or "no average" for kind in (saved, ours)]

@@ -14,7 +14,7 @@ from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 class SetEpochCallback(TrainerCallback):
     """Calls `set_epoch` of the training data, where it has one, as an epoch begins.
 
-    transformers and accelerate do so themselves only for one process, and not in the epoch in which a run is resumed.
+    transformers (5.24) and accelerate (1.15) do so for one process only, and not in the epoch in which a run is resumed.
     """
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
@@ -77,7 +77,7 @@ class GeometryTelemetry(TrainerCallback):
             self._before = {name: p.detach().clone() for name, p in weights.items()}
 
     def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # what accelerate wraps
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # without accelerate's wrapper
         rates = {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups if "name" in group}
         self._measured = rates if len(rates) > 1 else {}  # a single one is the Trainer's own learning_rate
         if not self._before:
@@ -94,7 +94,7 @@ class GeometryTelemetry(TrainerCallback):
         self._before = {}
 
     def collect(self) -> dict[str, float]:
-        """The values of the last measured step as plain numbers, read from the device in one transfer."""
+        """Returns the values of the last measured step as plain numbers, read from the device in one transfer."""
         measured, self._measured = self._measured, {}
         tensors = {k: v.detach() for k, v in measured.items() if isinstance(v, torch.Tensor)}
         if tensors:
@@ -107,7 +107,7 @@ class GeometryTelemetry(TrainerCallback):
 def measure(
     before: torch.Tensor, after: torch.Tensor, grad: torch.Tensor, group: dict[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """The measures of one weight's step, as 0-dim tensors; sharded weights are gathered first."""
+    """Measures one weight's step; returns 0-dim tensors. Sharded weights are gathered first."""
     before, after, grad = (t.full_tensor() if isinstance(t, DTensor) else t for t in (before, after.detach(), grad))
     dtype = torch.promote_types(before.dtype, torch.float32)
     before, after, grad = before.to(dtype), after.to(dtype), grad.to(dtype)

@@ -27,7 +27,7 @@ class LossOfUpdate:
                 optimizer.zero_grad()
 
     Args:
-        accelerator: The loop's accelerator, which knows when an update ends and what other processes there are.
+        accelerator: The loop's accelerator, which knows when an update ends, and the other processes.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

@@ -26,12 +26,12 @@ BASELINES = {
 
 
 def known_methods() -> list[str]:
-    """Names of the registered methods and of the baselines."""
+    """Lists the names of the registered methods and of the baselines."""
     return [*list_optimizers(), *BASELINES]
 
 
 def find_method(name: str) -> Method:
-    """The row of a registered method or a baseline.
+    """Returns the row of a registered method or a baseline.
 
     Raises:
         ValueError: Unknown name.
@@ -40,7 +40,7 @@ def find_method(name: str) -> Method:
 
 
 def parse_value(text: str) -> Any:
-    """A setting's value: true, false, none, an integer, a float, or several of them joined by ":" (a tuple).
+    """Parses a setting's value: true, false, none, an integer, a float, or several joined by ":" (a tuple).
 
     Raises:
         ValueError: `text` is none of these.

@@ -42,13 +42,13 @@ def fresh_statistics(model: nn.Module, batches: Callable[[], Iterable]) -> Itera
 def broadcast_buffers(model: nn.Module) -> None:
     """Gives every process the buffers of the first one, whose norm statistics are saved and exported.
 
-    DDP does so before each forward pass of training, so that after the last one the statistics differ again.
+    DDP does so before each forward pass of training, so the statistics differ again after the last one.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
     for buffer in model.buffers():
         if not isinstance(buffer, DTensor):
-            # As bytes, for gloo knows only some dtypes; all of the storage, for elements of a view may share their place.
+            # As bytes, because gloo supports only some dtypes; the whole storage, because elements of a view may overlap.
             memory = torch.empty(0, dtype=torch.uint8, device=buffer.device).set_(buffer.untyped_storage())
             dist.broadcast(memory, 0)
 
@@ -95,7 +95,7 @@ def norm_batches(trainer: Trainer, samples: int | None = None) -> Iterable:
 def some_samples(dataset: Dataset, count: int) -> Dataset:
     """Selects at most `count` samples of a data set in a fixed random order; of a stream, the first.
 
-    The result hides `set_epoch`: reading it in the middle of an epoch must not tell the training data that another one began.
+    The result hides `set_epoch`: reading it in the middle of an epoch must not move the training data to another one.
     """
     if not has_length(dataset):
         return _Beginning(dataset, count)

@@ -174,7 +174,7 @@ class CheckpointSaver:
             publish(run, name)
 
     def _give_up(self, run: str, name: str, failure: str, best: str | None) -> None:
-        """Removes what was written of a checkpoint, and forgets that it was the best."""
+        """Removes the files of a failed checkpoint, restores the best one before it, and warns."""
         state = self.trainer.state
         if state.best_global_step == state.global_step:
             saved = TrainerState.load_from_json(os.path.join(best, _STATE)) if best else TrainerState()
