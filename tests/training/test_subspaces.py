@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hf_geo import GeoTrainer, Subspace, SubspaceConfig
-from hf_geo.subspaces import draw_generator
+from hf_geo.subspaces import draw_generator, split_batch
 from tests.training.problems import Normalized, flat, make_problem, make_trainer
 
 
@@ -75,17 +75,18 @@ def test_settling_takes_statistics_of_the_centre_for_good(tmp_path) -> None:
 
 
 def test_several_positions_a_batch(tmp_path) -> None:
-    """By hand: each half of the samples at a position of its own."""
-    config = SubspaceConfig("simplex", num_points=3, num_samples=2, jitter=0.5, beta=0.0)
+    """By hand: each part of the samples at a position of its own, and each sample counts alike."""
+    config = SubspaceConfig("simplex", num_points=3, num_samples=3, jitter=0.5, beta=0.0)
     trainer = start(tmp_path, make_problem("points")[0], config, optim="sgd", max_steps=1)
     batch = next(iter(trainer.get_train_dataloader()))
-    generator, losses = draw_generator(trainer.args.seed, 0, 0, 0), []
-    for half in (slice(0, 4), slice(4, 8)):
+    generator, total, parts = draw_generator(trainer.args.seed, 0, 0, 0), 0.0, split_batch(batch, 3)
+    assert [len(part["x"]) for part in parts] == [3, 3, 2]
+    for part in parts:
         trainer.subspace.sample(generator)
-        losses.append(trainer.model(batch["x"][half], batch["labels"][half])["loss"].item())
+        total += trainer.model(**part)["loss"].item() * len(part["x"])
     trainer.train()
     [shown] = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    assert losses[0] != losses[1] and shown == pytest.approx(sum(losses) / 2, abs=1e-3)
+    assert shown == pytest.approx(total / 8, abs=1e-4)
 
 
 def test_bad_combinations(tmp_path) -> None:
