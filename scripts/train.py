@@ -18,7 +18,6 @@ from typing import Any
 from transformers import set_seed
 
 from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
-from hf_geo.checkpoints.disk import in_words
 from hf_geo.checkpoints.placing import place_result
 from hf_geo.cli.config import parse_command_line
 from hf_geo.cli.output import protect_output
@@ -26,6 +25,7 @@ from hf_geo.cli.preflight import check_export, check_settings, check_trainer, no
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.bad_samples import DataError
+from hf_geo.errors import in_words
 from hf_geo.experiments.runs import origin
 from hf_geo.experiments.training_run import Run
 from hf_geo.hub.background import BackgroundPush, PushEachSave

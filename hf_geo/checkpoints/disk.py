@@ -55,11 +55,6 @@ def disk_failure(error: BaseException) -> str | None:
     return None
 
 
-def in_words(error: BaseException) -> str:
-    """Words an error as part of a sentence."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
 def _causes(error: BaseException) -> Iterator[BaseException]:
     while error is not None:
         yield error

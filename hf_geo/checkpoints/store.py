@@ -7,7 +7,6 @@ transformers and the Hub ignore. The manifest is written last; the rename that f
 import json
 import logging
 import os
-import re
 import shutil
 import time
 import zipfile
@@ -19,6 +18,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 
 from .compatibility import IncompatibleCheckpointError
+from .listing import list_checkpoints
 from .pickles import code_in
 from .placing import flush, sync_folder
 
@@ -27,14 +27,6 @@ STAGING = "_staging"
 MANIFEST = "manifest.json"
 _STATE = "trainer_state.json"
 _CHUNK = 2**22  # bytes
-
-
-def checkpoints(run: str | Path) -> list[Path]:
-    """Lists the folders called `checkpoint-STEP`, by step."""
-    found = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(run).glob("checkpoint-*")}
-    return sorted(
-        (path for path, name in found.items() if name and path.is_dir()), key=lambda path: int(found[path][1])
-    )
 
 
 def publish(run: str | Path, name: str) -> Path:
@@ -111,7 +103,7 @@ def newest_whole(run: str | Path) -> Path:
     Raises:
         IncompatibleCheckpointError: The run has none.
     """
-    for checkpoint in reversed(checkpoints(run)):
+    for checkpoint in reversed(list_checkpoints(run)):
         problem = fault(checkpoint)
         if problem is None:
             return _with_note(checkpoint)
@@ -129,7 +121,7 @@ def rotate(run: str | Path, limit: int | None, keep: Iterable[str | Path]) -> No
     if not limit or limit < 0:
         return
     kept = {Path(path).resolve() for path in keep}
-    found = checkpoints(run)
+    found = list_checkpoints(run)
     others = [path for path in found if path.resolve() not in kept]
     others.sort(key=lambda path: path.stat().st_mtime_ns)  # a stable sort: by step where times are alike
     for path in others[: max(0, len(found) - limit)]:
@@ -144,7 +136,7 @@ def discard(checkpoint: str | Path) -> None:
 
 def staged_whole(run: str | Path) -> list[Path]:
     """Lists checkpoints that were complete when their process was killed, but not yet in place."""
-    found = checkpoints(Path(run, STAGING))
+    found = list_checkpoints(Path(run, STAGING))
     return [
         path for path in found if (path / MANIFEST).is_file() and not Path(run, path.name).exists() and not fault(path)
     ]

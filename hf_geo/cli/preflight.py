@@ -14,7 +14,8 @@ from transformers.debug_utils import DebugOption
 from transformers.trainer_utils import has_length
 from transformers.utils import is_liger_kernel_available, is_torch_xla_available
 
-from hf_geo.checkpoints.disk import disk_failure, first_error_across_ranks, in_words
+from hf_geo.checkpoints.disk import disk_failure, first_error_across_ranks
+from hf_geo.errors import in_words
 from hf_geo.optim import list_optimizers
 from hf_geo.training.checks import check_shared_folder
 from hf_geo.training.norms import has_batch_norms

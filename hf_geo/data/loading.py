@@ -14,7 +14,8 @@ from datasets.exceptions import DatasetsError, SplitsVerificationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.text.text import TextConfig
 
-from hf_geo.hub.retries import causes, may_pass, persist
+from hf_geo.errors import causes
+from hf_geo.hub.retries import may_pass, persist
 
 logger = logging.getLogger(__name__)
 _BROKEN = (pa.ArrowInvalid, EOFError, zlib.error, SplitsVerificationError)

@@ -12,7 +12,7 @@ import yaml
 from datasets.exceptions import DatasetsError
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-from hf_geo.hub.retries import causes
+from hf_geo.errors import causes
 
 from .embedded import DIGITS, load_digits
 from .loading import Rows, load_dataset

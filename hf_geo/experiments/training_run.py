@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from transformers.trainer_utils import has_length
 
-from hf_geo.checkpoints.disk import in_words
 from hf_geo.checkpoints.placing import PARTIAL
 from hf_geo.checkpoints.results import OutOfSpaceError, save_where_there_is_room
 from hf_geo.data.bad_samples import dead_workers_named
+from hf_geo.errors import in_words
 from hf_geo.hub.card import installed_versions
 from hf_geo.hub.export import export_model
 from hf_geo.optim import get_method, list_optimizers

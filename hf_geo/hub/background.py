@@ -13,7 +13,8 @@ from huggingface_hub import get_token
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from hf_geo.checkpoints.disk import first_error_across_ranks, in_words, try_write
+from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
+from hf_geo.errors import in_words
 
 from .push import PushError, refuse_secrets, send
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_geo.checkpoints.disk import in_words
 from hf_geo.checkpoints.placing import whole_file
+from hf_geo.errors import in_words
 from hf_geo.evaluation.report import add_to_card, as_table, draw, note_on
 from hf_geo.models import generate_text
 from hf_geo.runs.figures import draw_geometry, draw_training_curves

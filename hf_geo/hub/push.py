@@ -13,10 +13,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 import hf_geo
-from hf_geo.checkpoints import store
-from hf_geo.checkpoints.disk import in_words
+from hf_geo.checkpoints.listing import list_checkpoints
+from hf_geo.errors import causes, in_words
 
-from .retries import causes, may_pass, persist
+from .retries import may_pass, persist
 
 # Never pushed (in the Hub's patterns `*` crosses slashes): checkpoints, unfinished files of a stopped writer, hidden
 # files such as `.env`, and the pickled training arguments, which hold the token they were given.
@@ -181,7 +181,7 @@ def refuse_secrets(folder: Path, token: str) -> None:
 
 def _checkpoints(folder: Path, which: Literal["none", "last", "all"]) -> list[tuple[Path, str]]:
     """Lists the checkpoints to push, and their paths in the repository."""
-    found = store.checkpoints(folder)
+    found = list_checkpoints(folder)
     if which == "all":
         return [(path, path.name) for path in found]
     return [(found[-1], "last-checkpoint")] if which == "last" and found else []

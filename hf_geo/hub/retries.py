@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import mktime_tz, parsedate_tz
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from huggingface_hub import get_session
 # `HTTPError`, for no answer at all, is taken from here because the package it comes from changes with the version.
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-from hf_geo.checkpoints.disk import in_words
+from hf_geo.errors import causes, in_words
 
 logger = logging.getLogger(__name__)
 WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each further attempt
@@ -63,13 +63,6 @@ def may_pass(error: BaseException) -> bool:
     if any(isinstance(cause, OfflineModeIsEnabled) or OfflineModeIsEnabled.__name__ in str(cause) for cause in chain):
         return False
     return any(isinstance(cause, (HTTPError, ConnectionError)) or _is_cut_short(cause) for cause in chain)
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and all that led to it, the latest first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _describe(error: BaseException) -> str:

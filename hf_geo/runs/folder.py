@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import TrainerState
 
+from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.placing import COMPLETE, PARTIAL
-from hf_geo.checkpoints.store import checkpoints, discard, staged_whole
+from hf_geo.checkpoints.store import discard, staged_whole
 
 # Settings about this machine or this account, which say nothing about the model.
 PRIVATE = re.compile(
@@ -41,7 +42,7 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
     if overwrite and resume:
         raise ValueError("--overwrite and --resume_from_checkpoint contradict each other: give one of them.")
     check_writable(folder)
-    found = bool(checkpoints(folder) or staged_whole(folder))
+    found = bool(list_checkpoints(folder) or staged_whole(folder))
     if resume:
         return _checkpoint_to_resume(resume, found, folder)
     finished = (folder / "model.safetensors").exists() or (folder / COMPLETE).exists()
@@ -68,7 +69,7 @@ def check_writable(folder: str | Path) -> None:
 
 def remove_checkpoints(output_dir: str | Path) -> None:
     """Removes an earlier run's checkpoints; its result stays until another one replaces it."""
-    for checkpoint in checkpoints(output_dir):
+    for checkpoint in list_checkpoints(output_dir):
         discard(checkpoint)
 
 

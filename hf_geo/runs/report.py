@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_geo.checkpoints.disk import in_words
 from hf_geo.checkpoints.placing import whole_file
+from hf_geo.errors import in_words
 
 CARD = "card"  # .json: the content of the card and of the figures, besides the Trainer's log
 # Metrics shown as per cent; the others are shown as numbers.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
 
-from hf_geo.checkpoints.store import checkpoints
+from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.optim import get_method, list_optimizers
 
 from .arguments import GeoTrainingArguments
@@ -105,7 +105,7 @@ def _checks(model: nn.Module) -> Iterator[Tensor]:
 
 def remedy(args: GeoTrainingArguments) -> str:
     """Says, as the end of a message, which checkpoint is left of a run that is not finite, and what to try."""
-    kept = next(reversed(checkpoints(args.output_dir)), None)
+    kept = next(reversed(list_checkpoints(args.output_dir)), None)
     last = f"the last checkpoint with finite ones is {kept.name}" if kept else "there is no checkpoint"
     return f"{last}. If it is not the data, try {' or '.join(advice(args))}."
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, Trainer, TrainerState
 
 from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError, check_same_model
 from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
-from hf_geo.checkpoints.store import STAGING, check_whole, checkpoints, fault, newest_whole, publish, rotate, tidy
+from hf_geo.checkpoints.listing import list_checkpoints
+from hf_geo.checkpoints.store import STAGING, check_whole, fault, newest_whole, publish, rotate, tidy
 
 from .averaging import check_same_average
 from .nonfinite import weights_are_finite
@@ -182,7 +183,7 @@ class CheckpointSaver:
         state.best_model_checkpoint = best
         if self.trainer.args.should_save:
             try_write(lambda: tidy(run))  # a disk that refuses this too is tidied at the next start
-            last = next(reversed(checkpoints(run)), None)
+            last = next(reversed(list_checkpoints(run)), None)
             logger.warning(
                 "%s could not be saved in %r, because %s: %s, and %s.",
                 name,

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
-from hf_geo.checkpoints.store import checkpoints
+from hf_geo.checkpoints.listing import list_checkpoints
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 _REPEAT_WINDOW = 1.0  # seconds
@@ -158,7 +158,7 @@ class StopConsensus:
 
 def report_stop(stopped: StoppedBySignal, run: str, step: int) -> None:
     """Prints where a stopped run is saved and how to resume it."""
-    saved = [path.name for path in checkpoints(run)]
+    saved = [path.name for path in list_checkpoints(run)]
     how = "Go on with the same command and --resume_from_checkpoint true (in place of --overwrite, if that was given)."
     if f"checkpoint-{step}" in saved:
         where = f"it is saved in {os.path.join(run, f'checkpoint-{step}')}"

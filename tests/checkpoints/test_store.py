@@ -14,11 +14,11 @@ from transformers import Trainer, TrainingArguments
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
+from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.store import (
     MANIFEST,
     STAGING,
     check_whole,
-    checkpoints,
     discard,
     fault,
     newest_whole,
@@ -64,7 +64,7 @@ def copy(run, tmp_path) -> Path:
 
 
 def test_a_checkpoint_is_listed_in_full(run) -> None:
-    for checkpoint in checkpoints(run):
+    for checkpoint in list_checkpoints(run):
         listed = json.loads((checkpoint / MANIFEST).read_text())["files"]
         assert {*listed, MANIFEST} == set(FILES) == {path.name for path in checkpoint.iterdir()}
     assert not (run / STAGING).exists()
@@ -100,13 +100,13 @@ def test_training_goes_on_from_the_last_whole_one(copy, unbroken, caplog) -> Non
     assert "checkpoint-6 is skipped, because optimizer.pt has 100 bytes instead of " in caplog.text
     assert "checkpoint-4 is skipped, because rng_state.pth is missing." in caplog.text
     assert torch.equal(weights, unbroken)
-    assert [fault(path) for path in checkpoints(copy)] == [None, None, None] and not (copy / STAGING).exists()
+    assert [fault(path) for path in list_checkpoints(copy)] == [None, None, None] and not (copy / STAGING).exists()
 
 
 def test_a_finished_run_is_not_trained_further(copy, unbroken) -> None:
     """transformers would: where a run ends within an epoch, its own Trainer makes one update more."""
     assert torch.equal(train(copy, resume=True), unbroken)
-    assert checkpoints(copy)[-1].name == "checkpoint-6"
+    assert list_checkpoints(copy)[-1].name == "checkpoint-6"
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(copy) -> None:
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(copy) -> None:
         IncompatibleCheckpointError, match=r"checkpoint-4' cannot be used, because scheduler.pt has 0 bytes instead of"
     ):
         train(copy, resume=str(copy / "checkpoint-4"))
-    for checkpoint in checkpoints(copy):
+    for checkpoint in list_checkpoints(copy):
         (checkpoint / "model.safetensors").unlink()
     with pytest.raises(IncompatibleCheckpointError, match="There is no whole checkpoint in"):
         train(copy, resume=True)
@@ -170,7 +170,7 @@ def test_what_is_kept_is_what_transformers_keeps(tmp_path, rotation: dict) -> No
         best = made.state.best_model_checkpoint
         names = {path.name for path in folder.iterdir()}
         kept[trainer] = names, best and Path(best).relative_to(folder), flat(model).tolist()
-        states = [json.loads((path / "trainer_state.json").read_text()) for path in checkpoints(folder)]
+        states = [json.loads((path / "trainer_state.json").read_text()) for path in list_checkpoints(folder)]
         assert all(state["best_model_checkpoint"] in (None, best) for state in states if best)
     assert kept[GeoTrainer] == kept[Trainer]
 
@@ -269,7 +269,7 @@ def test_removing_may_end_at_any_instant(tmp_path) -> None:
             seal(tmp_path / f"checkpoint-{step}")
 
     for _ in CRASHING.instants(prepare, lambda: rotate(tmp_path, 1, [tmp_path / "checkpoint-3"])):
-        assert [content(path) for path in checkpoints(tmp_path)] in (["1", "2", "3"], ["2", "3"], ["3"])
+        assert [content(path) for path in list_checkpoints(tmp_path)] in (["1", "2", "3"], ["2", "3"], ["3"])
         tidy(tmp_path)
         assert not (tmp_path / STAGING).exists()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]

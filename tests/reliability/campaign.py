@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.placing import place_result
-from hf_geo.checkpoints.store import checkpoints, fault, staged_whole
+from hf_geo.checkpoints.store import fault, staged_whole
 from tests.reliability import doomed
 from tests.training.launching import fork, free_port
 
@@ -56,7 +57,7 @@ def start(folder: Path, plans: list[dict], log: Path, counts: Path | None = None
 
 def look(folder: Path, had_checkpoint: bool) -> bool:
     """What must hold after a kill at any instant; returns whether there is a checkpoint."""
-    found = checkpoints(folder)
+    found = list_checkpoints(folder)
     assert [(path.name, fault(path)) for path in found if fault(path)] == []
     present = bool(found or staged_whole(folder))
     assert present or not had_checkpoint, "the last whole checkpoint was lost"
@@ -128,7 +129,7 @@ def campaign(folder: Path, kills: int, processes: int, seed: int = 0) -> dict:
         assert which_result(run) == "new"
         assert weights.keys() == expected.keys()
         assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
-        assert [path.name for path in checkpoints(run)] == [path.name for path in checkpoints(unbroken)]
+        assert [path.name for path in list_checkpoints(run)] == [path.name for path in list_checkpoints(unbroken)]
         assert not list(run.glob("_*")), "something was left behind"
     return figures | {"seconds": round(time.monotonic() - began)}
 

@@ -20,9 +20,9 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 
 import hf_geo.training.saving as saving
+from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.placing import place_result
 from hf_geo.checkpoints.results import save_where_there_is_room
-from hf_geo.checkpoints.store import checkpoints
 from tests.training.problems import make_trainer
 
 UPDATES = 6
@@ -77,7 +77,7 @@ def train(folder: Path, fate: Fate) -> None:
     batch = 16 // PartialState().num_processes
     trainer = make_trainer(folder, dropout=0.3, per_device_train_batch_size=batch, **every, **best)
     first = trainer.is_world_process_zero()
-    resume = bool(checkpoints(folder))
+    resume = bool(list_checkpoints(folder))
     trainer.accelerator.wait_for_everyone()
     if first:
         place_result(folder)

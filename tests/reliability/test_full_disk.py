@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_geo.checkpoints.store import MANIFEST, checkpoints, fault
+from hf_geo.checkpoints.listing import list_checkpoints
+from hf_geo.checkpoints.store import MANIFEST, fault
 from tests.reliability.faults import Between, Disk, limit_files
 from tests.scripts import script
 from tests.training.launching import launch_or_fail
@@ -71,7 +72,10 @@ def test_training_goes_on_without_the_checkpoint(request, tmp_path, caplog, kind
     assert said.startswith("checkpoint-4 could not be saved in '") and "checkpoint-2 is the last complete one" in said
     assert any(words in said for words in SAID[kind.split()[0]].split("|")), said
     assert "training goes on, the next save tries again" in said
-    assert [(path.name, fault(path)) for path in checkpoints(run)] == [("checkpoint-2", None), ("checkpoint-6", None)]
+    assert [(path.name, fault(path)) for path in list_checkpoints(run)] == [
+        ("checkpoint-2", None),
+        ("checkpoint-6", None),
+    ]
     assert {path.name for path in run.iterdir()} == {"checkpoint-2", "checkpoint-6"}
     assert callback.best == 2  # although update 4 was better
 
@@ -107,7 +111,7 @@ def test_one_process_without_room_stops_none(tmp_path, mode: str) -> None:
     for name, tensor in found["unbroken"].items():
         assert all(torch.equal(state[name], tensor) for state in found.values()), name
     for run in (tmp_path / "limited 0", tmp_path / "limited 1"):
-        kept = checkpoints(run)
+        kept = list_checkpoints(run)
         assert [(path.name, fault(path)) for path in kept] == [("checkpoint-2", None), ("checkpoint-6", None)]
         assert {path.name for path in run.iterdir()} == {"checkpoint-2", "checkpoint-6"}
         listed = [json.loads((path / MANIFEST).read_text())["files"] for path in kept]

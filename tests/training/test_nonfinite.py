@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.checkpoints.store import checkpoints
+from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.training.nonfinite import NonFiniteTrainingError, NonFiniteUpdates, advice, all_finite
 from tests.optim.test_host_reads import HostReads
 from tests.scripts import script
@@ -62,7 +62,7 @@ def test_they_are_counted_and_shown(tmp_path, fault) -> None:
     trainer = start(tmp_path, Spoiled(fault, (3, 4, 8)), Unharmed())
     trainer.train()
     assert counts(trainer) == [None, None, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3]
-    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in (3, 6, 9, 12)]
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in (3, 6, 9, 12)]
 
 
 def test_micro_batches_are_of_one_update(tmp_path) -> None:
@@ -91,7 +91,7 @@ def test_ruined_weights_are_not_saved_over_good_ones(tmp_path, caplog) -> None:
         NonFiniteTrainingError, match=r"ended with weights that are not finite; the last .* is checkpoint-3"
     ):
         trainer.train()
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
     assert "No checkpoint of update 6: its weights are not finite." in caplog.text
     # A NaN gradient makes NaN weights, and those a NaN loss, in each update that follows.
     assert counts(trainer) == [None] * 4 + list(range(1, 9))
@@ -189,6 +189,6 @@ def test_the_script_ends_with_one_sentence(tmp_path, capfd) -> None:
     said = capfd.readouterr().err.splitlines()[-1]
     assert said.startswith("train.py: error: The loss or its gradient was not finite in 5 updates in a row")
     assert "a lower --learning_rate (it was 1e+30)" in said
-    saved = checkpoints(tmp_path / "run")
+    saved = list_checkpoints(tmp_path / "run")
     assert all(json.loads((path / "trainer_state.json").read_text())["global_step"] < 5 for path in saved)
     assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainer
-from hf_geo.checkpoints.store import checkpoints, fault
+from hf_geo.checkpoints.listing import list_checkpoints
+from hf_geo.checkpoints.store import fault
 from hf_geo.training.signals import SIGNALS, StoppedBySignal
 from tests.training.launching import launch, launch_or_fail
 from tests.training.problems import flat, make_trainer
@@ -63,7 +64,7 @@ def test_the_update_is_finished_and_saved_and_the_run_goes_on_from_there(
         start(run, Kill(number, (step,))).train()
     assert stopped.value.code == 128 + number
     assert [signal.getsignal(each) for each in SIGNALS] == before
-    assert [path.name for path in checkpoints(run)] == [f"checkpoint-{step}"]
+    assert [path.name for path in list_checkpoints(run)] == [f"checkpoint-{step}"]
     said = capfd.readouterr().err
     assert f"{number.name}: saving after this update; again to stop at once." in said
     assert f"Stopped by {number.name} after update {step}; it is saved in {run}/checkpoint-{step}." in said
@@ -91,7 +92,7 @@ def test_what_is_due_at_that_update_is_not_waited_for_and_the_logs_are_closed(tm
     with pytest.raises(StoppedBySignal):
         start(tmp_path, Kill(signal.SIGTERM), seen, save_total_limit=1, load_best_model_at_end=True, **every).train()
     assert seen.names == ("save", "end")
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
 def test_a_repeated_signal_is_one_request_for_a_second_then_acts_as_ever(tmp_path) -> None:
@@ -106,7 +107,7 @@ def test_a_repeated_signal_is_one_request_for_a_second_then_acts_as_ever(tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "two", Kill(signal.SIGINT), Late()).train()
-    assert not checkpoints(tmp_path / "two")
+    assert not list_checkpoints(tmp_path / "two")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -171,7 +172,7 @@ def test_all_of_a_job_stop_at_one_update_and_resume(unbroken, tmp_path, words, p
     run, weights = tmp_path / "run", tmp_path / "weights"
     done = launch(SCRIPT, weights, run, *words.split(), processes=processes)
     assert done.returncode == status, done.stderr[-3000:]
-    assert [path.name for path in checkpoints(run)] == [f"checkpoint-{stops}"] and not weights.exists()
+    assert [path.name for path in list_checkpoints(run)] == [f"checkpoint-{stops}"] and not weights.exists()
     assert fault(run / f"checkpoint-{stops}") is None
     assert done.stderr.count("--resume_from_checkpoint true") == 1 and "DataLoader worker" not in done.stderr
     launch_or_fail(SCRIPT, weights, run, "--resume", processes=processes)
