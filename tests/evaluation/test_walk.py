@@ -1,16 +1,20 @@
 """A walk in one pass equals recalibrating and evaluating plain networks one by one."""
 
 import copy
+import dataclasses
+import datetime
+from pathlib import Path
 
 import pytest
 import timm.layers
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.plans import Plan, plan_walk
-from hf_geo.evaluation.walk import walk
+from hf_geo.evaluation.walk import Walk, walk
 from hf_geo.metrics.calibration import calibration_metrics
 from hf_geo.subspaces import Subspace, SubspaceConfig
 from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel
@@ -118,6 +122,31 @@ def test_without_recalibration_the_models_own_statistics_are_used() -> None:
     without_norms = Subspace.attach(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), SubspaceConfig(jitter=0.5))
     found = walk(without_norms, [torch.tensor([0.5, 0.5])], data(), data())
     assert (found.samples, found.recalibration_samples) == (21, 0)
+
+
+def walk_part(rank: int, processes: int) -> Walk:
+    """The walk of a line with an ensemble, of which each process reads every other batch."""
+    torch.manual_seed(0)
+    subspace, evaluation = trained(CASES[0]), data()
+    rows = [torch.tensor([1 - t, t]) for t in (0.0, 0.5, 1.0)]
+    return walk(subspace, rows, evaluation[rank::processes], None, ensembles=[(0, 2)])
+
+
+def walk_in_process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    patience = datetime.timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=patience)
+    torch.save(dataclasses.asdict(walk_part(rank, 2)), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_that_share_the_data_measure_all_of_it(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(walk_in_process, (tmp_path,), nprocs=2, start_method="fork")
+    expected, (first, second) = walk_part(0, 1), (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first == second and first["samples"] == expected.samples == 21
+    rows = zip(first["points"] + first["ensembles"], expected.points + expected.ensembles, strict=True)
+    for found, row in rows:
+        assert found == {name: pytest.approx(value, abs=1e-6) for name, value in row.items()}
 
 
 def test_a_language_model_is_scored_on_next_tokens() -> None:
