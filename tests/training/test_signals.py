@@ -134,6 +134,19 @@ def test_a_trainer_in_a_thread_leaves_signals_alone(tmp_path) -> None:
     assert trainer.state.global_step == 8 and during == [before] * 8
 
 
+def test_data_loader_workers_ignore_the_signals_of_a_job(tmp_path) -> None:
+    class Seen(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> dict[str, bool]:
+            return {"x": all(signal.getsignal(number) == signal.SIG_IGN for number in SIGNALS)}
+
+    trainer = make_trainer(tmp_path, data=Seen(), dataloader_num_workers=1)
+    for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader(Seen())):
+        assert all(batch["x"].all() for batch in loader)
+
+
 def test_what_cannot_be_saved_is_not_said_to_be(tmp_path, capfd) -> None:
     class Spoil(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
