@@ -100,7 +100,7 @@ class TiedLanguageModel(nn.Module):
 
 
 class Containers(nn.Module):
-    """Parameters on the root, in lists and dicts, in a module used twice, and a frozen one."""
+    """Parameters on the root, in lists and dicts, in a module used twice, and a frozen one; buffers that share memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,6 +111,8 @@ class Containers(nn.Module):
         self.blocks = nn.ModuleList([nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.GroupNorm(2, 4))])
         self.again = self.blocks[0]
         self.frozen = nn.Parameter(torch.randn(4, 3), requires_grad=False)
+        self.register_buffer("table", torch.randn(3, 4))
+        self.register_buffer("turned", self.table.T)  # not contiguous, in the memory of another
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.again((x + self.token) * self.scale)

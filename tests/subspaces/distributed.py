@@ -107,7 +107,7 @@ def sharded(network: str, parts: Sequence[str], folder: Path) -> dict[str, objec
         fully_shard(subspace.model.get_submodule(part), mesh=mesh)
     fully_shard(subspace.model, mesh=mesh)
     coefficients = together(network, subspace, subspace.model)
-    subspace.save(folder / f"saved-{network}")
+    subspace.save(folder / f"saved-{network}-{dist.get_rank()}")
     return {"distance": distance(subspace, alone(network)), "coefficients": coefficients}
 
 

@@ -192,3 +192,12 @@ def test_two_positions_may_share_a_backward() -> None:
     total.backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, separate[0][name] + separate[1][name])
+
+
+def test_the_position_does_not_follow_a_tensor_it_was_given_as() -> None:
+    model = nn.Linear(3, 2).double()
+    subspace = Subspace.attach(model, CASES[0].config())
+    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    subspace.set_coefficients(weights)
+    weights.fill_(0.5)
+    assert subspace.coefficients.tolist() == [0.25, 0.75]
