@@ -110,12 +110,7 @@ def test_of_several_processes_one_says_it(tmp_path, monkeypatch) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_home_of_the_hub_that_cannot_be(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = [f"--{option}={value}" for option, value in {**GOOD["train"], "model": "gone/gone"}.items()]
+def test_a_home_of_the_hub_that_cannot_be() -> None:
     environment = {"HF_HOME": "/dev/null/home", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = launch(REPOSITORY / "scripts" / "train.py", *words, **environment)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("train.py: error: ") and "'gone/gone'" in last
-    assert not any(tmp_path.iterdir())
+    done = launch("-c", "from hf_geo.models.sources import find_model; find_model('gone/gone')", **environment)
+    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: The Hub gives no model 'gone/gone': ")
