@@ -48,7 +48,9 @@ def test_saving_may_end_at_any_instant(tmp_path, old: str | None) -> None:
         assert {path.name: path.stat().st_size for path in (tmp_path / PARTIAL).glob("*")} == partial
         assert {path.name for path in tmp_path.glob("_*")} <= {PARTIAL}
         assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert which_result(tmp_path) == "new" and not list(tmp_path.glob("_*"))
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"model.safetensors", "config.json", "figures/curve.txt", "notes.txt"}
+    assert which_result(tmp_path) == "new"
     assert set(after) == {old, "new"} and after == sorted(after, key=lambda found: found == "new")
 
 
