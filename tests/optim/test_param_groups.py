@@ -181,6 +181,8 @@ def test_transposed_and_mismatched_layers_get_no_geometry():
         nn.BatchNorm2d(4),
         nn.Linear(8, 8),
         nn.LayerNorm(8),
+        nn.Linear(8, 8),
+        nn.InstanceNorm1d(8),
     )
     assert "geometry" not in {group["name"] for group in param_groups(model, "adamsrt")}
 
