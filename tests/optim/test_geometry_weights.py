@@ -26,9 +26,9 @@ class Network(nn.Module):
         self.hidden = nn.Linear(10, 6, bias=False)
         self.other = nn.Linear(6, 6)
         self.norm = nn.BatchNorm1d(6, eps=1e-12)
-        self.layer_norm = nn.LayerNorm(6, eps=1e-12)
-        self.mixed = nn.Linear(6, 6, bias=False)
-        self.out = nn.Linear(6, 4)
+        self.layer_norm = nn.LayerNorm(5, eps=1e-12)
+        self.mixed = nn.Linear(6, 5, bias=False)
+        self.out = nn.Linear(5, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.norm(self.hidden(x)))

@@ -183,6 +183,8 @@ def test_transposed_and_mismatched_layers_get_no_geometry():
         nn.LayerNorm(8),
         nn.Linear(8, 8),
         nn.InstanceNorm1d(8),
+        nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)),
+        nn.BatchNorm1d(8),
     )
     assert "geometry" not in {group["name"] for group in param_groups(model, "adamsrt")}
 
