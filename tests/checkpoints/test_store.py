@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import shutil
 import sys
@@ -275,3 +276,11 @@ def test_removing_may_end_at_any_instant(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
     discard(tmp_path / "checkpoint-3")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_oldest_by_time_goes_first_where_a_run_went_back_to_an_earlier_step(tmp_path) -> None:
+    for time, step in enumerate((2, 3, 1)):
+        write_checkpoint(tmp_path / f"checkpoint-{step}", str(step))
+        os.utime(tmp_path / f"checkpoint-{step}", (time, time))
+    rotate(tmp_path, 2, [])
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
