@@ -283,4 +283,4 @@ def test_the_oldest_by_time_goes_first_where_a_run_went_back_to_an_earlier_step(
         write_checkpoint(tmp_path / f"checkpoint-{step}", str(step))
         os.utime(tmp_path / f"checkpoint-{step}", (time, time))
     rotate(tmp_path, 2, [])
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
