@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from hf_geo.subspaces import SubspaceConfig
-from tests.bad_inputs import GOOD, ROWS, Row
+from tests.bad_inputs import ROWS
 from tests.evaluation.test_script import make_run
 from tests.hub.runs import fingerprint
 from tests.paths import REPOSITORY
 from tests.scripts import script
 from tests.training.launching import launch
+from tests.wrong_calls import GOOD, Row
 
 SCRIPTS = ("train", "evaluate", "inspect_model", "push", "benchmark")
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from hf_geo.checkpoints.placing import COMPLETE, PARTIAL, place_result
 from hf_geo.checkpoints.results import OutOfSpaceError, save_result, save_where_there_is_room
-from tests.checkpoints.test_store import CRASHING
+from tests.checkpoints.crashing import CRASHING
 from tests.reliability.campaign import OLD, which_result, write_old_result
 
 

@@ -1,17 +1,13 @@
 """Recalibrated norm statistics are those of the data."""
 
 import copy
-import datetime
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import timm.layers
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 
 from hf_geo.evaluation import recalibrate_norms
@@ -247,35 +243,3 @@ def test_bad_loaders_are_refused_and_change_nothing(loader: list, max_batches: i
         recalibrate_norms(model, [torch.randn(3, 4), torch.randn(3, 7)])
     assert all(module.training for module in model.modules()) and model.bn.momentum == 0.1
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def setting() -> tuple[Network, list[Tensor]]:
-    torch.manual_seed(0)
-    return Network(), [torch.randn(n, 4) * 2 + 1 for n in (256, 256, 64, 1)]
-
-
-def recalibrate_in_process(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    patience = datetime.timedelta(seconds=60)
-    store = f"file://{folder / 'rendezvous'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=patience)
-    outcomes = []
-    for wrap in (lambda model: model, DistributedDataParallel):
-        model, data = setting()
-        outcomes.append((recalibrate_norms(wrap(model), data[:1] if rank else data[1:]), model.state_dict()))
-    torch.save(outcomes, folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_processes_with_uneven_data_have_the_statistics_of_all_of_it(tmp_path: Path) -> None:
-    torch.multiprocessing.start_processes(recalibrate_in_process, (tmp_path,), nprocs=2, start_method="fork")
-    model, data = setting()
-    recalibrate_norms(model, data)
-    by_rank = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for (samples, first), (others, second) in zip(*by_rank, strict=True):  # plain, and wrapped
-        assert samples == others == len(torch.cat(data))
-        assert all(torch.equal(value, second[name]) for name, value in first.items())
-        for name, value in model.state_dict().items():
-            # What a later norm sees is normalized by what its own process has seen.
-            tolerance = 0.1 if name.startswith("bn2.running") else 1e-5
-            torch.testing.assert_close(first[name], value, rtol=tolerance, atol=tolerance)
