@@ -2,7 +2,8 @@
 
 from .config import DataArguments
 from .language import LanguageData
-from .text import TextData, build_word_tokenizer, load_text_data
+from .text import TextData, load_text_data
+from .tokenizer import build_word_tokenizer
 from .vision import ImageData, load_image_data
 
 __all__ = [

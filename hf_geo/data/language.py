@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from hf_geo.metrics.perplexity import IGNORED
 
 from .config import DataArguments
-from .text import TextData, is_word_level
+from .text import TextData
+from .tokenizer import is_word_level
 
 DEFAULT_BLOCK = 1024
 

@@ -1,8 +1,7 @@
-"""Text datasets: the rows that a language model is trained on, and word-level tokenizers made from them."""
+"""Text datasets: the rows that a language model is trained on."""
 
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +9,15 @@ import datasets
 import numpy as np
 import torch
 from datasets import Value
-from tokenizers import Regex, Tokenizer
-from tokenizers.decoders import Replace
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from .config import DataArguments
-from .embedded import DOCS, load_docs
 from .loading import Rows
-from .sources import Source, open_source
+from .sources import DOCS, Source, load_docs, open_source
 from .splits import choose_splits
+from .tokenizer import build_word_tokenizer, is_word_level
 
 _BATCH = 1000  # rows encoded at a time
-UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 
 
 @dataclass(frozen=True)
@@ -122,51 +116,6 @@ def load_text_data(args: DataArguments) -> TextData:
             notes[role] += f", its first {limit:,} rows"
     description = "; ".join(f"{role}: {note}" for role, note in notes.items()) + "."
     return TextData(source.name, source.hub_id, rows, description)
-
-
-def build_word_tokenizer(texts: Iterable[str], *, min_frequency: int = 1) -> PreTrainedTokenizerFast:
-    """Builds a tokenizer whose tokens are the words of `texts`, separated by whitespace.
-
-    The ids are 0 for `<unk>`, 1 for `<eos>`, then the words from the most frequent to the least. `<eos>` ends the lines of
-    a corpus, and so also begins and pads texts; the tokenizer itself adds none.
-
-    Args:
-        texts: The training split.
-        min_frequency: Words that occur less often become `<unk>`.
-
-    Raises:
-        ValueError: There is no word in the texts.
-    """
-    splitter = WhitespaceSplit()  # not `str.split`, which splits at other characters than the tokenizer will
-    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(text))
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    words = [word for word, count in ranked if count >= min_frequency and word not in (UNKNOWN, END_OF_LINE)]
-    if not words:
-        raise ValueError(
-            f"The text to build a vocabulary from has no word that occurs {min_frequency} times or more: "
-            "give more text, or a smaller --min_frequency."
-        )
-    vocabulary = {word: i for i, word in enumerate((UNKNOWN, END_OF_LINE, *words))}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = splitter
-    # Text starts with a space, so that a continuation decoded by itself can be appended to its prompt.
-    tokenizer.decoder = Replace(Regex("^"), " ")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=UNKNOWN,
-        eos_token=END_OF_LINE,
-        bos_token=END_OF_LINE,
-        pad_token=END_OF_LINE,
-        padding_side="left",
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
-        split_special_tokens=True,  # "<unk>" within a longer word is a part of that word
-    )
-
-
-def is_word_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokens are whole words; a corpus then has a word for the end of a line."""
-    return tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordLevel)
 
 
 def find_text_column(rows: Rows, named: str | None = None) -> str:

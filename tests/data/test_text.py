@@ -10,7 +10,8 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_geo.data import DataArguments, TextData, build_word_tokenizer, load_text_data
-from hf_geo.data.text import EncodedRows, find_text_column, is_word_level
+from hf_geo.data.text import EncodedRows, find_text_column
+from hf_geo.data.tokenizer import is_word_level
 from tests.paths import SHARED
 
 WIKITEXT = SHARED / "hub" / "datasets" / "Salesforce" / "wikitext"
