@@ -72,10 +72,19 @@ def mean_loss(trainer: Trainer, compute: Callable, model: nn.Module, inputs: Any
     number = items.clamp(min=1) if is_labelled else None
     loss, outputs = compute(model, inputs, return_outputs=True, num_items_in_batch=number)
     loss = torch.where(items.to(loss.device) > 0, loss, 0.0)  # the mean over no items is not a number
-    if is_training and trainer.compute_loss_func and not hasattr(Trainer, "loss_is_scaled_for_ga"):
-        # transformers 5.17, which has no such attribute, never divides the loss of a `compute_loss_func`.
-        loss = loss / trainer.current_gradient_accumulation_steps
+    if is_training:
+        loss = loss / missing_divisor(trainer)
     return (loss, outputs) if return_outputs else loss
+
+
+def missing_divisor(trainer: Trainer) -> Tensor | int:
+    """What a loss in training has still to be divided by, because transformers does not; 1 for releases that do.
+
+    transformers 5.17, which has no `loss_is_scaled_for_ga`, never divides the loss of a `compute_loss_func`.
+    """
+    if trainer.compute_loss_func is None or hasattr(Trainer, "loss_is_scaled_for_ga"):
+        return 1
+    return trainer.current_gradient_accumulation_steps
 
 
 def hand_loss_to_optimizer(trainer: Trainer, loss: Tensor) -> None:

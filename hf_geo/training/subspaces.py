@@ -12,6 +12,7 @@ from transformers import Trainer
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, split_batch
 
+from .loss import missing_divisor
 from .norms import fresh_statistics
 
 SHARED_DRAW = -1  # in place of a process's number, in the key of draws that all processes share
@@ -77,7 +78,7 @@ class SubspaceTraining:
         self.seed = args.seed
         self.rank = 0 if subspace.config.shared_draws else args.process_index
         self.is_final = False
-        self._count = trainer._updates.count
+        self._trainer = trainer
         if subspace.config.num_samples > 1 and args.ddp_broadcast_buffers is None:
             # DDP would overwrite buffers between the forwards of one backward (pytorch/pytorch#175024).
             trainer.accelerator.ddp_handler.broadcast_buffers = False
@@ -92,7 +93,7 @@ class SubspaceTraining:
         """
         generator = draw_generator(self.seed, *key, self.rank)
         parts = split_batch(inputs, self.subspace.config.num_samples)
-        counts = [self._count(part) for part in parts]
+        counts = [self._trainer._updates.count(part) for part in parts]
         total = torch.as_tensor(sum(counts)).clamp(min=1)
         losses = []
         for part, count in zip(parts, counts, strict=True):
@@ -102,7 +103,8 @@ class SubspaceTraining:
         if not beta:
             return loss
         # All processes draw the same pair of control points.
-        return loss + beta * self.subspace.regularizer(generator=draw_generator(self.seed, *key, SHARED_DRAW))
+        regularizer = self.subspace.regularizer(generator=draw_generator(self.seed, *key, SHARED_DRAW))
+        return loss + beta * regularizer / missing_divisor(self._trainer)
 
     @contextmanager
     def for_evaluation(self, model: nn.Module, batches: Callable[[], Iterable]) -> Iterator[None]:
