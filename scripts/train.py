@@ -6,6 +6,7 @@
 Options come from a recipe (--config), from the command line, which wins, or keep their defaults.
 """
 
+import gc
 import logging
 import shlex
 import sys
@@ -179,4 +180,8 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # A DistributedDataParallel that lives until the interpreter ends may abort the process there, after all is done
+    # (torch 2.14, pytorch/pytorch#190489).
+    gc.collect()
+    sys.exit(status)
