@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from tests.paths import REPOSITORY
 
@@ -61,9 +62,16 @@ def fork(
     if log:
         for descriptor in (1, 2):
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    end_with(function)
+
+
+def end_with(function: Callable[[], object]) -> NoReturn:
+    """Runs it as the last thing of this process, whose exit status says how it ended."""
     status = 0
     try:
         function()
+    except SystemExit as end:
+        status = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
         status = 1

@@ -6,13 +6,13 @@ python -m tests.training.published FOLDER, which holds jobs.json: a command line
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 
 import datasets  # noqa: F401
 import transformers.trainer  # noqa: F401
 
 from hf_geo import launch
+from tests.training.launching import end_with
 
 
 def run(folder: Path, name: str, words: list[str]) -> int:
@@ -20,17 +20,7 @@ def run(folder: Path, name: str, words: list[str]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     for descriptor, suffix in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / f"{name}.{suffix}", os.O_WRONLY | os.O_CREAT), descriptor)
-    status = 0
-    try:
-        launch.main(words)
-    except SystemExit as end:
-        status = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    end_with(lambda: launch.main(words))
 
 
 if __name__ == "__main__":
