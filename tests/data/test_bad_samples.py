@@ -1,7 +1,6 @@
 """Images that cannot be read are skipped, named once and counted up to a limit; a worker that dies is named with its sample."""
 
 import functools
-import io
 import logging
 import os
 import signal
@@ -19,16 +18,7 @@ from hf_geo.data import DataArguments, load_image_data
 from hf_geo.data.bad_samples import BadSampleError, BadSamples, DataError, dead_workers_named
 from hf_geo.data.image_datasets import EncodedImages, decode
 from hf_geo.data.transforms import to_channels
-
-
-def encoded(image: PIL.Image.Image, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
-
-
-def grey(index: int, size: tuple[int, int] = (8, 8)) -> PIL.Image.Image:
-    return PIL.Image.fromarray(np.full(size, 10 * index, dtype=np.uint8))
+from tests.data.images import RAW, encoded, shade
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,14 +28,13 @@ def short_pauses():
         yield
 
 
-CONFIG = {"input_size": (3, 8, 8), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
-          "mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # fmt: skip
+GREY = [shade(10 * i) for i in range(24)]
 BOMB = encoded(PIL.Image.new("1", (20_000, 9_000)))  # 180 million pixels in 22 kB
 LARGE = encoded(PIL.Image.new("1", (10_000, 9_000)))  # Pillow only warns
 BROKEN = {
     "empty": (b"", "cannot identify image file"),
     "text": (b"not an image", "cannot identify image file"),
-    "truncated": (encoded(grey(1, (64, 64)))[:70], "trunc|broken|cannot identify|Truncated|incomplete"),
+    "truncated": (encoded(shade(10, 64, 64))[:70], "trunc|broken|cannot identify|Truncated|incomplete"),
     "bomb": (BOMB, "could be decompression bomb"),
     "large": (LARGE, "could be decompression bomb"),
     "16 bits": (encoded(PIL.Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))), "more than 8 bits a channel"),
@@ -60,12 +49,12 @@ def cell_of(content: bytes | str) -> dict:
     return {"bytes": content, "path": None} if isinstance(content, bytes) else {"bytes": None, "path": content}
 
 
-def write(folder: Path, broken: dict[int, bytes | str], *, one_size: bool = True, count: int = 24) -> str:
+def write(folder: Path, broken: dict[int, bytes | str], *, one_size: bool = True) -> str:
     """A data set of grey images, whose value tells their index, with some broken ones."""
-    whole = {i: encoded(grey(i, (8, 8) if one_size else (8, 8 + i % 2))) for i in range(count)}
+    whole = {i: encoded(shade(10 * i, 8 if one_size else 8 + i % 2)) for i in range(24)}
     cells = [cell_of(content) for content in (whole | broken).values()]
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["even", "odd"]))
-    rows = datasets.Dataset.from_dict({"image": cells, "label": [i % 2 for i in range(count)]}, features=features)
+    rows = datasets.Dataset.from_dict({"image": cells, "label": [0, 1] * 12}, features=features)
     folder.mkdir()
     for split in ("train", "test"):  # not to_parquet, which would read the paths
         pyarrow.parquet.write_table(rows.data.table, folder / f"{split}.parquet")
@@ -75,7 +64,7 @@ def write(folder: Path, broken: dict[int, bytes | str], *, one_size: bool = True
 def training_set(**options):
     options = {"eval_split": "test", "test_split": "test", "augmentation": "none", **options}
     data = load_image_data(DataArguments(**options))
-    return data, data.dataset("train", CONFIG, augment=False)
+    return data, data.dataset("train", RAW, augment=False)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -95,7 +84,7 @@ def test_a_broken_image_is_skipped_and_named(tmp_path, caplog, one_size: bool) -
         (record,) = [r.getMessage() for r in caplog.records if f"image {index} of the split 'train'" in r.getMessage()]
         assert "is skipped" in record
     assert "2 images could not be read and were skipped" in data.description
-    expected = [i % 2 for i in range(24)]
+    expected = [0, 1] * 12
     if one_size:
         del expected[7], expected[5]
     else:
@@ -107,14 +96,17 @@ def test_more_than_the_limit_ends_it_with_one_sentence(tmp_path) -> None:
     folder = write(tmp_path / "data", {3: b"x", 5: b"x", 7: b"x"})
     with pytest.raises(DataError) as fault:
         training_set(dataset=folder, max_bad_samples=2)
-    assert "image 7 of the split 'train' cannot be used" in str(fault.value)
-    assert "--max_bad_samples 2 allows no more to be skipped: repair the data set, or raise the limit" in str(
-        fault.value
-    )
+    said = str(fault.value)
+    assert "image 7 of the split 'train' cannot be used" in said
+    assert "--max_bad_samples 2 allows no more to be skipped: repair the data set, or raise the limit" in said
     data, samples = training_set(dataset=folder, max_bad_samples=3)
     assert len(samples) == 21 and len(data.bad) == 3
     with pytest.raises(ValueError, match="No image of the split 'train' can be read"):
         training_set(dataset=write(tmp_path / "none", dict.fromkeys(range(24), b"x")), max_bad_samples=100)
+    several_sizes = write(tmp_path / "sizes", {3: b"x", 5: b"x"}, one_size=False)
+    data, _ = training_set(dataset=several_sizes, max_bad_samples=1)
+    with pytest.raises(DataError, match="image 5 of the split 'test' cannot be used: cannot identify"):
+        data.dataset("test", RAW)  # before training
 
 
 def test_a_stream_leaves_broken_images_out(tmp_path) -> None:
@@ -147,20 +139,13 @@ def test_an_evaluation_is_of_the_images_that_can_be_read_each_once(tmp_path, str
     folder = write(tmp_path / "data", broken, one_size=one_size)
     data, _ = training_set(dataset=folder, streaming=streaming)
     for split in ("eval", "test"):
-        loader = DataLoader(data.dataset(split, CONFIG), batch_size=5, num_workers=workers)
+        loader = DataLoader(data.dataset(split, RAW), batch_size=5, num_workers=workers)
         found = [(round(float(x.min())), int(y)) for batch in loader for x, y in zip(*batch.values(), strict=True)]
         assert sorted(found) == [(10 * i, i % 2) for i in range(24) if i not in broken]
         if not streaming:
             assert f"{split}: 4 images could not be read and are left out, so 20 are measured." in data.description
     # Training images of one size are decoded when they are first needed, others while training.
     assert data.description.count("4 images could not be read and were skipped.") == (one_size or streaming)
-
-
-def test_unreadable_evaluation_images_count_against_the_limit_before_training(tmp_path) -> None:
-    folder = write(tmp_path / "data", {3: b"x", 5: b"x"}, one_size=False)
-    data, _ = training_set(dataset=folder, max_bad_samples=1)
-    with pytest.raises(DataError, match="image 5 of the split 'test' cannot be used: cannot identify"):
-        data.dataset("test", CONFIG)
 
 
 def _killer(image: PIL.Image.Image, seed: np.uint64, victim: int) -> torch.Tensor:
@@ -171,8 +156,7 @@ def _killer(image: PIL.Image.Image, seed: np.uint64, victim: int) -> torch.Tenso
 
 def test_a_dead_worker_is_named_with_its_sample() -> None:
     features = datasets.Features(image=datasets.Image(decode=False))
-    cells = [{"bytes": encoded(grey(i)), "path": None} for i in range(12)]
-    rows = datasets.Dataset.from_dict({"image": cells}, features=features)
+    rows = datasets.Dataset.from_dict({"image": [cell_of(encoded(image)) for image in GREY[:12]]}, features=features)
     transform = functools.partial(_killer, victim=7)
     samples = EncodedImages(rows, np.zeros(12), transform, 0, "image {} of train".format, BadSamples(0))
     with pytest.raises(DataError) as fault, dead_workers_named([samples]):
@@ -198,7 +182,7 @@ def test_decoders_fail_in_one_way_only(kind: str) -> None:
         else:
             content[place] ^= 1 << draws.integers(8)
         try:
-            outcomes.add(type(decode({"bytes": bytes(content), "path": None})).__module__.partition(".")[0])
+            outcomes.add(type(decode(cell_of(bytes(content)))).__module__.partition(".")[0])
         except BadSampleError as reason:
             assert "\n" not in str(reason)
             outcomes.add("bad")

@@ -109,7 +109,6 @@ def test_batch_sizes_and_what_a_perplexity_means(text, settings, batch_sizes, pe
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({"columns": 2}, {"processes": 3}, "The stream's 2 columns are fewer than the 3 processes"),
         ({}, {"longest": 7}, "--bptt makes texts of 8 tokens, and the model reads 7 at most"),
         ({"text_layout": "blocks", "block_size": 9}, {"longest": 8}, "--block_size makes texts of 9 tokens, and"),
     ],

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_geo.data import DataArguments, load_image_data
+from tests.data.images import config_for
 
 KINDS = {"in memory": ("crop-flip", 32), "decoded one by one": ("timm", 40)}
 
@@ -15,8 +16,7 @@ KINDS = {"in memory": ("crop-flip", 32), "decoded one by one": ("timm", 40)}
 def make(kind: str, seed: int = 0) -> torch.utils.data.Dataset:
     augmentation, size = KINDS[kind]
     data = load_image_data(DataArguments(dataset="digits", max_train_samples=48, augmentation=augmentation), seed=seed)
-    rest = {"input_size": (3, size, size), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"}
-    return data.dataset("train", {**data.data_config, **rest})
+    return data.dataset("train", config_for(data, input_size=(3, size, size)))
 
 
 def epoch_of(dataset: torch.utils.data.Dataset, epoch: int) -> torch.Tensor:

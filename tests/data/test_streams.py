@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_geo.data import DataArguments, ImageData, load_image_data
-from tests.data.test_vision import write_shades
+from tests.data.images import RAW, write_shades
 from tests.paths import SHARED
 
 CIFAR10 = str(SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10")
@@ -38,11 +38,6 @@ def load(dataset: object, **options) -> ImageData:
     return load_image_data(DataArguments(dataset=str(dataset), streaming=True, **options), seed=5)
 
 
-def config_for(data: ImageData, size: int = 8) -> dict:
-    rest = {"interpolation": "bicubic", "crop_mode": "center", **data.data_config}
-    return {**rest, "input_size": (3, size, size), "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
-
-
 def shades(samples) -> list[int]:
     return [round(float(x["pixel_values"].max())) for x in samples]
 
@@ -51,7 +46,7 @@ def test_every_sample_comes_once_an_epoch_in_another_order(folder):
     data = load(folder)
     assert (data.label_names, data.native_size, list(data.splits)) == (("even", "odd"), (8, 8), ["train", "eval"])
     assert data.description == "train: split 'train', streamed; eval: split 'validation', streamed."
-    train, orders = data.dataset("train", config_for(data)), []
+    train, orders = data.dataset("train", RAW), []
     for start in (0, 1, 0):
         train.set_epoch(start)
         samples = list(itertools.islice(train, SHARDS * IN_SHARD))
@@ -59,8 +54,8 @@ def test_every_sample_comes_once_an_epoch_in_another_order(folder):
         orders.append(shades(samples))
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(SHARDS * IN_SHARD))
     assert orders[0] == orders[2] != orders[1]
-    assert shades(data.dataset("eval", config_for(data))) == list(range(200, 212))
-    shared = DataLoader(data.dataset("train", config_for(data), augment=False), None, num_workers=2)
+    assert shades(data.dataset("eval", RAW)) == list(range(200, 212))
+    shared = DataLoader(data.dataset("train", RAW, augment=False), None, num_workers=2)
     assert sorted(shades(shared)) == list(range(SHARDS * IN_SHARD))
 
 
@@ -71,7 +66,7 @@ def test_a_later_pass_is_the_continuation_of_the_one_before(folder, workers):
     data = load(folder)
 
     def read():
-        loader = DataLoader(data.dataset("train", config_for(data)), 8, num_workers=workers)
+        loader = DataLoader(data.dataset("train", RAW), 8, num_workers=workers)
         batches = itertools.islice(loader, passes * each // 8)
         return [s for batch in batches for s in shades([{"pixel_values": x} for x in batch["pixel_values"]])]
 
@@ -88,7 +83,7 @@ def test_labels_that_are_no_classes(folder, tmp_path):
     data = load(folder)
     data.splits["train"].num_classes = 1
     with pytest.raises(ValueError, match="A label is 1, but there are 1 classes"):
-        list(itertools.islice(data.dataset("train", config_for(data)), 50))
+        list(itertools.islice(data.dataset("train", RAW), 50))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     rows = {"image": [PIL.Image.new("L", (8, 8))] * 4, "label": [0, 1, 2, 3]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
@@ -101,14 +96,14 @@ def test_a_stream_that_is_held_out_whole_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="--max_eval_samples 12 holds out every sample of the split 'train'"):
         load(tmp_path, max_eval_samples=12)
     data = load(tmp_path, max_eval_samples=11)
-    assert shades(itertools.islice(data.dataset("train", config_for(data)), 3)) == [211, 211, 211]
+    assert shades(itertools.islice(data.dataset("train", RAW), 3)) == [211, 211, 211]
 
 
 def test_augmentation_depends_on_sample_and_epoch_alone(folder):
     data = load(folder, augmentation="crop")
     images = []
     for workers, epoch in ((0, 1), (2, 1), (0, 2)):
-        train = data.dataset("train", config_for(data))
+        train = data.dataset("train", RAW)
         train.set_epoch(epoch)
         samples = itertools.islice(DataLoader(train, None, num_workers=workers), SHARDS * IN_SHARD)
         images.append({round(float(x["pixel_values"].max())): x["pixel_values"] for x in samples})
@@ -119,7 +114,7 @@ def test_augmentation_depends_on_sample_and_epoch_alone(folder):
 def test_the_streamed_sample_is_the_downloaded_one():
     streamed = load(CIFAR10, eval_split="test", max_eval_samples=5)
     stored = datasets.load_dataset(CIFAR10, split="test[:5]")
-    for sample, row in zip(streamed.dataset("eval", config_for(streamed, 32)), stored, strict=True):
+    for sample, row in zip(streamed.dataset("eval", {**RAW, "input_size": (3, 32, 32)}), stored, strict=True):
         expected = np.asarray(row["img"], dtype=np.float32).transpose(2, 0, 1)
         torch.testing.assert_close(sample["pixel_values"].numpy(), expected, rtol=0, atol=1e-3)
         assert sample["labels"] == row["label"]
@@ -127,11 +122,11 @@ def test_the_streamed_sample_is_the_downloaded_one():
 
 def test_limits_and_a_part_held_out(folder):
     data = load(folder, max_train_samples=10, max_eval_samples=4)
-    assert sorted(shades(data.dataset("train", config_for(data), augment=False))) == list(range(10))
-    assert shades(data.dataset("eval", config_for(data))) == list(range(200, 204))
+    assert sorted(shades(data.dataset("train", RAW, augment=False))) == list(range(10))
+    assert shades(data.dataset("eval", RAW)) == list(range(200, 204))
 
     only_train = load(CIFAR10, max_eval_samples=3, max_train_samples=6)
-    config = config_for(only_train, 32)
+    config = {**RAW, "input_size": (3, 32, 32)}
     held, kept = (
         {x["pixel_values"].sum().item() for x in only_train.dataset(s, config, augment=False)}
         for s in ("eval", "train")

@@ -17,6 +17,7 @@ from hf_geo.data.transforms import TimmImages, TimmTransform, make_transform, se
 from hf_geo.hub.export import export_model
 from hf_geo.models import build_image_classifier, check_images, input_config
 from hf_geo.models.image_processors import ProcessorImages, resized
+from tests.data.images import photo
 
 SMALL = {"height": 48, "width": 64}
 # Class and settings: every image processor of transformers' image classifiers that makes (3, H, W), then single settings.
@@ -52,11 +53,6 @@ PROCESSORS = [
 # One of each way to resize, crop and normalize.
 KINDS = [PROCESSORS[i] for i in (1, 4, 5, 6, 7, 12, 15, 22, 24, 26)]
 IDS = [f"{name} {json.dumps(settings)}" if settings else name for name, settings in PROCESSORS]
-
-
-def photo(height: int, width: int, mode: str = "RGB") -> PIL.Image.Image:
-    pixels = np.random.default_rng(height).integers(256, size=(height, width, 3), dtype=np.uint8)
-    return PIL.Image.fromarray(pixels).convert(mode)
 
 
 def write_images(root: Path, sizes: list[tuple[int, int]], mode: str = "RGB") -> Path:
