@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_geo.subspaces import SubspaceConfig
+from hf_geo.subspaces import Subspace, SubspaceConfig
 from tests.paths import GOLDEN
 
 
@@ -83,6 +83,18 @@ class GoldenNetwork(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         return self.fc(x.mean((2, 3), keepdim=True)).flatten(1)
+
+
+class Wrapper(nn.Module):
+    """Has the golden network inside, under a name of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = GoldenNetwork()
+
+
+def points_of(subspace: Subspace) -> list[dict[str, Tensor]]:
+    return [subspace.point_state_dict(i) for i in range(subspace.config.num_points)]
 
 
 class TiedLanguageModel(nn.Module):

@@ -1,7 +1,5 @@
 """Wrong input is refused in one sentence that names the value."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
@@ -56,94 +54,46 @@ def test_positions(config: SubspaceConfig, position: object, message: str) -> No
     assert torch.equal(subspace.coefficients, before)
 
 
-def test_a_layerwise_position_needs_a_row_for_every_layer() -> None:
-    subspace = Subspace.attach(GoldenNetwork(), SubspaceConfig(layerwise=True), model_init=GoldenNetwork)
-    with pytest.raises(ValueError, match=r"for each of the 5 layers; got a value of shape \(4,\)"):
-        subspace.set_position([0.1] * 4)
+def _attach(model: nn.Module | None = None, config: SubspaceConfig = LINE, **arguments: object) -> Subspace:
+    return Subspace.attach(model or GoldenNetwork(), config, **arguments)
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ([0.5, 0.6], r"sum to one; got \[0.5, 0.6\]"),
-        ([float("nan"), 1.0], "sum to one"),
-        ([1.0], r"shape \(2,\); got \(1,\)"),
-        ([[0.5, 0.5]] * 5, r"shape \(2,\); got \(5, 2\)"),
-    ],
-    ids=["sum", "nan", "short", "rows"],
-)
-def test_coefficients(weights: list, message: str) -> None:
-    subspace = Subspace.attach(GoldenNetwork(), SubspaceConfig(), model_init=GoldenNetwork)
-    with pytest.raises(ValueError, match=message):
-        subspace.set_coefficients(weights)
+def _same_network() -> nn.Module:
+    torch.manual_seed(0)
+    return GoldenNetwork()
 
 
-def _attach(model: nn.Module | None = None, config: SubspaceConfig | None = None, **arguments: object) -> Subspace:
-    return Subspace.attach(model or GoldenNetwork(), config or SubspaceConfig(), **arguments)
+LAYERWISE = SubspaceConfig(layerwise=True)
+CALLS = {
+    "rows": (lambda: _attach(config=LAYERWISE).set_position([0.1] * 4), r"each of the 5 layers; got a value of shape \(4,\)"),
+    "sum": (lambda: _attach().set_coefficients([0.5, 0.6]), r"sum to one; got \[0.5, 0.6\]"),
+    "nan": (lambda: _attach().set_coefficients([float("nan"), 1.0]), "sum to one"),
+    "one weight": (lambda: _attach().set_coefficients([1.0]), r"shape \(2,\); got \(1,\)"),
+    "rows of weights": (lambda: _attach().set_coefficients([[0.5, 0.5]] * 5), r"shape \(2,\); got \(5, 2\)"),
+    "twice": (lambda: _attach(_attach().model), "has a subspace already"),
+    "parameters": (lambda: _attach(config=SubspaceConfig(parameters="attention")), "No parameter .* parameters='attention'"),
+    "frozen": (lambda: _attach(GoldenNetwork().requires_grad_(False)), "No parameter of the model requires a gradient"),
+    "nothing to regularize": (lambda: _attach(nn.BatchNorm1d(3)), "nothing to regularize: set beta to 0"),
+    "shape of model_init": (lambda: _attach(model_init=lambda: GoldenNetwork(channels=3)), "'conv1.weight' has shape .* model_init"),
+    "names of model_init": (lambda: _attach(model_init=lambda: nn.Linear(2, 2)), "model_init's control point 1 have no 'conv1.weight'"),
+    "index": (lambda: _attach(points={2: {}}), "A line of 2 points has no control point 2"),
+    "empty state": (lambda: _attach(points={1: {}}), "control point 1 have no 'conv1.weight'"),
+    "shape": (lambda: _attach(points={1: GoldenNetwork(classes=3).state_dict()}),
+              r"'fc.weight' has shape \(3, 8, 1, 1\) in control point 1 and \(5, 8, 1, 1\) in the model"),
+    "path": (lambda: _attach(points={1: "nowhere"}), "There are no weights for a control point at nowhere"),
+    "equal": (lambda: _attach(_same_network(), points={1: _same_network().state_dict()}), "0 and 1 are equal.*give different weights"),
+    "equal by seed": (lambda: _attach(_same_network(), model_init=_same_network), "0 and 1 are equal.*must not seed"),
+    "point": (lambda: _attach().point_state_dict(2), "no control point 2"),
+    "pair": (lambda: _attach().regularizer(pair=(0, 2)), "no control point 2"),
+    "plain": (lambda: Subspace(GoldenNetwork(), LINE), "call Subspace.attach"),
+}  # fmt: skip
 
 
-def _attach_twice() -> None:
-    model = GoldenNetwork()
-    _attach(model)
-    _attach(model)
-
-
-def _same_network() -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        torch.manual_seed(0)
-        return GoldenNetwork()
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (_attach_twice, "has a subspace already"),
-        (lambda: _attach(config=SubspaceConfig(parameters="attention")), "No parameter .* parameters='attention'"),
-        (lambda: _attach(GoldenNetwork().requires_grad_(False)), "No parameter of the model requires a gradient"),
-        (lambda: _attach(nn.BatchNorm1d(3)), "nothing to regularize: set beta to 0"),
-        (lambda: _attach(model_init=lambda: GoldenNetwork(channels=3)), "'conv1.weight' has shape .* model_init"),
-        (lambda: _attach(model_init=lambda: nn.Linear(2, 2)), "model_init's control point 1 have no 'conv1.weight'"),
-        (lambda: _attach(points={2: {}}), "A line of 2 points has no control point 2"),
-        (lambda: _attach(points={1: {}}), "control point 1 have no 'conv1.weight'"),
-        (
-            lambda: _attach(points={1: GoldenNetwork(classes=3).state_dict()}),
-            r"'fc.weight' has shape \(3, 8, 1, 1\) in control point 1 and \(5, 8, 1, 1\) in the model",
-        ),
-        (lambda: _attach(points={1: "nowhere"}), "There are no weights for a control point at nowhere"),
-        (lambda: _attach().point_state_dict(2), "no control point 2"),
-        (lambda: _attach().regularizer(pair=(0, 2)), "no control point 2"),
-        (lambda: Subspace(GoldenNetwork(), SubspaceConfig()), "call Subspace.attach"),
-    ],
-    ids=[
-        "twice",
-        "parameters",
-        "frozen",
-        "nothing_to_regularize",
-        "model_init_shape",
-        "model_init_names",
-        "index",
-        "empty_state",
-        "shape",
-        "path",
-        "point",
-        "pair",
-        "plain",
-    ],
-)
-def test_calls(call: Callable[[], object], message: str) -> None:
+@pytest.mark.parametrize("name", CALLS)
+def test_calls(name: str) -> None:
+    call, message = CALLS[name]
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_equal_points_are_refused() -> None:
-    model = GoldenNetwork()
-    with pytest.raises(ValueError, match=r"Control points 0 and 1 are equal.*give different weights"):
-        Subspace.attach(model, SubspaceConfig(), points={1: model.state_dict()})
-    torch.manual_seed(0)
-    with pytest.raises(ValueError, match=r"Control points 0 and 1 are equal.*must not seed"):
-        Subspace.attach(GoldenNetwork(), SubspaceConfig(), model_init=_same_network())
 
 
 def test_a_cut_checkpoint_is_refused(tmp_path: object) -> None:

@@ -1,37 +1,19 @@
 """Two processes, sharded or replicated, each at its own position, train like one that does the work of both."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 
 from hf_geo.subspaces import Subspace
 from tests.subspaces import distributed
 
-each = pytest.mark.parametrize(
-    ("way", "network"),
-    [
-        ("sharded", "normed"),
-        ("sharded", "tied"),
-        ("sharded apart", "tied"),
-        ("replicated", "tied"),
-        ("replicated", "convolutions"),
-    ],
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes have left their outcomes; test workers share one run of theirs."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder = root / "subspaces-distributed"
-    with FileLock(root / "subspaces-distributed.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            torch.multiprocessing.spawn(distributed.work, (folder,), nprocs=distributed.RANKS)
+    """Where two processes have left their outcomes."""
+    folder = tmp_path_factory.mktemp("distributed")
+    torch.multiprocessing.spawn(distributed.work, (folder,), nprocs=distributed.RANKS)
     return folder
 
 
@@ -40,13 +22,12 @@ def outcomes(folder: Path) -> list[dict]:
     return [torch.load(folder / f"outcomes-{rank}.pt") for rank in range(distributed.RANKS)]
 
 
-@each
-def test_training_is_that_of_one_process(outcomes: list[dict], way: str, network: str) -> None:
+WAYS = {"sharded": ("normed", "tied"), "sharded apart": ("tied",), "replicated": ("tied", "convolutions")}
+
+
+@pytest.mark.parametrize(("way", "network"), [(way, network) for way, networks in WAYS.items() for network in networks])
+def test_training_at_each_ranks_own_positions_is_that_of_one_process(outcomes, way: str, network: str) -> None:
     assert all(outcome[way][network]["distance"] < 1e-12 for outcome in outcomes)
-
-
-@each
-def test_each_rank_runs_at_its_own_positions(outcomes: list[dict], way: str, network: str) -> None:
     drawn = [row for outcome in outcomes for row in outcome[way][network]["coefficients"]]
     assert len({tuple(row) for row in drawn}) == distributed.RANKS * distributed.STEPS
 

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, split_batch
 from tests.subspaces.cases import GoldenNetwork
@@ -43,12 +43,7 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     "batch",
     [
         (torch.arange(5), torch.arange(10.0).view(5, 2)),
-        {
-            "pixels": torch.arange(10.0).view(5, 2),
-            "labels": torch.arange(5),
-            "scale": 2.0,
-            "temperature": torch.tensor(3),
-        },
+        {"pixels": torch.ones(5, 2), "labels": torch.arange(5), "scale": 2.0, "temperature": torch.tensor(3)},
         {"nested": {"ids": [torch.arange(5), torch.arange(5)]}},
         Pair(torch.arange(5), [torch.arange(5)]),
     ],
@@ -57,20 +52,8 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
 def test_chunks_are_the_batch_in_order(batch: object) -> None:
     chunks = split_batch(batch, 2)
     assert len(chunks) == 2
-    merged = _merge(chunks)
+    merged = tree_map(lambda *parts: torch.cat(parts) if getattr(parts[0], "ndim", 0) else parts[0], *chunks)
     torch.testing.assert_close(merged, batch)
-
-
-def _merge(chunks: list) -> object:
-    first = chunks[0]
-    if isinstance(first, Tensor):
-        return torch.cat(chunks) if first.ndim else first
-    if isinstance(first, dict):
-        return {key: _merge([chunk[key] for chunk in chunks]) for key in first}
-    if isinstance(first, tuple | list):
-        merged = [_merge(list(part)) for part in zip(*chunks, strict=True)]
-        return type(first)(*merged) if isinstance(first, Pair) else type(first)(merged)
-    return first
 
 
 def test_a_small_batch_gives_fewer_chunks_and_a_mixed_one_is_refused() -> None:

@@ -1,6 +1,5 @@
 """What is saved comes back bit for bit, and what is not a saved subspace is refused."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import torch
 from torch import nn
 
 from hf_geo.subspaces import Subspace, SubspaceConfig
-from tests.subspaces.cases import Case, GoldenNetwork, Network, TiedLanguageModel, each_network_and_shape
+from tests.subspaces.cases import Case, GoldenNetwork, Network, TiedLanguageModel, Wrapper, each_network_and_shape
+from tests.wrong_calls import cut, edit_json, remove, replace
 
 
 @each_network_and_shape
@@ -42,20 +42,14 @@ def test_what_was_spanned_is_spanned_again_even_if_frozen_now(tmp_path: Path) ->
     assert not any(p.requires_grad for p in fresh.parameters())
 
 
-class _Wrapper(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = GoldenNetwork()
-
-
 def test_a_wrapper_around_the_network_makes_no_difference(tmp_path: Path) -> None:
-    wrapped, plain = Subspace.attach(_Wrapper(), SubspaceConfig()), Subspace.attach(GoldenNetwork(), SubspaceConfig())
+    wrapped, plain = Subspace.attach(Wrapper(), SubspaceConfig()), Subspace.attach(GoldenNetwork(), SubspaceConfig())
     wrapped.save(tmp_path / "wrapped")
     plain.save(tmp_path / "plain")
     for name, make, saved, prefix in (
-        ("wrapped", _Wrapper, wrapped, ""),
+        ("wrapped", Wrapper, wrapped, ""),
         ("wrapped", GoldenNetwork, wrapped, "network."),
-        ("plain", _Wrapper, plain, ""),
+        ("plain", Wrapper, plain, ""),
         ("plain", GoldenNetwork, plain, ""),
     ):
         model = make()
@@ -129,27 +123,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-def _cut(folder: Path, keep: float) -> None:
-    path = folder / "subspace.safetensors"
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
-
-
-def _edit(folder: Path, **changes: object) -> None:
-    path = folder / "subspace_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: _cut(f, 0.9), "subspace.safetensors is damaged or cut short"),
-        (lambda f: (f / "subspace.safetensors").unlink(), "has no subspace.safetensors"),
-        (lambda f: (f / "subspace_config.json").unlink(), "has no subspace_config.json"),
-        (lambda f: (f / "subspace_config.json").write_text('{"kind": "li'), "no complete description"),
-        (lambda f: _edit(f, kind="circle"), "there is no kind 'circle'"),
-        (lambda f: _edit(f, kind="curve", num_points=3), "damaged or cut short .*point2"),
-        (lambda f: shutil.rmtree(f), "is no folder, and no subspace_config.json came from a Hub repository"),
+        (cut("subspace.safetensors", -100), "subspace.safetensors is damaged or cut short"),
+        (remove("subspace.safetensors"), "has no subspace.safetensors"),
+        (remove("subspace_config.json"), "has no subspace_config.json"),
+        (replace("subspace_config.json", '{"kind": "li'), "no complete description"),
+        (edit_json("subspace_config.json", kind="circle"), "there is no kind 'circle'"),
+        (edit_json("subspace_config.json", kind="curve", num_points=3), "damaged or cut short .*point2"),
+        (shutil.rmtree, "is no folder, and no subspace_config.json came from a Hub repository"),
     ],
     ids=["cut", "no_weights", "no_config", "cut_config", "kind", "points", "nothing"],
 )
@@ -161,30 +144,22 @@ def test_a_damaged_folder_is_refused(folder: Path, spoil: object, message: str) 
     assert not any("parametrizations" in name for name, _ in model.named_modules()), "the model was changed"
 
 
-def _without_fc() -> nn.Module:
+def _with(**layers: nn.Module | None) -> nn.Module:
     model = GoldenNetwork()
-    del model.fc
-    return model
-
-
-def _with_more() -> nn.Module:
-    model = GoldenNetwork()
-    model.head = nn.Linear(2, 2)
+    for name, layer in layers.items():
+        setattr(model, name, layer)
     return model
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            lambda: GoldenNetwork(channels=3),
-            r"'conv1.weight' it has shape \[4, 3, 3, 3\], the model shape \[3, 3, 3, 3\]",
-        ),
-        (_without_fc, r"'fc.weight' it has shape \[5, 8, 1, 1\], the model no such tensor"),
-        (_with_more, r"'head.weight' it has no such tensor, the model shape \[2, 2\]"),
+        (lambda: GoldenNetwork(channels=3), r"'conv1.weight' it has shape \[4, 3, 3, 3\], the model shape \[3, 3, 3, 3\]"),
+        (lambda: _with(fc=None), r"'fc.weight' it has shape \[5, 8, 1, 1\], the model no such tensor"),
+        (lambda: _with(head=nn.Linear(2, 2)), r"'head.weight' it has no such tensor, the model shape \[2, 2\]"),
     ],
     ids=["shape", "missing", "more"],
-)
+)  # fmt: skip
 def test_another_architecture_is_refused_by_its_first_mismatch(folder: Path, make: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"another architecture: for {message}"):
         Subspace.load(folder, make())
@@ -196,7 +171,6 @@ def test_ties_are_part_of_the_architecture(tmp_path: Path) -> None:
     Subspace.attach(TiedLanguageModel(), SubspaceConfig()).save(tmp_path)
     untied = TiedLanguageModel()
     untied.decoder.weight = nn.Parameter(untied.decoder.weight.detach().clone())
-    with pytest.raises(
-        ValueError, match=r"one tensor is embedding.weight and decoder.weight; in the model it is embed"
-    ):
+    message = "one tensor is embedding.weight and decoder.weight; in the model it is embed"
+    with pytest.raises(ValueError, match=message):
         Subspace.load(tmp_path, untied)

@@ -161,20 +161,6 @@ def test_tied_weights_are_one_tensor_at_every_position(case: Case) -> None:
     torch.testing.assert_close(subspace.regularizer(pair=(0, 1)), expected)
 
 
-def test_a_deep_copy_is_a_subspace_of_its_own() -> None:
-    model = TiedLanguageModel()
-    subspace = Subspace.attach(model, CASES[0].config(), model_init=TiedLanguageModel)
-    twin = Subspace(copy.deepcopy(model), subspace.config)
-    twin.set_position(0.0)
-    x = torch.arange(4)
-    with torch.no_grad():
-        for parameter in twin.model.parameters():
-            parameter.zero_()
-    assert twin.model(x).abs().max() == 0
-    assert torch.equal(subspace.coefficients, torch.tensor([0.5, 0.5]))
-    assert model(x).abs().max() > 0
-
-
 def test_two_positions_may_share_a_backward() -> None:
     model = GoldenNetwork().eval()
     subspace = Subspace.attach(model, CASES[0].config(), model_init=GoldenNetwork)

@@ -10,18 +10,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hf_geo.subspaces import Subspace, SubspaceConfig
-from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel
-
-
-def states(subspace: Subspace) -> list[dict[str, torch.Tensor]]:
-    return [subspace.point_state_dict(i) for i in range(subspace.config.num_points)]
+from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel, Wrapper, points_of
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_model_init_gives_points_that_only_the_seed_decides(case: Case) -> None:
     base = GoldenNetwork()
     first, again, other = (
-        states(Subspace.attach(copy.deepcopy(base), case.config(), model_init=GoldenNetwork, seed=seed))
+        points_of(Subspace.attach(copy.deepcopy(base), case.config(), model_init=GoldenNetwork, seed=seed))
         for seed in (1, 1, 2)
     )
     before = torch.get_rng_state()
@@ -41,7 +37,7 @@ def test_jitter_is_relative_to_each_tensor() -> None:
         model[0].weight.mul_(1000)
         model[2].bias.zero_()
     subspace = Subspace.attach(model, SubspaceConfig("simplex", 4, jitter=0.2))
-    first, *later = states(subspace)
+    first, *later = points_of(subspace)
     for state in later:
         for name in ("0.weight", "1.weight"):
             offset = (state[name] - first[name]).norm() / first[name].norm()
@@ -69,7 +65,7 @@ class _TiedPadding(nn.Module):
 )
 def test_the_padding_row_is_the_same_at_every_position(make: Callable[[], nn.Module], row: int) -> None:
     subspace = Subspace.attach(make(), SubspaceConfig("simplex", 3))
-    (first,), *later = ([state[name] for name in state][:1] for state in states(subspace))
+    (first,), *later = ([state[name] for name in state][:1] for state in points_of(subspace))
     others = [index for index in range(9) if index != row]
     for (point,) in later:
         assert torch.equal(point[row], torch.zeros(4))
@@ -85,7 +81,7 @@ def test_given_points_are_copied_from_memory_and_from_files(tmp_path: Path) -> N
     for sources in ({0: ends[0], 1: ends[1]}, {0: tmp_path / "start.safetensors", 1: str(tmp_path / "end")}):
         model = GoldenNetwork()
         subspace = Subspace.attach(model, SubspaceConfig("line"), points=sources)
-        for state, end in zip(states(subspace), kept, strict=True):
+        for state, end in zip(points_of(subspace), kept, strict=True):
             assert all(torch.equal(state[name], end[name]) for name, _ in GoldenNetwork().named_parameters())
         with torch.no_grad():
             for parameter in model.parameters():
@@ -94,11 +90,6 @@ def test_given_points_are_copied_from_memory_and_from_files(tmp_path: Path) -> N
 
 
 def test_a_wrapped_network_takes_what_was_saved_without_its_wrapper() -> None:
-    class Wrapper(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = GoldenNetwork()
-
     end = GoldenNetwork()
     subspace = Subspace.attach(Wrapper(), SubspaceConfig(), points={1: end.state_dict()})
     point = subspace.point_state_dict(1)

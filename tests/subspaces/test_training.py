@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hf_geo.optim import create_optimizer, list_optimizers
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
-from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel
+from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel, points_of
 
 
 def attach(case: Case, make: type[nn.Module] = GoldenNetwork, **settings: object) -> Subspace:
@@ -58,17 +58,13 @@ class _Checkpointed(GoldenNetwork):
 def test_gradient_checkpointing_gives_the_same_gradients(case: Case, use_reentrant: bool) -> None:
     subspace = attach(case, _Checkpointed)
     subspace.model.use_reentrant = use_reentrant
-    plain = Subspace.attach(GoldenNetwork(), case.config(), points=dict(enumerate(_points(subspace))))
+    plain = Subspace.attach(GoldenNetwork(), case.config(), points=dict(enumerate(points_of(subspace))))
     x = images().requires_grad_()
     for each in (subspace, plain):
         each.sample(draw_generator(0))
         each.model(x).square().sum().backward()
     for found, expected in zip(subspace.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad)
-
-
-def _points(subspace: Subspace) -> list[dict[str, torch.Tensor]]:
-    return [subspace.point_state_dict(i) for i in range(subspace.config.num_points)]
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=str)
@@ -92,7 +88,7 @@ def test_half_precision_weights_keep_exact_coefficients() -> None:
     subspace = Subspace.attach(model, SubspaceConfig(jitter=0.5))
     subspace.set_position(0.3)
     assert torch.equal(subspace.coefficients, torch.tensor([0.7, 0.3]))
-    start, end = (state["weight"].float() for state in _points(subspace))
+    start, end = (state["weight"].float() for state in points_of(subspace))
     assert model.weight.dtype == dtype
     tolerance = torch.finfo(dtype).eps * 2
     torch.testing.assert_close(model.weight.float(), 0.7 * start + 0.3 * end, rtol=tolerance, atol=tolerance)
@@ -144,9 +140,9 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(case: Case, layerwise: bo
 @pytest.mark.parametrize("name", list_optimizers())
 def test_every_optimizer_moves_every_control_point(name: str) -> None:
     subspace = attach(CASES[2])
-    before = copy.deepcopy(_points(subspace))
+    before = copy.deepcopy(points_of(subspace))
     losses = _train(subspace, create_optimizer(name, subspace.model), range(3))
     assert all(torch.isfinite(torch.tensor(losses)))
-    for was, now in zip(before, _points(subspace), strict=True):
+    for was, now in zip(before, points_of(subspace), strict=True):
         assert not torch.equal(was["conv2.weight"], now["conv2.weight"])
         assert torch.isfinite(now["conv2.weight"]).all()

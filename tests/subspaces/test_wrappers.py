@@ -15,14 +15,11 @@ from hf_geo.subspaces import Subspace, SubspaceConfig
 IDS = torch.arange(12).view(2, 6)
 
 
-def _bert() -> nn.Module:
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return BertForSequenceClassification(BertConfig(vocab_size=20, num_labels=3, **sizes))
-
-
 def _adapted_classifier() -> nn.Module:
     """PEFT keeps a trainable copy of the classifier in a `ModulesToSaveWrapper`."""
-    return peft.get_peft_model(_bert(), peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]))
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    network = BertForSequenceClassification(BertConfig(vocab_size=20, num_labels=3, **sizes))
+    return peft.get_peft_model(network, peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]))
 
 
 def _adapted_root() -> nn.Module:
