@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from hf_geo import GeoTrainer
 from hf_geo.checkpoints.placing import PARTIAL
 from hf_geo.hub.describe import describe
 from hf_geo.models import generate_text
 from tests.hub.runs import fingerprint
+from tests.models.tiny import byte_tokenizer, gpt2
 from tests.scripts import script
 
 WORDS = ("--model=test_vit", "--dataset=digits", "--max_steps=1", "--max_train_samples=16", "--max_eval_samples=8",
@@ -71,9 +71,7 @@ def test_what_describes_a_run_may_fail_and_is_made_again(undisturbed, tmp_path, 
     python, path, *words = shlex.split(warning.split("`")[1])
     assert (python, path, words) == ("python", "scripts/card.py", [str(out)])
     assert script("card")(words) == 0
-    assert {name: (out / name).read_bytes() for name in ALL} == {
-        name: (undisturbed / name).read_bytes() for name in ALL
-    }
+    assert [name for name in ALL if (out / name).read_bytes() != (undisturbed / name).read_bytes()] == []
 
 
 def test_a_run_ends_well_without_its_card(undisturbed, tmp_path, monkeypatch, caplog, capsys) -> None:
@@ -88,34 +86,22 @@ def fail_on_disk(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
 
-def break_evaluation(patch: pytest.MonkeyPatch, main: Callable) -> None:
-    patch.setattr(GeoTrainer, "evaluate", broken)
-
-
-def break_norm_statistics(patch: pytest.MonkeyPatch, main: Callable) -> None:
-    patch.setattr(GeoTrainer, "finalize", broken)
-
-
-def fill_disk(patch: pytest.MonkeyPatch, main: Callable) -> None:
-    patch.setattr("hf_geo.runs.report.write_results", fail_on_disk)
-
-
 @pytest.mark.parametrize(
-    ("break_it", "kept", "says"),
+    ("step", "failure", "kept", "says"),
     [
-        (break_evaluation, ALL, "could not be evaluated ('a mistake in the program'): `python scripts/evaluate.py --model "),
-        (break_norm_statistics, ALL, "could not be evaluated ('a mistake in the program')"),
-        (fill_disk, NETWORK, "results could not be written there ([Errno 28] No space left on device): they are {\"eval_loss\": "),
+        ("hf_geo.GeoTrainer.evaluate", broken, ALL, "could not be evaluated ('a mistake in the program'): `python scripts/evaluate.py --model "),
+        ("hf_geo.GeoTrainer.finalize", broken, ALL, "could not be evaluated ('a mistake in the program')"),
+        ("hf_geo.runs.report.write_results", fail_on_disk, NETWORK, "results could not be written there ([Errno 28] No space left on device): they are {\"eval_loss\": "),
     ],
     ids=("evaluation", "norm statistics", "results"),
 )  # fmt: skip
 def test_a_failure_after_training_keeps_the_network(
-    undisturbed, tmp_path, monkeypatch, capsys, break_it: Callable, kept: set[str], says: str
+    undisturbed, tmp_path, monkeypatch, capsys, step: str, failure: Callable, kept: set[str], says: str
 ) -> None:
-    main, out = script("train"), tmp_path / "my run"
-    break_it(monkeypatch, main)
+    out = tmp_path / "my run"
+    monkeypatch.setattr(step, failure)
     with pytest.raises(SystemExit) as stop:
-        main([*WORDS, f"--output_dir={out}"])
+        script("train")([*WORDS, f"--output_dir={out}"])
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 2 and sentence.startswith("train.py: error: ") and says in sentence
     assert str(out) in sentence and same_network(out, undisturbed)
@@ -129,9 +115,8 @@ def test_a_partial_result_is_named_and_kept(tmp_path, monkeypatch, capsys) -> No
     """The weights are written, and what is written after them fails."""
     out = tmp_path / "run"
     monkeypatch.setattr("hf_geo.experiments.training_run.write_results", broken)
-    main = script("train")
     with pytest.raises(SystemExit) as stop:
-        main([*WORDS, f"--output_dir={out}"])
+        script("train")([*WORDS, f"--output_dir={out}"])
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 2 and f"the part that was written is in '{out / PARTIAL}'" in sentence
     weights = (out / PARTIAL / "model.safetensors").read_bytes()
@@ -174,16 +159,10 @@ POSITIONS = 40
 def language_run(tmp_path_factory) -> Path:
     """A byte-level GPT-2 with fewer positions than a sample has words; it never ends a text."""
     folder = tmp_path_factory.mktemp("language")
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator([], trainers.BpeTrainer(special_tokens=["<|end|>"], initial_alphabet=alphabet))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", model_max_length=POSITIONS)
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=POSITIONS, eos_token_id=0)
-    model = GPT2LMHeadModel(config)
+    model = gpt2(n_positions=POSITIONS)
     model.generation_config.suppress_tokens = [0]
     model.save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
+    byte_tokenizer(model_max_length=POSITIONS).save_pretrained(folder / "base")
     (folder / "data").mkdir()
     for split in ("train", "validation"):
         (folder / "data" / f"{split}.txt").write_text("to be or not to be that is the question\n" * 20)

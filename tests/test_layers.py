@@ -80,7 +80,10 @@ def test_a_file_imports_only_lower_layers():
     ("modules", "not_loaded"),
     [
         ("hf_geo, hf_geo.optim, hf_geo.subspaces", NOT_LOADED),
-        ("scripts.push", {"torch", "transformers", "datasets", "timm"}),  # starts at once
+        (
+            "scripts.push, hf_geo.cli.user_errors",
+            {"torch", "transformers", "accelerate", "datasets", "timm"},
+        ),  # start at once
     ],
 )
 def test_a_light_import_loads_nothing_heavy(modules: str, not_loaded: set[str]):

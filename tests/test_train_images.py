@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from hf_geo.data import DataArguments, load_image_data
 from hf_geo.data.image_datasets import decode
-from tests.models.test_image_processors import RESNET, VIT, save
+from tests.models.test_image_processors import save
+from tests.models.tiny import RESNET, VIT
 from tests.scripts import script
 
 QUIET = ("--disable_tqdm", "true", "--report_to", "none", "--optim", "fromage")

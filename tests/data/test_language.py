@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_geo.data import LanguageData
 from hf_geo.data.language import Windows
 from hf_geo.metrics import language_metrics, nll_per_row
 from tests.data.run_language import BPTT, COLUMNS, EVAL_COLUMNS, LEARNING_RATE, arguments, main, make_model, make_text
-from tests.data.test_text import byte_pairs
 from tests.data.test_windows import paper_batches
+from tests.models.tiny import byte_tokenizer, gpt2
 from tests.training.launching import launch_or_fail
 
 
@@ -71,9 +71,9 @@ def test_the_trainer_streams_as_the_examples_loop(text, by_hand, processes, step
 
 
 def test_blocks_with_a_tokenizer_of_its_own(text, tmp_path) -> None:
-    tokenizer = byte_pairs(text.splits["train"]["text"])
+    tokenizer = byte_tokenizer(text.splits["train"]["text"])
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=310, n_positions=16, n_embd=8, n_layer=1, n_head=2)).eval()
+    model = gpt2(vocab_size=310, n_positions=16).eval()
     language = LanguageData(text, tokenizer, arguments(block_size=16), batch_size=3)
     assert (language.layout, language.sampling, language.batch_size) == ("blocks", "random", 3)
     blocks = language.evaluation_set("eval")
@@ -124,7 +124,7 @@ def test_streams_are_read_as_the_whole_text(text) -> None:
     windows = LanguageData(streamed, streamed.word_tokenizer(), arguments(columns=COLUMNS)).training_set()
     assert isinstance(windows, Windows)
     assert torch.equal(windows.rows.flatten(), text.tokens("train", text.word_tokenizer())[: windows.rows.numel()])
-    tokenizer = byte_pairs(text.splits["train"]["text"])
+    tokenizer = byte_tokenizer(text.splits["train"]["text"])
     blocks, whole = (LanguageData(t, tokenizer, arguments(block_size=16)).training_set() for t in (streamed, text))
     full = [block["input_ids"].tolist() for block in whole if len(block["input_ids"]) == 16]
     assert [block["input_ids"].tolist() for block in itertools.islice(blocks, 2 * len(full))] == 2 * full

@@ -3,15 +3,12 @@
 import datasets
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from hf_geo.data import DataArguments, TextData, build_word_tokenizer, load_text_data
 from hf_geo.data.text import EncodedRows, find_text_column
 from hf_geo.data.tokenizer import is_word_level
+from tests.models.tiny import byte_tokenizer
 from tests.paths import SHARED
 
 WIKITEXT = SHARED / "hub" / "datasets" / "Salesforce" / "wikitext"
@@ -76,19 +73,12 @@ def test_without_a_validation_split_rows_are_held_out(tmp_path, streaming, limit
     assert "eval: " in data.description and "held out" in data.description and "test" not in data.splits
 
 
-def byte_pairs(texts: list[str]) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
-
-
 def test_lines_end_in_eos_for_word_level_tokenizers_only() -> None:
     rows = datasets.Dataset.from_dict({"text": ["a b\n", "", "b\n\na", None]})
     word_level = build_word_tokenizer(["a b"])
     lines = [word_level.convert_ids_to_tokens(row) for row in EncodedRows(rows, word_level)]
     assert lines == [["a", "b", "<eos>"], ["<eos>"], ["b", "<eos>"], ["<eos>"], ["a", "<eos>"], ["<eos>"]]
-    other = byte_pairs(["a b"])
+    other = byte_tokenizer(["a b"])
     encoded = [token for row in EncodedRows(rows, other) for token in row]
     assert encoded == other("a b\nb\n\na").input_ids and other.eos_token_id not in encoded
 
@@ -99,7 +89,7 @@ def test_a_text_file_is_read_to_the_letter(tmp_path, mark: str, streaming: bool)
     for split in ("train", "validation"):
         (tmp_path / f"{split}.txt").write_text(mark + text, encoding="utf-8")
     data = load_text_data(DataArguments(dataset=str(tmp_path), streaming=streaming))
-    tokenizer = byte_pairs([text])
+    tokenizer = byte_tokenizer([text])
     assert tokenizer.decode(data.tokens("train", tokenizer)) == text
     words = data.word_tokenizer()
     assert words.decode(data.tokens("eval", words)).split() == f"{text}\n".replace("\n", " <eos> ").split()

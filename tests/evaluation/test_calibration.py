@@ -47,15 +47,6 @@ def test_calibration_error_is_that_of_the_definition_and_batches_add_up() -> Non
     assert sums.samples == 500 and sums.compute() == pytest.approx(found, abs=1e-12)
 
 
-def test_by_hand() -> None:
-    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [1.0, 0.0]], dtype=torch.float64)
-    found = calibration_metrics(probabilities, torch.tensor([0, 1, 1, 0]), bins=2)
-    assert found["accuracy"] == 0.75
-    assert found["ece"] == pytest.approx(abs(3 - 3.4) / 4)
-    assert found["brier"] == pytest.approx((0.02 + 1.28 + 0.18 + 0.0) / 4)
-    assert found["nll"] == pytest.approx(-np.log([0.9, 0.2, 0.7, 1.0]).mean())
-
-
 def test_a_probability_on_an_edge_belongs_to_the_bin_below_it() -> None:
     probabilities = torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64)  # right and wrong, in two bins
     found = calibration_metrics(probabilities, torch.tensor([0, 1]), bins=2)

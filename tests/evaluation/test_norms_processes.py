@@ -1,15 +1,14 @@
 """Norm statistics of several processes are those of all their data."""
 
-import datetime
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hf_geo.evaluation import recalibrate_norms
 from tests.evaluation.test_norms import Network
+from tests.processes import in_two
 
 
 def setting() -> tuple[Network, list[Tensor]]:
@@ -17,24 +16,18 @@ def setting() -> tuple[Network, list[Tensor]]:
     return Network(), [torch.randn(n, 4) * 2 + 1 for n in (256, 256, 64, 1)]
 
 
-def recalibrate_in_process(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    patience = datetime.timedelta(seconds=60)
-    store = f"file://{folder / 'rendezvous'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=patience)
+def recalibrated(rank: int) -> list[tuple[int, dict[str, Tensor]]]:
     outcomes = []
     for wrap in (lambda model: model, DistributedDataParallel):
         model, data = setting()
         outcomes.append((recalibrate_norms(wrap(model), data[:1] if rank else data[1:]), model.state_dict()))
-    torch.save(outcomes, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return outcomes
 
 
 def test_processes_with_uneven_data_have_the_statistics_of_all_of_it(tmp_path: Path) -> None:
-    torch.multiprocessing.start_processes(recalibrate_in_process, (tmp_path,), nprocs=2, start_method="fork")
+    by_rank = in_two(recalibrated, tmp_path)
     model, data = setting()
     recalibrate_norms(model, data)
-    by_rank = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for (samples, first), (others, second) in zip(*by_rank, strict=True):  # plain, and wrapped
         assert samples == others == len(torch.cat(data))
         assert all(torch.equal(value, second[name]) for name, value in first.items())

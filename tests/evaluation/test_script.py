@@ -171,11 +171,6 @@ def test_a_language_model_and_a_classifier_are_not_compared(line: Path, language
     assert "The models are of different tasks (causal-lm, image-classification)" in capsys.readouterr().err
 
 
-def _truncated(folder: Path) -> None:
-    path = folder / "subspace.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
 def _of_three_classes(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3, "label_names": None}))
@@ -188,13 +183,9 @@ def _of_a_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words", "message"),
     [
-        (None, ("--positions", 1), "--positions: takes a whole number of at least 2"),
-        (None, ("--export_position", 0.5), "give a new folder for it with --output_dir"),
-        (None, ("--export_position", 1.5, "--output_dir", "new"), "lies in [0, 1]; got 1.5"),
         (None, ("--export_position", "0.5,0.5", "--output_dir", "new"), "got a value of shape (2,)"),
         (None, ("--export_position", "half", "--output_dir", "new"), "a number, or weights separated by commas"),
         (None, ("--model", "resnet18"), "'resnet18' names an architecture without weights"),
-        (_truncated, (), "subspace.safetensors is damaged or cut short"),
         (_of_three_classes, (), "has 3 classes, but digits has 10"),
         (lambda folder: (folder / "training_args.json").unlink(), (), "does not name its dataset: name the data"),
         (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),

@@ -2,13 +2,11 @@
 
 import copy
 import dataclasses
-import datetime
 from pathlib import Path
 
 import pytest
 import timm.layers
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from hf_geo.evaluation.plans import plan_walk
 from hf_geo.evaluation.walk import Walk, walk
 from hf_geo.metrics.calibration import calibration_metrics
 from hf_geo.subspaces import Subspace, SubspaceConfig
+from tests.processes import in_two
 from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel
 
 
@@ -124,7 +123,7 @@ def test_without_recalibration_the_models_own_statistics_are_used() -> None:
     assert (found.samples, found.recalibration_samples) == (21, 0)
 
 
-def walk_part(rank: int, processes: int) -> Walk:
+def walk_part(rank: int, processes: int = 2) -> Walk:
     """The walk of a line with an ensemble, of which each process reads every other batch."""
     torch.manual_seed(0)
     subspace, evaluation = trained(CASES[0]), data()
@@ -132,17 +131,9 @@ def walk_part(rank: int, processes: int) -> Walk:
     return walk(subspace, rows, evaluation[rank::processes], None, ensembles=[(0, 2)])
 
 
-def walk_in_process(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    patience = datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=patience)
-    torch.save(dataclasses.asdict(walk_part(rank, 2)), folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
 def test_processes_that_share_the_data_measure_all_of_it(tmp_path: Path) -> None:
-    torch.multiprocessing.start_processes(walk_in_process, (tmp_path,), nprocs=2, start_method="fork")
-    expected, (first, second) = walk_part(0, 1), (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = in_two(lambda rank: dataclasses.asdict(walk_part(rank)), tmp_path)
+    expected = walk_part(0, processes=1)
     assert first == second and first["samples"] == expected.samples == 21
     rows = zip(first["points"] + first["ensembles"], expected.points + expected.ensembles, strict=True)
     for found, row in rows:

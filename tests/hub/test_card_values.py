@@ -33,29 +33,27 @@ TEMPLATES = {
 }  # fmt: skip
 
 
+def report_of(**values) -> RunReport:
+    ordinary = {
+        "name": "model", "task": "image-classification", "metric": "accuracy", "optimizer": "fromage", "dataset_name": "digits",
+        "dataset_id": None, "results": {"test": {"accuracy": 0.5, "loss": 1.0}}, "samples": {"train": 10, "test": 5}, "settings": {},
+        "steps": 3, "epochs": 1.0, "seconds": 2.0, "hardware": "2 CPU cores", "parameters": 10, "versions": installed_versions(),
+        "library": "timm",
+    }  # fmt: skip
+    return RunReport(**{**ordinary, **values})
+
+
 def card_of(folder, template: str, value: str | None = None) -> str:
     """A card with ordinary values, or with `value` in every place where a user's or a file's text can be."""
 
     def text(ordinary: str) -> str:
         return ordinary if value is None else value
 
-    report = RunReport(
+    report = report_of(
         name=text("model"),
-        task="image-classification",
-        metric="accuracy",
-        optimizer="fromage",
         dataset_name=text("digits"),
-        dataset_id=None,
-        results={"test": {"accuracy": 0.5, "loss": 1.0}},
-        samples={"train": 10, "test": 5},
         settings={"model": text("resnet18"), "optim_args": text("p_bound=1")},
-        steps=3,
-        epochs=1.0,
-        seconds=2.0,
         hardware=text("2 CPU cores"),
-        parameters=10,
-        versions=installed_versions(),
-        library="timm",
         template=template,
         fields={key: text(known) if isinstance(known, str) else known for key, known in TEMPLATES[template].items()},
         subspace={"kind": "line", "num_points": 2, "layerwise": False},
@@ -90,9 +88,8 @@ def check(card: str, ordinary: str) -> None:
     assert (data["license"], data["tags"][0]) == ("apache-2.0", "hf_geo")
     assert ModelCard(card).data.to_dict()["license"] == "apache-2.0"
     assert problems(card) == ([], [])
-    outside_code = re.sub(
-        r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", card[FRONT_MATTER.match(card).end() :], flags=re.S | re.M)
-    )
+    blocks_out = re.sub(r"^```.*?^```", "", card[FRONT_MATTER.match(card).end() :], flags=re.S | re.M)
+    outside_code = re.sub(r"`[^`\n]*`", "", blocks_out)
     assert not re.search(r"<(?!https?:)[a-z/!]", outside_code, re.I)
     assert "](javascript" not in outside_code.replace("\\]", "") and "8638" not in card
     assert all(char.isprintable() or char == "\n" for char in card)
@@ -125,11 +122,14 @@ def test_results_are_standard_json_and_cards_name_finite_figures(tmp_path) -> No
 
     found = json.loads((tmp_path / "eval_results.json").read_text(), parse_constant=refuse)
     assert found == {"loss": None, "history": [{"norm": None, "step": 1}, None], "accuracy": 0.1, "words": "nan"}
-    report = RunReport(
-        name="m", task="text-generation", metric="perplexity", optimizer="sgd", dataset_name="docs", dataset_id=None, settings={},
-        results={"eval": {"perplexity": math.inf, "loss": 2.0}}, samples={"train": 1}, steps=1, epochs=1.0, seconds=1.0, hardware="x",
-        parameters=1, versions={}, library="transformers", template="language.md.jinja", fields=TEMPLATES["language.md.jinja"],
-    )  # fmt: skip
+    report = report_of(
+        task="text-generation",
+        metric="perplexity",
+        results={"eval": {"perplexity": math.inf, "loss": 2.0}},
+        library="transformers",
+        template="language.md.jinja",
+        fields=TEMPLATES["language.md.jinja"],
+    )
     write_measured(tmp_path, report, {}, {})
     report = read_report(tmp_path)  # JSON has no infinity
     write_card(tmp_path, report, figures={}, fields={})

@@ -63,15 +63,13 @@ def check(hub: LocalHub, faults: FaultAtEachRequest, run: Path, names: list[str]
         assert told == f"{hub.endpoint}/ada/{name}", (name, told)
         assert len(waits) == 1 or (kind == "timeout" and waits), (name, waits)  # which a slow machine may meet again
         assert waits[0] >= (RETRY_AFTER if kind == "429" else 1)
-        arrived = {
-            file: blob.path.read_bytes() for file, blob in hub.store.find("model", f"ada/{name}").head.files.items()
-        }
+        repository = hub.store.find("model", f"ada/{name}")
+        arrived = {file: blob.path.read_bytes() for file, blob in repository.head.files.items()}
         assert arrived["model.safetensors"] == f"{name} model.safetensors".encode() * 999
         assert arrived["last-checkpoint/optimizer.pt"] == f"{name} checkpoint-10/optimizer.pt".encode() * 999
         # What has arrived is not sent again, whatever failed after it.
         sent = [r.path for r in hub.requests if r.origin == "cdn" and r.method == "PUT" and r.status == 200]
         assert len(sent) == len(set(sent)), name
-        repository = hub.store.find("model", f"ada/{name}")
         assert len(repository.history) == 3, [commit.title for commit in repository.history]
     assert met
 

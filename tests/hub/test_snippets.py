@@ -12,36 +12,17 @@ import PIL.Image
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-    ViTConfig,
-    ViTForImageClassification,
-    ViTImageProcessor,
-)
+from torch.utils.data import DataLoader
+from transformers import ViTImageProcessor
 
 from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
 from hf_geo.data.text import load_text_data
 from hf_geo.metrics import nll_per_row
+from tests.models.tiny import byte_tokenizer, gpt2, vit
 from tests.scripts import script
 
-QUIET = (
-    "--max_steps=2",
-    "--save_strategy=no",
-    "--report_to=none",
-    "--disable_tqdm=true",
-    "--per_device_train_batch_size=4",
-)
-SMALL = {
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-    "image_size": 16,
-    "patch_size": 8,
-}
+QUIET = ("--max_steps=2", "--save_strategy=no", "--report_to=none", "--disable_tqdm=true", "--per_device_train_batch_size=4")  # fmt: skip
 IMAGES = {
     "timm": ("--model=test_vit", "--image_size=32", "--subspace=line"),
     "timm, one channel": ("--model=test_resnet", "--model_args=in_chans=1", "--ema_decay=0.5"),
@@ -73,26 +54,12 @@ def place(tmp_path_factory):
         for split in ("train", "test"):
             Path("texts", f"{split}.txt").write_text("to be or not to be that is the question\n" * 90)
         for channels in (1, 3):
-            ViTForImageClassification(ViTConfig(**SMALL, num_channels=channels)).save_pretrained(f"vit-{channels}")
+            vit(num_channels=channels).save_pretrained(f"vit-{channels}")
             values = {"image_mean": [0.4] * channels, "image_std": [0.3] * channels}
             ViTImageProcessor(size={"height": 16, "width": 16}, **values).save_pretrained(f"vit-{channels}")
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token="<|end|>", model_max_length=32)
-        tokenizer.save_pretrained("gpt2-tiny")
-        config = GPT2Config(
-            vocab_size=257, n_embd=8, n_layer=1, n_head=1, n_positions=32, bos_token_id=0, eos_token_id=0
-        )
-        GPT2LMHeadModel(config).save_pretrained("gpt2-tiny")
+        byte_tokenizer(model_max_length=32).save_pretrained("gpt2-tiny")
+        gpt2().save_pretrained("gpt2-tiny")
         yield
-
-
-def byte_level():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator([], trainers.BpeTrainer(special_tokens=["<|end|>"], initial_alphabet=alphabet))
-    return bpe
 
 
 def train(dataset: str, words: tuple[str, ...]) -> tuple[Path, list[str]]:
@@ -157,12 +124,9 @@ def test_language_models(kind: str, capsys) -> None:
     folder, snippets = train("texts", TEXTS[kind])
     names = run(snippets[0], folder)
     assert "to be" in capsys.readouterr().out
-    layout = LanguageData(
-        load_text_data(DataArguments(dataset="texts")), names["tokenizer"], DataArguments(bptt=5), longest=32
-    )
-    batches = torch.utils.data.DataLoader(
-        layout.evaluation_set("test"), layout.eval_batch_size, collate_fn=layout.collate
-    )
+    text = load_text_data(DataArguments(dataset="texts"))
+    layout = LanguageData(text, names["tokenizer"], DataArguments(bptt=5), longest=32)
+    batches = DataLoader(layout.evaluation_set("test"), layout.eval_batch_size, collate_fn=layout.collate)
 
     def loss() -> float:
         with torch.no_grad():

@@ -10,13 +10,13 @@ from timm.models import save_for_hf
 from transformers import (
     AutoModelForImageClassification,
     TimmWrapperForImageClassification,
-    ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
 )
 
 from hf_geo.hub.export import export_model
 from hf_geo.models import build_image_classifier, input_config
+from tests.models.tiny import vit
 
 CIFAR = {"input_size": (3, 32, 32), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 1.0}
 NAMES = {0: "cat", 1: "dog", 2: "frog"}
@@ -192,10 +192,7 @@ def test_a_finetuned_folder_opens_in_timm_and_transformers(tmp_path):
 
 
 def test_a_model_of_transformers_own(tmp_path):
-    config = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
-    )
-    ViTForImageClassification(config).bfloat16().save_pretrained(tmp_path)
+    vit(image_size=32).bfloat16().save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3).save_pretrained(tmp_path)
     model = build_image_classifier(str(tmp_path), num_classes=3, id2label=NAMES)
     assert isinstance(model, ViTForImageClassification)

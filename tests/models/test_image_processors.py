@@ -18,6 +18,7 @@ from hf_geo.hub.export import export_model
 from hf_geo.models import build_image_classifier, check_images, input_config
 from hf_geo.models.image_processors import ProcessorImages, resized
 from tests.data.images import photo
+from tests.models.tiny import RESNET, VIT
 
 SMALL = {"height": 48, "width": 64}
 # Class and settings: every image processor of transformers' image classifiers that makes (3, H, W), then single settings.
@@ -183,9 +184,6 @@ def save(folder: Path, kind: str, config: dict, processor: BaseImageProcessor | 
     return str(folder)
 
 
-VIT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 16,
-       "patch_size": 8}  # fmt: skip
-RESNET = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
 HGNET = {"stem_channels": [3, 4, 4], "stage_in_channels": [4, 8], "stage_mid_channels": [4, 4],
          "stage_out_channels": [8, 8], "stage_num_blocks": [1, 1], "stage_downsample": [False, True],
          "stage_light_block": [False, False], "stage_kernel_size": [3, 3], "stage_numb_of_layers": [1, 1],

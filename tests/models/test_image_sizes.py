@@ -4,9 +4,10 @@ import re
 
 import pytest
 import torch
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTConfig
 
 from hf_geo.models import build_image_classifier, check_images, input_config
+from tests.models.tiny import vit
 
 SMALL_IMAGES = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 1.0}
 
@@ -51,12 +52,10 @@ def test_weights_that_do_not_fit_are_not_taken_for_a_wrong_size(tmp_path):
 
 @pytest.mark.parametrize(("image_size", "found"), [(24, "32"), (64, "32")])
 def test_a_vit_of_transformers_takes_its_size_alone(image_size, found, tmp_path):
-    config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32)
-    ViTForImageClassification(config).save_pretrained(tmp_path)
+    vit(image_size=32).save_pretrained(tmp_path)
     model = build_image_classifier(str(tmp_path), num_classes=3)
-    with pytest.raises(
-        ValueError, match=rf"'start' does not take images of 3 x {image_size} .*: give --image_size {found}"
-    ):
+    message = rf"'start' does not take images of 3 x {image_size} .*: give --image_size {found}"
+    with pytest.raises(ValueError, match=message):
         check_images(model, "start", (3, image_size, image_size))
     check_images(model, "start", (3, 32, 32))
     with pytest.raises(ValueError, match=r"does not take images of 1 x 32 x 32 .*: choose another --model"):

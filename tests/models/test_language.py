@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_geo.data import build_word_tokenizer
 from hf_geo.models import build_language_model, check_vocabulary, generate_text
+from tests.models.tiny import gpt2
 from tests.training.launching import launch_or_fail
 
 TEXT = ["the cat sees a dog", "a dog sees the cat and the bird"]
@@ -46,13 +46,12 @@ def test_a_fresh_process_without_this_package_opens_it_and_writes(tokenizer, tmp
 
 
 def test_a_folder_brings_its_weights(tokenizer, tmp_path) -> None:
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=8, n_embd=4, n_layer=1, n_head=1))
+    model = gpt2(vocab_size=20)
     model.save_pretrained(tmp_path)
     again = build_language_model(str(tmp_path), tokenizer)  # a vocabulary padded beyond the tokenizer's
     assert torch.equal(again.transformer.wte.weight, model.transformer.wte.weight)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=8, n_embd=4, n_layer=1, n_head=1))
     with pytest.raises(ValueError, match="The tokenizer has 9 tokens and the model 8: they do not belong together"):
-        check_vocabulary(model, tokenizer)
+        check_vocabulary(gpt2(vocab_size=8), tokenizer)
 
 
 @pytest.mark.parametrize(

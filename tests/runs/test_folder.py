@@ -31,14 +31,8 @@ def test_paths_of_the_machine_are_not_shown(value: str, shown: str) -> None:
 
 
 def test_the_account_is_not_shown() -> None:
-    names = {
-        "run_name": "ada",
-        "project": "ada",
-        "hub_model_id": "ada/x",
-        "hub_token": "hf_ada",
-        "trackio_space_id": "ada/y",
-    }
-    args = GeoTrainingArguments("/home/ada/run", **names)
+    names = {"run_name": "ada", "project": "ada", "hub_model_id": "ada/x", "trackio_space_id": "ada/y"}
+    args = GeoTrainingArguments("/home/ada/run", hub_token="hf_ada", **names)
     assert "ada" not in str(public_settings(args)).replace("adamw", "").replace("adam_", "").replace("adafactor", "")
     assert public_settings(args, only={"seed", "hub_token"}) == {"seed": 42}
 
