@@ -1,7 +1,5 @@
 """Each row of the table ends its script with status 2 and one sentence that names the mistake and a remedy, changing nothing."""
 
-import contextlib
-import io
 import shutil
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from tests.hub.runs import fingerprint
 from tests.paths import REPOSITORY
 from tests.scripts import script
 from tests.training.launching import launch
-from tests.wrong_calls import GOOD, Row
+from tests.wrong_calls import GOOD, Row, interrupted_run
 
 SCRIPTS = ("train", "evaluate", "inspect_model", "push", "benchmark")
 
@@ -32,12 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, scripts) -> Path:
     folder = tmp_path_factory.mktemp("folders")
     settings = {"dataset": "digits", "max_train_samples": 32, "max_eval_samples": 16}
     make_run(folder / "line", SubspaceConfig("line", beta=0.0), settings)
-    options = {**GOOD["train"], "output_dir": folder / "run", "save_strategy": "steps", "save_steps": 1}
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        assert scripts["train"]([f"--{name}={value}" for name, value in options.items()]) == 0
-    for path in (folder / "run").iterdir():
-        if path.is_file():
-            path.unlink()
+    interrupted_run(scripts["train"], folder / "run")
     return folder
 
 

@@ -1,7 +1,5 @@
 """Files made to do harm: nothing of them is executed, and nothing is read or written outside of where it belongs."""
 
-import contextlib
-import io
 import json
 import logging
 import pickle
@@ -16,8 +14,9 @@ from hf_geo.checkpoints.store import seal
 from hf_geo.data import build_word_tokenizer
 from hf_geo.models.sources import find_model
 from tests.evaluation.test_script import make_run
+from tests.models.tiny import gpt2, resnet
 from tests.scripts import script
-from tests.wrong_calls import GOOD, Payload
+from tests.wrong_calls import GOOD, MINE, Payload, edit_json, interrupted_run, own_code
 
 EXECUTED = "executed"  # what a payload leaves behind
 
@@ -29,15 +28,7 @@ def train():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, train) -> Path:
-    """A run that stopped after one step."""
-    folder = tmp_path_factory.mktemp("hostile") / "run"
-    options = {**GOOD["train"], "output_dir": folder, "save_strategy": "steps", "save_steps": 1}
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        assert train([f"--{name}={value}" for name, value in options.items()]) == 0
-    for path in folder.iterdir():
-        if path.is_file():
-            path.unlink()
-    return folder
+    return interrupted_run(train, tmp_path_factory.mktemp("hostile") / "run")
 
 
 def refusal(main, capfd, **options) -> str:
@@ -105,63 +96,21 @@ def pickled_weights(folder: Path) -> None:
     zipped(folder / "pytorch_model.bin")
 
 
-def pickle_called_safe(folder: Path) -> None:
-    plain(folder / "model.safetensors")
-
-
-def config(**values):
-    def change(folder: Path) -> None:
-        known = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**known, **values}))
-
-    return change
-
-
-CODE = {
-    "AutoConfig": "mine.Config",
-    "AutoModelForImageClassification": "mine.Model",
-    "AutoModelForCausalLM": "mine.Model",
-}
-MINE = f"""
-open({EXECUTED!r}, "w").close()
-from transformers import PretrainedConfig, PreTrainedModel
-
-
-class Config(PretrainedConfig):
-    model_type = "mine"
-
-
-class Model(PreTrainedModel):
-    config_class = Config
-"""
-
-
-def code(folder: Path) -> None:
-    """A model of transformers whose code lies beside it."""
-    (folder / "config.json").write_text(
-        json.dumps({"model_type": "mine", "auto_map": CODE, "architectures": ["Model"], "num_labels": 10})
-    )
-    (folder / "mine.py").write_text(MINE)
-
-
 def code_for_text(folder: Path) -> None:
-    code(folder)
-    config(architectures=["MineForCausalLM"])(folder)
+    own_code(folder, architectures=["MineForCausalLM"])
     build_word_tokenizer(["some words"]).save_pretrained(folder)
 
 
 def code_for_words(folder: Path) -> None:
     """A model that transformers knows, with a tokenizer of its own."""
-    tiny = transformers.GPT2Config(vocab_size=9, n_embd=4, n_layer=1, n_head=1, n_positions=8)
-    transformers.GPT2LMHeadModel(tiny).save_pretrained(folder)
+    gpt2(vocab_size=9).save_pretrained(folder)
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["mine.Config", None]}}))
     (folder / "mine.py").write_text(MINE)
 
 
 def code_for_images(folder: Path) -> None:
     """A model that transformers knows, with an image processor of its own."""
-    tiny = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=10)
-    transformers.ResNetForImageClassification(tiny).save_pretrained(folder)
+    resnet(num_labels=10).save_pretrained(folder)
     described = {"auto_map": {"AutoImageProcessor": "mine.Config"}, "image_processor_type": "Mine"}
     (folder / "preprocessor_config.json").write_text(json.dumps(described))
     (folder / "mine.py").write_text(MINE)
@@ -176,15 +125,15 @@ def shards_elsewhere(folder: Path) -> None:
 
 MODELS = {
     "weights pickled with code": (pickled_weights, "pytorch_model.bin' is no pickle of weights alone"),
-    "a pickle under another name": (pickle_called_safe, "model.safetensors' is damaged"),
-    "code for images": (code, "brings Python code of its own, which is not run"),
+    "a pickle under another name": (lambda folder: plain(folder / "model.safetensors"), "model.safetensors' is damaged"),
+    "code for images": (own_code, "brings Python code of its own, which is not run"),
     "code for texts": (code_for_text, "brings Python code of its own, which is not run"),
     "code of a tokenizer": (code_for_words, "docs is empty"),  # transformers' own for such models, without any words
     "code of an image processor": (code_for_images, "brings Python code of its own, which is not run"),
-    "an architecture of another folder": (config(architecture="local-dir:../evil"), "'local-dir:../evil', which timm does not have"),
-    "a checkpoint elsewhere": (config(model_args={"checkpoint_path": "../evil.pth"}), "checkpoint_path='../evil.pth'"),
-    "weights from the web": (config(model_args={"pretrained_cfg_overlay": {"url": "http://evil"}}), "pretrained_cfg_overlay="),
-    "a cache elsewhere": (config(model_args={"cache_dir": "../evil"}), "cache_dir='../evil'"),
+    "an architecture of another folder": (edit_json("config.json", architecture="local-dir:../evil"), "'local-dir:../evil', which timm does not have"),
+    "a checkpoint elsewhere": (edit_json("config.json", model_args={"checkpoint_path": "../evil.pth"}), "checkpoint_path='../evil.pth'"),
+    "weights from the web": (edit_json("config.json", model_args={"pretrained_cfg_overlay": {"url": "http://evil"}}), "pretrained_cfg_overlay="),
+    "a cache elsewhere": (edit_json("config.json", model_args={"cache_dir": "../evil"}), "cache_dir='../evil'"),
     "shards elsewhere": (shards_elsewhere, "leads to '../elsewhere.safetensors', out of its folder"),
 }  # fmt: skip
 
@@ -206,7 +155,7 @@ def test_code_runs_only_with_its_flag_and_loudly(name: str, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     make_run(tmp_path / "model")
-    code(tmp_path / "model")
+    own_code(tmp_path / "model")
     words = [f"--{key}={value}" for key, value in {**GOOD[name], "model": "model"}.items()]
     with pytest.raises(SystemExit):
         script(name)(words)

@@ -13,7 +13,7 @@ import pytest
 from hf_geo.data import DataArguments, load_image_data
 from tests.scripts import script
 from tests.test_hostile import EXECUTED, refusal
-from tests.wrong_calls import CLASSES, IMAGES, png, table
+from tests.wrong_calls import CLASSES, IMAGES, PNG, table
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def test_a_card_or_a_script_with_python_in_it(train, tmp_path, monkeypatch, capf
 
 def write_zip(path: Path, escaping: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**CLASSES, escaping: png()}.items():
+        for name, content in {**CLASSES, escaping: PNG}.items():
             archive.writestr(name, content)
 
 
 def write_tar(path: Path, escaping: str) -> None:
     with tarfile.open(path, "w") as archive:
-        for name, content in {**CLASSES, escaping: png()}.items():
+        for name, content in {**CLASSES, escaping: PNG}.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))

@@ -1,5 +1,6 @@
 """Makes wrong calls of the scripts: rows of the table in tests/bad_inputs.py, and the files that they need."""
 
+import contextlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import PIL.Image
 import pyarrow.parquet
 from datasets import ClassLabel, Features, Value
 
+from tests.data.images import encoded, shade
+
 Options = Mapping[str, Any]
-WORD_MODEL = {
-    "model": "word_transformer",
-    "dataset": "docs",
-    "bptt": 5,
-    "model_args": "d_model=8,nhead=2,d_hid=8,nlayers=1",
-}
+WORD_MODEL = {"model": "word_transformer", "dataset": "docs", "bptt": 5, "model_args": "d_model=8,nhead=2,d_hid=8,nlayers=1"}  # fmt: skip
 GOOD: dict[str, Options] = {
     "train": {
         "model": "test_resnet", "dataset": "digits", "optim": "fromage", "max_steps": 1, "max_train_samples": 32,
@@ -84,26 +81,17 @@ def recipe(text: str | bytes, names: str, advises: str, **options: Any) -> Row:
 CAT_DOG = ClassLabel(names=["cat", "dog"])
 
 
-def png() -> bytes:
-    file = io.BytesIO()
-    PIL.Image.new("L", (8, 8)).save(file, "PNG")
-    return file.getvalue()
-
-
 def table(images: Sequence[bytes], labels: Sequence[int] | None = None) -> Callable:
     """Makes a parquet file of encoded images and labels, which need not be of the two classes that are declared."""
 
     def make(folder: Path) -> Options:
-        content = {
-            "image": [{"bytes": image, "path": None} for image in images],
-            "label": labels or [0, 1] * (len(images) // 2),
-        }
+        cells = [{"bytes": image, "path": None} for image in images]
+        content = {"image": cells, "label": labels or [0, 1] * (len(images) // 2)}
         rows = datasets.Dataset.from_dict(content, Features({"image": datasets.Image(), "label": Value("int64")}))
         declared = Features({"image": datasets.Image(), "label": CAT_DOG}).arrow_schema.metadata
         (folder / "data").mkdir(exist_ok=True)
-        pyarrow.parquet.write_table(
-            rows.data.table.replace_schema_metadata(declared), folder / "data" / "train.parquet"
-        )
+        written = rows.data.table.replace_schema_metadata(declared)
+        pyarrow.parquet.write_table(written, folder / "data" / "train.parquet")
         return {"dataset": "data"}
 
     return make
@@ -131,13 +119,14 @@ def with_options(make: Callable, **options: Any) -> Callable:
 def one_class(folder: Path) -> Options:
     (folder / "data").mkdir()
     features = Features({"image": datasets.Image(), "label": Value("string")})
-    rows = {"image": [{"bytes": png(), "path": None}] * 20, "label": ["cat"] * 20}
+    rows = {"image": [{"bytes": PNG, "path": None}] * 20, "label": ["cat"] * 20}
     datasets.Dataset.from_dict(rows, features).to_parquet(folder / "data" / "train.parquet")
     return {"dataset": "data"}
 
 
-IMAGES = [png()] * 20
-CLASSES = {f"{name}/{index}.png": png() for name in ("cat", "dog") for index in range(10)}
+PNG = encoded(shade(0))
+IMAGES = [PNG] * 20
+CLASSES = {f"{name}/{index}.png": PNG for name in ("cat", "dog") for index in range(10)}
 
 
 # Models
@@ -156,8 +145,7 @@ def model(spoil: Callable[[Path], object], **options: Any) -> dict[str, Any]:
 def edit_json(name: str, **changes: Any) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         values = json.loads((folder / name).read_text())
-        values.update(changes)
-        (folder / name).write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+        (folder / name).write_text(json.dumps({**values, **changes}))
 
     return edit
 
@@ -184,14 +172,44 @@ class Payload:
         return open, (self.path, "w")
 
 
-def code_in_config(folder: Path) -> None:
-    config = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForImageClassification": "mine.Model"},
-              "architectures": ["Model"]}  # fmt: skip
+CODE = {
+    "AutoConfig": "mine.Config",
+    "AutoModelForImageClassification": "mine.Model",
+    "AutoModelForCausalLM": "mine.Model",
+}
+MINE = """
+open("executed", "w").close()
+from transformers import PretrainedConfig, PreTrainedModel
+
+
+class Config(PretrainedConfig):
+    model_type = "mine"
+
+
+class Model(PreTrainedModel):
+    config_class = Config
+"""
+
+
+def own_code(folder: Path, **changes: Any) -> None:
+    """A model of transformers whose code lies beside it."""
+    config = {"model_type": "mine", "auto_map": CODE, "architectures": ["Model"], "num_labels": 10, **changes}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "mine.py").write_text("open('executed', 'w')\n")
+    (folder / "mine.py").write_text(MINE)
 
 
 # Checkpoints
+
+
+def interrupted_run(train: Callable[[Sequence[str]], int], folder: Path) -> Path:
+    """A run that stopped after one step."""
+    options = {**GOOD["train"], "output_dir": folder, "save_strategy": "steps", "save_steps": 1}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert train([f"--{name}={value}" for name, value in options.items()]) == 0
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    return folder
 
 
 def checkpoint(spoil: Callable[[Path], object], **options: Any) -> dict[str, Any]:

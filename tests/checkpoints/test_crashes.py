@@ -8,17 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_geo.checkpoints.listing import list_checkpoints
-from hf_geo.checkpoints.store import (
-    MANIFEST,
-    STAGING,
-    discard,
-    fault,
-    publish,
-    rotate,
-    seal,
-    staged_whole,
-    tidy,
-)
+from hf_geo.checkpoints.store import MANIFEST, STAGING, discard, fault, publish, rotate, seal, staged_whole, tidy
 from tests.checkpoints.crashing import CRASHING
 
 

@@ -155,10 +155,8 @@ class Stubborn(transformers.ViTImageProcessor):
 
 
 def test_processors_are_compared_and_a_size_that_cannot_be_set_is_refused():
-    assert ProcessorImages(Stubborn(), 3, (8, 8)) != ProcessorImages(
-        transformers.ViTImageProcessor(resample=0), 3, (8, 8)
-    )
-    assert ProcessorImages(Stubborn(), 3, (8, 8)) == ProcessorImages(Stubborn(), 3, (9, 9))
+    stubborn, other = (ProcessorImages(p, 3, (8, 8)) for p in (Stubborn(), transformers.ViTImageProcessor(resample=0)))
+    assert stubborn == ProcessorImages(Stubborn(), 3, (9, 9)) != other
     with pytest.raises(ValueError, match="Stubborn of this model cannot be set to images of 64 x 64 pixels"):
         resized(Stubborn(), 64, 64, 3)
 
@@ -224,7 +222,6 @@ def test_a_model_without_image_processor_gets_one(kind, config, native, asked, m
 def test_an_image_processor_that_does_not_fit_is_refused(channels, made, found, tmp_path):
     name = save(tmp_path, "vit", {**VIT, "num_channels": channels}, getattr(transformers, made)())
     model = build_image_classifier(name, num_classes=3)
-    with pytest.raises(
-        ValueError, match=rf"images of {channels} channels?, .* its {made} makes no pixels .*\(.*{found}"
-    ):
+    message = rf"images of {channels} channels?, .* its {made} makes no pixels .*\(.*{found}"
+    with pytest.raises(ValueError, match=message):
         input_config(model)

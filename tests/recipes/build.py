@@ -22,15 +22,9 @@ from hf_geo.training.trainer import GeoTrainer
 
 # Settings that neither model nor data depend on: variants that differ in nothing else share these.
 OF_OPTIMIZER = {
-    "optim",
-    "optim_args",
-    "learning_rate",
-    "weight_decay",
-    "max_grad_norm",
-    "geometry_groups",
-    "adam_beta1",
-}
-OF_OPTIMIZER |= {"lr_scheduler_type", "lr_scheduler_kwargs", "milestones", "warmup_steps", "adam_beta2", "adam_epsilon"}
+    "optim", "optim_args", "learning_rate", "weight_decay", "max_grad_norm", "geometry_groups", "lr_scheduler_type",
+    "lr_scheduler_kwargs", "milestones", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon",
+}  # fmt: skip
 setups: dict[str, tasks.TrainingSetup] = {}
 
 
@@ -48,9 +42,8 @@ def make_setup(task, model_args, data_args, args) -> tasks.TrainingSetup:
     settings = {name: value for name, value in args.to_dict().items() if name not in OF_OPTIMIZER}
     key = f"{task} {model_args} {data_args} {settings}"
     if key not in setups:
-        setups[key] = tasks.build_setup(
-            tasks.find_task(task, model_args.model, data_args.dataset), model_args, data_args, args
-        )
+        found = tasks.find_task(task, model_args.model, data_args.dataset)
+        setups[key] = tasks.build_setup(found, model_args, data_args, args)
     return setups[key]
 
 

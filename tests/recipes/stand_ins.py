@@ -3,13 +3,12 @@
 The images are noise, a few of them in each split over and over, and there are only so many as the recipes hold out.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import yaml
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "the", "dog", "run", "after", "a", "ball", ","]
 
@@ -31,12 +30,10 @@ IMAGES = [  # id, configuration, image column, label columns, (width, height) of
 ]  # fmt: skip
 
 
-def noise(size: tuple[int, int], mode: str, rng: np.random.Generator) -> bytes:
-    """A PNG of four by four random fields."""
+def noise(size: tuple[int, int], mode: str, rng: np.random.Generator) -> PIL.Image.Image:
+    """Four by four random fields."""
     fields = rng.integers(256, size=(4, 4, 3)[: 3 if mode == "RGB" else 2], dtype=np.uint8)
-    file = io.BytesIO()
-    PIL.Image.fromarray(fields).resize(size, PIL.Image.Resampling.NEAREST).save(file, "PNG")
-    return file.getvalue()
+    return PIL.Image.fromarray(fields).resize(size, PIL.Image.Resampling.NEAREST)
 
 
 def write_data_set(folder: Path, config: str, splits: dict[str, Dataset]) -> None:
@@ -58,20 +55,15 @@ def write_all(seeds: Path) -> None:
         features = Features({image: Image(), **{column: classes(count) for column, count in labels.items()}})
         splits = {}
         for split, length in lengths.items():
-            pictures = [{"bytes": noise(size, mode, rng), "path": None} for size in sizes for _ in range(5)]
+            pictures = [noise(size, mode, rng) for size in sizes for _ in range(5)]
+            rows = {image: [pictures[i % len(pictures)] for i in range(length)]}
             hidden = name.startswith("ILSVRC") and split == "test"
-            columns = {
-                column: [-1] * length if hidden else [i % count for i in range(length)]
-                for column, count in labels.items()
-            }
-            rows = {image: [pictures[i % len(pictures)] for i in range(length)], **columns}
+            for column, count in labels.items():
+                rows[column] = [-1 if hidden else i % count for i in range(length)]
             splits[split] = Dataset.from_dict(rows, features=features)
         write_data_set(seeds / "datasets" / name, config, splits)
     texts = {
-        split: Dataset.from_dict(
-            {"text": [" ".join(rng.choice(WORDS, 200)) + " \n" for _ in range(lines)]},
-            Features({"text": Value("string")}),
-        )
+        split: Dataset.from_dict({"text": [" ".join(rng.choice(WORDS, 200)) + " \n" for _ in range(lines)]})
         for split, lines in (("train", 400), ("validation", 60), ("test", 60))
     }
     write_data_set(seeds / "datasets" / "Salesforce/wikitext", "wikitext-2-v1", texts)
