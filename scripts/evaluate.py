@@ -22,7 +22,7 @@ import torch
 
 from hf_geo.checkpoints.placing import place_result, whole_file
 from hf_geo.checkpoints.results import save_result
-from hf_geo.cli.config import make_parser
+from hf_geo.cli.config import FieldParser
 from hf_geo.cli.options import add_trust, at_least, device, seed
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
@@ -103,7 +103,7 @@ def compare_models(setup: EvaluationSetup, options: argparse.Namespace) -> dict[
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments]:
     """The options, with the data settings of the first model's run as defaults."""
-    parser = make_parser(
+    parser = FieldParser(
         (DataArguments,), prog="evaluate.py", usage="evaluate.py --model NAME [--OPTION VALUE ...]", description=__doc__
     )
     add = parser.add_argument_group("Evaluation").add_argument

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hf_geo.cli.config import make_parser, parse_command_line
+from hf_geo.cli.config import FieldParser, parse_command_line
 from hf_geo.cli.options import OptionParser, at_least
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS, resolve_settings
@@ -107,7 +107,7 @@ def read_axes(options: argparse.Namespace) -> dict[str, list[str]]:
     """Returns the values of each field that is swept over."""
     given = {field: getattr(options, option) for field, option in AXIS_OPTIONS.items()}
     lists = {field: split_values(f"--{AXIS_OPTIONS[field]}", text) for field, text in given.items() if text is not None}
-    known = {action.dest for action in make_parser(RUN_ARGUMENTS).options.values()}
+    known = {action.dest for action in FieldParser(RUN_ARGUMENTS).options.values()}
     axes = collect_axes(lists, options.grid, known)
     check_axes(axes, options.x, is_search=bool(options.trials))
     return axes

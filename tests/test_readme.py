@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from hf_geo.cli.config import make_parser
+from hf_geo.cli.config import FieldParser
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from tests.paths import REPOSITORY
 from tests.training.launching import launch_or_fail
@@ -20,7 +20,7 @@ def test_python_runs(tmp_path) -> None:
 
 
 def test_files_and_options_exist() -> None:
-    known = set(make_parser(RUN_ARGUMENTS).options)
+    known = set(FieldParser(RUN_ARGUMENTS).options)
     known |= {"--config", "--variant", "--smoke"}
     assert len(PYTHON) >= 4 and len(SHELL) >= 4  # the expressions above find what they are for
     commands = [shlex.split(line, comments=True) for block in SHELL for line in block.splitlines()]

@@ -39,11 +39,6 @@ class FieldParser(OptionParser, HfArgumentParser):
         return super()._add_recorded(add, *names, **settings)
 
 
-def make_parser(dataclass_types: Sequence[type], **options: Any) -> FieldParser:
-    """Returns a parser of all fields of `dataclass_types`; `options` are those of `argparse.ArgumentParser`."""
-    return FieldParser(dataclass_types, **options)
-
-
 def parse_command_line(
     dataclass_types: Sequence[type], argv: Sequence[str] | None = None, **parser_options: Any
 ) -> tuple[Any, ...]:
@@ -64,7 +59,7 @@ def parse_command_line(
         ValueError: The recipe cannot be used, or a dataclass refuses its values.
         SystemExit: With status 2 for an unknown option or an unreadable value, as argparse does.
     """
-    parser = make_parser(dataclass_types, **parser_options)
+    parser = FieldParser(dataclass_types, **parser_options)
     add = parser.add_argument_group("Recipe").add_argument
     add("--config", metavar="FILE", help="YAML file whose values are defaults for all options; the command line wins.")
     add("--variant", metavar="NAME", help="Named variant inside the config file.")

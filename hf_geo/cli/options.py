@@ -132,11 +132,7 @@ def device(text: str) -> str:
 
     try:
         torch.empty(0, device=text)
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # an unknown name, or a library not built for it
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, or a library not built for it
         usable = "cpu, cuda" if torch.cuda.is_available() else "cpu"
         raise argparse.ArgumentTypeError(f"there is no device {text!r} on this machine: use {usable}") from error
     return text

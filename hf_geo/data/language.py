@@ -189,13 +189,11 @@ class LanguageData:
         if self.layout == "stream":
             option, length = "bptt", self.bptt + 1
             self.sampling = "sequential"
-            self.batch_size = columns_per_device(
-                self.columns, processes=processes, accumulation_steps=accumulation_steps
-            )
+            shares = {"processes": processes, "accumulation_steps": accumulation_steps}
+            self.batch_size = columns_per_device(self.columns, **shares)
             self.eval_batch_size = -(-self.eval_columns // processes)
-            self.perplexity = (
-                f"per {unit}, over the whole stream in {self.eval_columns} columns, read in windows of {self.bptt}"
-            )
+            read = f"in {self.eval_columns} columns, read in windows of {self.bptt}"
+            self.perplexity = f"per {unit}, over the whole stream {read}"
         else:
             option, length = "block_size", self.block_size
             self.sampling = "random"

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
+
+from hf_geo.plotting import save, style
 
 from .walk import Walk
 
@@ -38,9 +39,9 @@ def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: s
         if 0.5 in positions:
             centre = values[list(positions).index(0.5)]
             axes.plot([0.5], [centre], marker="*", markersize=11, label="centre", **marked)
-        _style(axes, "position", name)
+        style(axes, xlabel="position", ylabel=_SHOWN[name][0])
     axes.legend(frameon=False, fontsize="small")
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Path, title: str = "") -> None:
@@ -65,7 +66,7 @@ def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Pa
     axes.margins(0.12)
     axes.axis("off")
     figure.colorbar(drawn, ax=axes, label=_SHOWN[name][0], shrink=0.8)
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | Path, title: str = "") -> None:
@@ -87,9 +88,9 @@ def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | P
     for row, value in zip(walk.ensembles, _values(walk.ensembles, name), strict=True):
         if np.allclose(distances[row["members"]], 1) and len(row["members"]) == count:
             axes.axhline(value, color=_ENSEMBLE, linestyle="--", label=f"ensemble of the {count} control points")
-    _style(axes, "distance from the centre (control points at 1)", name)
+    style(axes, xlabel="distance from the centre (control points at 1)", ylabel=_SHOWN[name][0])
     axes.legend(frameon=False, fontsize="small")
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 # Axis label and factor. Language models have a perplexity, whose logarithm is the likelihood's.
@@ -107,15 +108,3 @@ def _values(rows: Sequence[dict], name: str) -> list[float]:
 
 def _main(walk: Walk) -> str:
     return "perplexity" if "perplexity" in walk.points[0] else "accuracy"
-
-
-def _style(axes: Axes, xlabel: str, name: str) -> None:
-    axes.set(xlabel=xlabel, ylabel=_SHOWN[name][0])
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: str | Path, title: str) -> None:
-    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may have a $
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)

@@ -158,9 +158,8 @@ def _evaluation_mode(model: nn.Module) -> Iterator[dict[str, nn.Module]]:
         with ExitStack() as stack:
             model.eval()
             for layer in layers.values():
-                layer.training = isinstance(
-                    layer, nn.modules.instancenorm._InstanceNorm
-                )  # it normalizes each sample by its own statistics
+                # An instance norm normalizes each sample by its own statistics.
+                layer.training = isinstance(layer, nn.modules.instancenorm._InstanceNorm)
             if "torch._dynamo" in sys.modules:  # compiled code would skip the hooks
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield layers

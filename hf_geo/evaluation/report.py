@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hf_geo.markdown import format_table, replace_section
+from hf_geo.metrics import is_share
 from hf_geo.subspaces import SubspaceConfig
 from hf_geo.subspaces.shapes import SHAPES
 
@@ -14,15 +15,8 @@ from .figures import draw_distances, draw_path, draw_triangle
 from .plans import Plan
 from .walk import Walk
 
-_TITLES = {
-    "perplexity": "perplexity",
-    "accuracy": "accuracy",
-    "nll": "NLL",
-    "brier": "Brier",
-    "ece": "ECE",
-    "total_variation": "total variation",
-}
-_SHARES = ("accuracy", "ece", "total_variation")
+_TITLES = {"perplexity": "perplexity", "accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE",
+           "total_variation": "total variation"}  # fmt: skip
 
 
 def name_positions(plan: Plan, config: SubspaceConfig) -> list[str]:
@@ -84,7 +78,7 @@ def as_table(data: Mapping[str, Any]) -> str:
 def _format(column: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{100 * value:.2f} %" if column in _SHARES else f"{value:.4f}"
+    return f"{100 * value:.2f} %" if is_share(column) else f"{value:.4f}"
 
 
 def draw(data: Mapping[str, Any], folder: str | Path, title: str = "") -> dict[str, str]:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_geo.metrics import is_share
+from hf_geo.plotting import save, style
 
 from .summary import Summary
 from .trials import axis_label, parse_number
@@ -29,11 +30,8 @@ def draw_sweep(summary: Summary, path: str | Path, title: str) -> None:
         axes.plot([], [], "x", color="grey", label="diverged or failed")
     _set_scales(axes, summary)
     _set_labels(axes, summary)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-    figure.suptitle(title, fontsize="medium", parse_math=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path, title)
 
 
 def _draw_series(axes: Axes, summary: Summary, number: int) -> bool:
@@ -65,8 +63,8 @@ def _set_labels(axes: Axes, summary: Summary) -> None:
     over += ["mean over seeds"] if summary.num_seeds > 1 else []
     unit = " (%)" if is_share(summary.metric) else ""
     best_over = f", best {' and '.join(over)}" if over else ""
-    axes.set_xlabel(axis_label(summary.trials[summary.x].iloc[0], summary.x))
-    axes.set_ylabel(f"{summary.metric.replace('_', ' ')}{unit}{best_over}")
+    ylabel = f"{summary.metric.replace('_', ' ')}{unit}{best_over}"
+    style(axes, xlabel=axis_label(summary.trials[summary.x].iloc[0], summary.x), ylabel=ylabel)
 
 
 def _numbers(values: pd.Series) -> list[float | None]:

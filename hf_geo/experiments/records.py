@@ -2,13 +2,14 @@
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from hf_geo.checkpoints.placing import whole_file
 
 from .runs import differences
 from .trials import SERIES, Trial, parse_number
@@ -83,11 +84,10 @@ class Records:
     def _write(self, trial: Trial, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces a trial's record atomically."""
         record = {"values": dict(trial.values), **outcome, "settings": dict(trial.settings)}
-        path = self.folder_of(trial) / RECORD
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-        os.replace(new, path)
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = json.dumps(record, indent=2, default=str)
+        with whole_file(self.folder_of(trial) / RECORD) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+        return json.loads(text)
 
     def ended_trials(
         self, axes: Mapping[str, Sequence[str]], make: Callable[[Mapping[str, Any]], Trial]

@@ -68,26 +68,19 @@ class ModelSource:
         Raises:
             ValueError: There are none, or the file is damaged or holds more than weights.
         """
-        file = self._weights_file()
+        file = next(filter(None, map(self._find_file, _WEIGHTS)), None)
+        if file is None:
+            raise ValueError(
+                f"The model {self.name!r} has no weights, neither {' nor '.join(_WEIGHTS)}: give a folder or id that has."
+            )
         try:
-            weights = load_state_dict(str(file), weights_only=True)
-            return timm_names(weights)
+            return timm_names(load_state_dict(str(file), weights_only=True))
         except _UNREADABLE as error:
             if file.suffix == ".safetensors":
                 problem = "is damaged or cut short: copy or download it again"
             else:
-                problem = (
-                    "is no pickle of weights alone, and anything else could run code: convert it to model.safetensors"
-                )
+                problem = "is no pickle of weights alone, and others could run code: convert it to model.safetensors"
             raise ValueError(f"{str(file)!r} {problem} ({textwrap.shorten(str(error), 200)}).") from error
-
-    def _weights_file(self) -> Path:
-        found = filter(None, map(self._find_file, _WEIGHTS))
-        if file := next(found, None):
-            return file
-        raise ValueError(
-            f"The model {self.name!r} has no weights, neither {' nor '.join(_WEIGHTS)}: give a folder or id that has."
-        )
 
     def _find_file(self, name: str) -> Path | None:
         """The path of a file, downloaded if the model is on the Hub; None if there is no such file."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hf_geo.checkpoints.placing import whole_file
+from hf_geo.plotting import save, style
 
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange"}
 
@@ -38,7 +38,7 @@ def draw_training_curves(
                 axes.plot(*zip(*points, strict=True), color=COLOURS[name], label=name, marker=marker, linewidth=1.4)
         _style(axes, label)
         axes.legend(frameon=False)
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 GEOMETRY = {
@@ -79,21 +79,13 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
         for i, points in enumerate(lines.values()):
             axes.plot(*zip(*points, strict=True), color=colormaps["viridis"](i / max(len(lines) - 1, 1)), linewidth=1)
         _style(axes, label, yscale="log")
-    _save(figure, path, f"{title}: a line a layer, from the first (dark) to the last (bright)")
+    save(figure, path, f"{title}: a line a layer, from the first (dark) to the last (bright)")
     return True
 
 
 def _style(axes: Axes, label: str, **settings: str) -> None:
-    axes.set(xlabel="update", ylabel=label, **settings)
+    style(axes, xlabel="update", ylabel=label, **settings)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: str | Path, title: str) -> None:
-    figure.suptitle(title, fontsize="medium", parse_math=False)  # a name may hold a $
-    with whole_file(path) as aside:
-        figure.savefig(aside, dpi=120, format="png")
 
 
 def _number(value: float | None) -> float:

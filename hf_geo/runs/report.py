@@ -10,10 +10,9 @@ from typing import Any
 
 from hf_geo.checkpoints.placing import whole_file
 from hf_geo.errors import in_words
+from hf_geo.metrics import is_share
 
 CARD = "card"  # .json: the content of the card and of the figures, besides the Trainer's log
-# Metrics shown as per cent; the others are shown as numbers.
-_SHARES = ("accuracy",)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class RunReport:
         value = self.results[self.final_split][metric]
         if value is None or not math.isfinite(value):
             return "not finite"
-        return f"{100 * value:.2f} %" if metric in _SHARES else f"{value:.4g}"
+        return f"{100 * value:.2f} %" if is_share(metric) else f"{value:.4g}"
 
     @property
     def evaluated_on(self) -> str:
