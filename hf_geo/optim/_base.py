@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .kernels.shards import local, local_grad, wide_dtype
+from .kernels.shards import check_placements, local, local_grad, wide_dtype
 
 # Number of elements that are updated together: few enough to stay in the cache from one operation to the next and to
 # keep temporaries small, and enough for many small tensors to share a call.
@@ -149,7 +149,8 @@ class GeometricOptimizer(Optimizer):
             The closure's return value, or None.
 
         Raises:
-            RuntimeError: A gradient is sparse or complex, or another engine has flattened the parameters.
+            RuntimeError: A gradient is sparse or complex, another engine has flattened the parameters, or a parameter is
+                distributed in a way that is not supported.
         """
         loss = None
         if closure is not None:
@@ -185,6 +186,7 @@ class GeometricOptimizer(Optimizer):
                 f"{name} needs to know which weights form a tensor, but a parameter of shape {shape} was flattened by FSDP1 "
                 "or DeepSpeed ZeRO: use FSDP2 (torch.distributed.fsdp.fully_shard) or DDP."
             )
+        check_placements(p)
 
     def _ensure_state(self, params: list[Tensor], **makers: Callable[[Tensor], Tensor]) -> None:
         """Creates the state that `params` lack."""

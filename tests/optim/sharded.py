@@ -1,9 +1,9 @@
-"""What each of two processes does for test_sharding.py: the steps of every row on shards, and their distance to the truth."""
+"""What each of four processes does for test_sharding.py: the steps of every row on shards, and their distance to the truth."""
 
 import datetime
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -12,15 +12,23 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
-from tests.cases import PATHS, Case, make_gradient, make_loss, make_params
+from tests.cases import CASES, PATHS, Case, make_gradient, make_loss, make_params
 
-RANKS = 2
+# One row a path, and the one whose second moment is one number a tensor.
+ROWS = (*PATHS, *(case for case in CASES if case.id == "adamsrt_layer"))
+# Not saved is a row whose state is of the same kind as that of another row of its method.
+ALIKE = ("alig", "alig_adjusted", "alig_ball", "adamsrt_plain", "sgdmrt_plain", "sgdg_plain")
+SAVED = tuple(case for case in ROWS if case.shardable and case.id not in ALIKE)
+RANKS = 4
 STEPS = 10
 HALF = STEPS // 2
-# Five, three and seven rows split unevenly; of one row the second process holds nothing.
-WRAPPED = ((5, 3, 2, 2), (3, 16), (1, 6), (7,))
+# Five, three and seven rows split unevenly; of one row all processes but the first hold nothing. Tensor parallelism
+# leaves the last one alone, so that there are parameters sharded over different groups.
+WRAPPED = ((5, 3, 2, 2), (3, 16), (1, 6), (7,), (3, 4))
 UNWRAPPED = ((4, 9), (3,), ())
 
 
@@ -34,30 +42,72 @@ class Mixed(nn.Module):
         self.unwrapped = nn.ParameterList(params[len(WRAPPED) :])
 
 
-def by_rows(model: Mixed, mesh: DeviceMesh) -> None:
-    fully_shard(model.wrapped, mesh=mesh)
+class Meshes(NamedTuple):
+    """All processes in a line, and in two rows of two."""
+
+    line: DeviceMesh
+    grid: DeviceMesh
 
 
-def by_columns(model: Mixed, mesh: DeviceMesh) -> None:
-    """Each row is spread over the processes; vectors are distributed tensors that every process holds."""
+def parallelize(model: Mixed, meshes: Meshes, weights: Placement, vectors: Placement) -> None:
+    """Tensor parallelism within a row of the grid, for all wrapped parameters but the last."""
+    for index, param in enumerate(list(model.wrapped)[:-1]):
+        placement = weights if param.ndim > 1 else vectors
+        model.wrapped[index] = nn.Parameter(distribute_tensor(param.detach(), meshes.grid["inner"], [placement]))
+
+
+def fsdp2(model: Mixed, meshes: Meshes) -> None:
+    fully_shard(model.wrapped, mesh=meshes.line)
+
+
+def hsdp(model: Mixed, meshes: Meshes) -> None:
+    fully_shard(model.wrapped, mesh=meshes.grid)
+
+
+def rowwise(model: Mixed, meshes: Meshes) -> None:
+    """As `RowwiseParallel` does: weights are cut along the second axis, through their rows, and vectors not at all."""
+    parallelize(model, meshes, Shard(1), Replicate())
+
+
+def fsdp2_of_rowwise(model: Mixed, meshes: Meshes) -> None:
+    rowwise(model, meshes)
+    fully_shard(model.wrapped, mesh=meshes.grid["outer"])
+
+
+def fsdp2_of_columnwise(model: Mixed, meshes: Meshes) -> None:
+    """As `ColwiseParallel` does, all are cut along the first axis, which FSDP2 cuts again."""
+    parallelize(model, meshes, Shard(0), Shard(0))
+    fully_shard(model.wrapped, mesh=meshes.grid["outer"])
+    assert all(isinstance(param.placements[0], _StridedShard) for param in list(model.wrapped)[:-1])
+
+
+def uncut(model: Mixed, meshes: Meshes) -> None:
+    """Sharded over an axis of one process."""
+    mesh = init_device_mesh("cpu", (RANKS, 1))
     for index, param in enumerate(list(model.wrapped)):
-        placement = Shard(1) if param.ndim > 1 else Replicate()
-        model.wrapped[index] = nn.Parameter(distribute_tensor(param.detach(), mesh, [placement]))
+        model.wrapped[index] = nn.Parameter(distribute_tensor(param.detach(), mesh, [Replicate(), Shard(0)]))
 
 
-LAYOUTS: dict[str, Callable[[Mixed, DeviceMesh], None]] = {"rows": by_rows, "columns": by_columns}
+Layout = Callable[[Mixed, Meshes], None]
+# Each resumes from the checkpoint of the one before, and the first from that of a single process.
+LAYOUTS: dict[str, Layout] = {
+    layout.__name__: layout for layout in (fsdp2, hsdp, rowwise, fsdp2_of_columnwise, fsdp2_of_rowwise)
+}
 
 
 def steps(case: Case, optimizer: torch.optim.Optimizer, model: nn.Module, start: int, stop: int) -> None:
-    """Steps with gradients sharded as the parameters are, or (every third) held by every process."""
+    """Steps with gradients sharded as the parameters are, but once held by every process, and once partial sums."""
     for number in range(start, stop):
         for index, param in enumerate(model.parameters()):
+            whole = make_gradient(torch.empty(param.shape, dtype=param.dtype), index, number)
             if isinstance(param, DTensor):
-                whole = make_gradient(torch.empty(param.shape, dtype=param.dtype), index, number)
-                placements = param.placements if number % 3 else [Replicate()]
-                param.grad = distribute_tensor(whole, param.device_mesh, placements, src_data_rank=None)
-            else:
-                param.grad = make_gradient(param, index, number)
+                mesh = param.device_mesh
+                if number == HALF + 1:
+                    whole = DTensor.from_local(whole / mesh.size(), mesh, [Partial()] * mesh.ndim, run_check=False)
+                else:
+                    placements = [Replicate()] * mesh.ndim if number == 1 else param.placements
+                    whole = distribute_tensor(whole, mesh, placements, src_data_rank=None)
+            param.grad = whole
         case.step(optimizer, make_loss(number))
 
 
@@ -91,52 +141,75 @@ def load(case: Case, model: nn.Module, optimizer: torch.optim.Optimizer, folder:
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
 
 
-def sharded(case: Case, layout: str, mesh: DeviceMesh) -> tuple[Mixed, torch.optim.Optimizer]:
+def sharded(case: Case, layout: Layout, meshes: Meshes) -> tuple[Mixed, torch.optim.Optimizer]:
     model = Mixed()
-    LAYOUTS[layout](model, mesh)
+    layout(model, meshes)
     return model, case.make(list(model.parameters()))
 
 
-def train_sharded(case: Case, layout: str, mesh: DeviceMesh, folder: Path) -> float:
+def train_sharded(case: Case, layout: Layout, meshes: Meshes, expected: nn.Module, target: Path) -> float:
     """Saves a checkpoint halfway."""
-    model, optimizer = sharded(case, layout, mesh)
+    model, optimizer = sharded(case, layout, meshes)
     steps(case, optimizer, model, 0, HALF)
-    save(case, model, optimizer, folder, alone=False)
+    if case in SAVED:
+        save(case, model, optimizer, target, alone=False)
     steps(case, optimizer, model, HALF, STEPS)
-    return distance(model, trained(case)[0])
+    return distance(model, expected)
 
 
-def resume_sharded(case: Case, layout: str, mesh: DeviceMesh, folder: Path) -> float:
-    model, optimizer = sharded(case, layout, mesh)
-    load(case, model, optimizer, folder, alone=False)
+def resume_sharded(case: Case, layout: Layout, meshes: Meshes, expected: nn.Module, source: Path) -> float:
+    model, optimizer = sharded(case, layout, meshes)
+    load(case, model, optimizer, source, alone=False)
     steps(case, optimizer, model, HALF, STEPS)
-    return distance(model, trained(case)[0])
+    return distance(model, expected)
 
 
-def real_training(case: Case, mesh: DeviceMesh) -> float:
-    """Gradients from backward, each process with its half of the batch, against one process with all of it."""
+def real_training(case: Case, meshes: Meshes) -> float:
+    """Gradients from backward: each row of the grid has half of the batch, and its processes are tensor-parallel."""
+    outer, inner = meshes.grid["outer"], meshes.grid["inner"]
     inputs = make_params([(4, 7)])[0].detach()
-    half = inputs.shape[0] // RANKS
-    mine = inputs[dist.get_rank() * half :][:half]
+    mine = inputs.chunk(outer.size())[outer.get_local_rank()]
     models = []
     for shard in (True, False):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+        model = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 3)).double()
         if shard:
-            fully_shard(model[0], mesh=mesh)
-            fully_shard(model, mesh=mesh)
+            parallelize_module(model, inner, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+            fully_shard(model[0], mesh=outer)
+            fully_shard(model, mesh=outer)
         optimizer = case.make(list(model.parameters()))
-        for _ in range(5):
+        for _ in range(3):
             optimizer.zero_grad()
             loss = (model(mine if shard else inputs) - 1).square().mean()
             loss.backward()
             loss = loss.detach()
             if shard:
-                dist.all_reduce(loss)
-                loss /= RANKS
+                dist.all_reduce(loss, group=outer.get_group())
+                loss /= outer.size()
             case.step(optimizer, loss)
         models.append(model)
     return distance(*models)
+
+
+class Unknown(Placement):
+    """A placement of a kind that torch may have one day."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __repr__(self) -> str:
+        return "Unknown()"
+
+
+def unsupported(case: Case, meshes: Meshes, placement: Placement) -> str:
+    """The text of the refusal to step with such a parameter, behind "moved" if an ordinary one before it has moved."""
+    whole, value = make_params([(5, 19), (5, 19)])
+    before, size = whole.detach().clone(), {"shape": value.shape, "stride": value.stride()}
+    odd, odd.grad = (
+        DTensor.from_local(value.detach(), meshes.line, [placement], run_check=False, **size) for _ in range(2)
+    )
+    whole.grad = torch.ones_like(whole)
+    text = outcome(lambda: case.step(case.make([whole, odd])))
+    return text if torch.equal(whole, before) else f"moved: {text}"
 
 
 def flattened(case: Case, keep_originals: bool) -> None:
@@ -163,14 +236,23 @@ def work(rank: int, folder: Path) -> None:
     store = f"file://{folder / 'rendezvous'}"
     patience = datetime.timedelta(seconds=90)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=RANKS, timeout=patience)
-    mesh = init_device_mesh("cpu", (RANKS,))
+    grid = init_device_mesh("cpu", (2, RANKS // 2), mesh_dim_names=("outer", "inner"))
+    meshes = Meshes(init_device_mesh("cpu", (RANKS,)), grid)
     outcomes: dict[str, dict[str, Any]] = {}
-    for case in PATHS:
-        found = outcomes[case.id] = {"training": outcome(real_training, case, mesh)}
-        for layout in LAYOUTS:
-            found[layout] = outcome(train_sharded, case, layout, mesh, folder / f"two-{layout}")
-            if case.shardable:
-                found[f"resumed {layout}"] = outcome(resume_sharded, case, layout, mesh, folder / "one")
+    for case in ROWS:
+        expected = trained(case)[0]
+        found = outcomes[case.id] = {"training": outcome(real_training, case, meshes)}
+        source = folder / "one"
+        for name, layout in LAYOUTS.items():
+            target = folder / name
+            found[name] = outcome(train_sharded, case, layout, meshes, expected, target)
+            if case in SAVED:
+                found[f"resumed {name}"] = outcome(resume_sharded, case, layout, meshes, expected, source)
+            source = target
+        for placement in (Partial(), Unknown()):
+            found[repr(placement)] = outcome(unsupported, case, meshes, placement)
+        if not case.shardable:
+            found["uncut"] = outcome(train_sharded, case, uncut, meshes, expected, folder / "uncut")
     outcomes["flattened"] = {str(keep): outcome(flattened, PATHS[0], keep) for keep in (False, True)}
     torch.save(outcomes, folder / f"outcomes-{rank}.pt")
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Two processes with FSDP2 or otherwise distributed tensors take the steps of one, and their checkpoints are interchangeable."""
+"""Four processes with distributed tensors (FSDP2, HSDP, tensor parallelism) take the steps of one, and share its checkpoints."""
 
 import os
 from pathlib import Path
@@ -7,27 +7,27 @@ import pytest
 import torch
 from filelock import FileLock
 
-from tests.cases import PATHS, Case
+from tests.cases import Case
 from tests.optim import sharded
 
-SHARDABLE = pytest.mark.parametrize("case", [c for c in PATHS if c.shardable], ids=str)
-each_layout = pytest.mark.parametrize("layout", sharded.LAYOUTS)
+SHARDABLE = pytest.mark.parametrize("case", [c for c in sharded.ROWS if c.shardable], ids=str)
+NOT_SHARDABLE = pytest.mark.parametrize("case", [c for c in sharded.ROWS if not c.shardable], ids=str)
+each_training = pytest.mark.parametrize("what", [*sharded.LAYOUTS, "training"])
 TOLERANCE = 1e-10  # in float64
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where two processes have left their outcomes and checkpoints; test workers share one run of theirs."""
+    """Where processes have left their outcomes and checkpoints; test workers share one run of theirs."""
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     folder = root / "sharded"
     with FileLock(root / "sharded.lock"):
         if not folder.exists():
             folder.mkdir()
-            for case in PATHS:
-                if case.shardable:
-                    sharded.save(case, *sharded.trained(case, sharded.HALF), folder / "one", alone=True)
+            for case in sharded.SAVED:
+                sharded.save(case, *sharded.trained(case, sharded.HALF), folder / "one", alone=True)
             torch.multiprocessing.spawn(sharded.work, (folder,), nprocs=sharded.RANKS)
     return folder
 
@@ -38,38 +38,52 @@ def outcomes(folder: Path) -> list[dict]:
     return [torch.load(folder / f"outcomes-{rank}.pt") for rank in range(sharded.RANKS)]
 
 
-def found(outcomes: list[dict], case: Case, what: str) -> list:
-    return [by_rank[case.id][what] for by_rank in outcomes]
-
-
-def equal(distances: list) -> bool:
-    """Whether every process found its parameters equal; not so where one met an error."""
-    return all(isinstance(d, float) and d <= TOLERANCE for d in distances)
+def assert_equal(outcomes: list[dict], case: Case, what: str) -> None:
+    """Asserts that every process found its parameters equal, and met no error."""
+    found = [by_rank[case.id][what] for by_rank in outcomes]
+    assert all(isinstance(d, float) and d <= TOLERANCE for d in found), found
 
 
 @SHARDABLE
-def test_shards_step_like_whole_tensors(outcomes, case: Case):
-    for what in (*sharded.LAYOUTS, "training"):
-        assert equal(found(outcomes, case, what)), what
+@each_training
+def test_shards_step_like_whole_tensors(outcomes, case: Case, what: str):
+    assert_equal(outcomes, case, what)
 
 
-@pytest.mark.parametrize("case", [c for c in PATHS if not c.shardable], ids=str)
-@pytest.mark.parametrize("what", [*sharded.LAYOUTS, "training"])
+@NOT_SHARDABLE
+@each_training
 def test_a_rule_that_needs_whole_tensors_refuses_shards(outcomes, case: Case, what: str):
-    for text in found(outcomes, case, what):
-        assert "omega" in text
-        assert "shard" in text
+    for by_rank in outcomes:
+        assert "omega" in by_rank[case.id][what]
+        assert "shard" in by_rank[case.id][what]
 
 
-@SHARDABLE
-@each_layout
-def test_checkpoints_of_one_and_of_two_are_interchangeable(outcomes, folder: Path, case: Case, layout: str):
-    assert equal(found(outcomes, case, f"resumed {layout}"))
+@NOT_SHARDABLE
+def test_an_axis_of_one_process_cuts_nothing(outcomes, case: Case):
+    assert_equal(outcomes, case, "uncut")
+
+
+@pytest.mark.parametrize("case", sharded.SAVED, ids=str)
+@pytest.mark.parametrize("layout", sharded.LAYOUTS)
+def test_checkpoints_of_all_layouts_and_of_one_process_are_interchangeable(
+    outcomes, folder: Path, case: Case, layout: str
+):
+    assert_equal(outcomes, case, f"resumed {layout}")
     model = sharded.Mixed()
     optimizer = case.make(list(model.parameters()))
-    sharded.load(case, model, optimizer, folder / f"two-{layout}", alone=True)
+    sharded.load(case, model, optimizer, folder / layout, alone=True)
     sharded.steps(case, optimizer, model, sharded.HALF, sharded.STEPS)
     assert sharded.distance(model, sharded.trained(case)[0]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("placement", ["Partial(sum)", "Unknown()"])
+def test_other_placements_are_refused_before_anything_moves(outcomes, placement: str):
+    for by_rank in outcomes:
+        for case in sharded.ROWS:
+            text = by_rank[case.id][placement]
+            assert text.startswith("RuntimeError: A parameter of shape (5, 19) has the placement"), (case.id, text)
+            assert placement in text
+            assert "redistribute" in text
 
 
 @pytest.mark.parametrize("keep_originals", [False, True])

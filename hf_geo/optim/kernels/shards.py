@@ -1,4 +1,4 @@
-"""Sharded parameters (DTensor, as FSDP2 makes them): the local shard, norms over all shards, state sharded alike."""
+"""Sharded parameters (DTensor, as FSDP2 and tensor parallelism make them): local shards, norms, state sharded alike."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
+
+# FSDP2 places an axis that tensor parallelism has cut before as a `_StridedShard`: no subclass of `Shard`, and its
+# `is_shard()` is False (torch 2.11 to 2.14).
+CUTS = (Shard, _StridedShard)
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -23,13 +28,26 @@ def local_grad(param: Tensor) -> Tensor:
     return local(grad)
 
 
+def check_placements(param: Tensor) -> None:
+    """Raises `RuntimeError` unless the norm of all of `param` can be computed from its local shards."""
+    for placed in param.placements if isinstance(param, DTensor) else ():
+        if not isinstance(placed, (*CUTS, Replicate)):
+            raise RuntimeError(
+                f"A parameter of shape {tuple(param.shape)} has the placement {placed!r}, but norms can be computed with the "
+                "placements Shard and Replicate alone: redistribute the parameter before the first step."
+            )
+
+
 def split_over(param: Tensor, axes: Iterable[int] | None = None) -> tuple[Any, ...]:
-    """The process groups over which `param` is sharded along one of `axes` (None: along any)."""
+    """The process groups, of two or more, over which `param` is sharded along one of `axes` (None: along any)."""
     if not isinstance(param, DTensor):
         return ()
+    check_placements(param)
     mesh, axes = param.device_mesh, range(param.ndim) if axes is None else axes
     return tuple(
-        mesh.get_group(i) for i, placed in enumerate(param.placements) if placed.is_shard() and placed.dim in axes
+        mesh.get_group(i)
+        for i, placed in enumerate(param.placements)
+        if isinstance(placed, CUTS) and placed.dim in axes and mesh.size(i) > 1
     )
 
 
@@ -77,7 +95,7 @@ def zeros_like(param: Tensor, summed: Sequence[int] = ()) -> Tensor:
     if not isinstance(param, DTensor):
         return zeros
     whole = torch.empty([1 if i in summed else n for i, n in enumerate(param.shape)], device="meta")
-    placements = [Replicate() if p.is_shard() and p.dim in summed else p for p in param.placements]
+    placements = [Replicate() if isinstance(p, CUTS) and p.dim in summed else p for p in param.placements]
     return DTensor.from_local(
         zeros, param.device_mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride()
     )
