@@ -13,7 +13,6 @@ def test_a_section_is_put_once_and_the_rest_stays() -> None:
     assert first == "# Title\n\n<!-- one -->\ntext \\1\n<!-- end of one -->\n"
     both = replace_section(first, "two", "other") + "Mine.\n"
     assert replace_section(both, "one", "new") == both.replace("text \\1", "new")
-    assert (
-        replace_section("a\n## b\nc", "one", "x", before="## b") == "a\n<!-- one -->\nx\n<!-- end of one -->\n\n## b\nc"
-    )
+    inserted = "a\n<!-- one -->\nx\n<!-- end of one -->\n\n## b\nc"
+    assert replace_section("a\n## b\nc", "one", "x", before="## b") == inserted
     assert replace_section("a", "one", "x", before="## b") == "a\n\n<!-- one -->\nx\n<!-- end of one -->\n"

@@ -80,9 +80,8 @@ def test_the_exported_weights_are_the_trained_ones(run) -> None:
 
 def test_timm_and_transformers_open_it_without_hf_geo(run, cifar_run, tmp_path) -> None:
     """Also a network that was compiled; an architecture of ours after its import."""
-    compiled = train(
-        *QUICK, *FEW, "--torch_compile=true", "--torch_compile_backend=eager", folder=tmp_path / "compiled"
-    )
+    compile_it = ("--torch_compile=true", "--torch_compile_backend=eager")
+    compiled = train(*QUICK, *FEW, *compile_it, folder=tmp_path / "compiled")
     digits, same, ours = json.loads(launch_or_fail("-c", OPEN, run, compiled, cifar_run).stdout)
     assert digits == [True, False, {str(i): str(i) for i in range(10)}]
     assert same[:2] == [True, False]
@@ -105,12 +104,7 @@ def test_the_card_is_valid_and_says_what_was_measured(run) -> None:
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert measured == {"accuracy": results["test_accuracy"], "loss": results["test_loss"]}
     assert card.data.license == "apache-2.0" and {"hf_geo", "fromage", "arxiv:2002.03432"} <= set(card.data.tags)
-    parts = (
-        "@inproceedings{bernstein2020distance",
-        "local-dir:FOLDER",
-        "figures/training.png",
-        "`learning_rate` | `0.01`",
-    )
+    parts = ("@inproceedings{bernstein2020distance", "local-dir:FOLDER", "training.png", "`learning_rate` | `0.01`")
     assert [part for part in parts if part not in card.content] == []
     assert Image.open(run / "figures" / "training.png").size[0] > 600
 

@@ -128,9 +128,8 @@ def test_a_line_of_language_models(tmp_path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run", trust_remote_code=True)
     # Its code lies beside it: a process without hf_geo opens such a folder (tests/models/test_language.py).
     assert "AutoModelForCausalLM" in model.config.auto_map and (tmp_path / "run" / "word_transformer.py").is_file()
-    assert is_centre(
-        tmp_path / "run", model, next(name for name, _ in model.named_parameters() if "weight" in name), ""
-    )
+    weight = next(name for name, _ in model.named_parameters() if "weight" in name)
+    assert is_centre(tmp_path / "run", model, weight, "")
 
 
 @pytest.mark.slow

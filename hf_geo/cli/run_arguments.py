@@ -1,8 +1,10 @@
 """The arguments of a training run, for every script that reads a recipe."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from transformers.hf_argparser import HfArg
 
 from hf_geo.data.config import DataArguments
 from hf_geo.models.config import ModelArguments
@@ -20,17 +22,15 @@ class RunArguments:
 
     _argument_group_name = "Run"
 
-    task: str | None = field(
-        default=None, metadata={"help": f"{' or '.join(TASKS)}. Default: inferred from the model and the dataset."}
+    task: str | None = HfArg(
+        default=None, help=f"{' or '.join(TASKS)}. Default: inferred from the model and the dataset."
     )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Replace what an earlier run left in --output_dir, its checkpoints included."}
+    overwrite: bool = HfArg(
+        default=False, help="Replace what an earlier run left in --output_dir, its checkpoints included."
     )
-    fallback_dir: str | None = field(
+    fallback_dir: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota."
-        },
+        help="Where the result goes when the disk of --output_dir refuses it: full, read-only, over quota.",
     )
 
 

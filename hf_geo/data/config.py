@@ -1,106 +1,83 @@
 """The options for the data."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from transformers.hf_argparser import HfArg
 
 
 @dataclass
 class DataArguments:
     """Which data to train and evaluate on, and how it is read."""
 
-    dataset: str | None = field(
+    dataset: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "A Hub id (uoft-cs/cifar10), a folder in the same layout or with one folder of images a class, "
-            "or digits: 1,797 real 8x8 digits that need no network."
-        },
+        help="A Hub id (uoft-cs/cifar10), a folder in the same layout or with one folder of images a class, "
+        "or digits: 1,797 real 8x8 digits that need no network.",
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Which of the data set's configurations."})
-    train_split: str = field(
+    dataset_config: str | None = HfArg(default=None, help="Which of the data set's configurations.")
+    train_split: str = HfArg(
         default="train",
-        metadata={
-            "help": "Split to train on, or several, as in train+extra. Of images, what is held out comes from the first alone."
-        },
+        help="Split to train on, or several, as in train+extra. Of images, what is held out comes from the first alone.",
     )
-    eval_split: str | None = field(
+    eval_split: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Split to evaluate on during training. Default: validation, val, valid or dev where there is one, "
-            "else 10 %% held out from the training split, the same in every run. Never one that is trained on."
-        },
+        help="Split to evaluate on during training. Default: validation, val, valid or dev where there is one, "
+        "else 10 %% held out from the training split, the same in every run. Never one that is trained on.",
     )
-    eval_size: int | None = field(
-        default=None, metadata={"help": "How many training images to hold out. Default: a tenth."}
+    eval_size: int | None = HfArg(default=None, help="How many training images to hold out. Default: a tenth.")
+    test_split: str | None = HfArg(
+        default=None, help="Split for the final figures. Default: test, where there is one with labels."
     )
-    test_split: str | None = field(
-        default=None, metadata={"help": "Split for the final figures. Default: test, where there is one with labels."}
+    image_column: str | None = HfArg(default=None, help="Column of the images. Default: found.")
+    label_column: str | None = HfArg(
+        default=None, help="Column of the classes, numbers or words. Default: found; mere integers have to be named."
     )
-    image_column: str | None = field(default=None, metadata={"help": "Column of the images. Default: found."})
-    label_column: str | None = field(
-        default=None,
-        metadata={"help": "Column of the classes, numbers or words. Default: found; mere integers have to be named."},
-    )
-    text_column: str | None = field(default=None, metadata={"help": "Column of the texts. Default: found."})
-    text_layout: Literal["auto", "stream", "blocks"] = field(
+    text_column: str | None = HfArg(default=None, help="Column of the texts. Default: found.")
+    text_layout: Literal["auto", "stream", "blocks"] = HfArg(
         default="auto",
-        metadata={
-            "help": "stream: the text in columns, read in order in windows of --bptt words, as the word-level models of the "
-            "literature; blocks: pieces of --block_size tokens, as usual for pretrained models. auto: by the tokenizer."
-        },
+        help="stream: the text in columns, read in order in windows of --bptt words, as the word-level models of the "
+        "literature; blocks: pieces of --block_size tokens, as usual for pretrained models. auto: by the tokenizer.",
     )
-    columns: int | None = field(
+    columns: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Columns of the training stream, shared by all processes and accumulation steps. Default: as many as "
-            "--per_device_train_batch_size gives each."
-        },
+        help="Columns of the training stream, shared by all processes and accumulation steps. Default: as many as "
+        "--per_device_train_batch_size gives each.",
     )
-    eval_columns: int = field(default=10, metadata={"help": "Columns of the stream in evaluation."})
-    bptt: int = field(default=35, metadata={"help": "Words of a window of the stream."})
-    block_size: int | None = field(
-        default=None, metadata={"help": "Tokens of a block. Default: the tokenizer's longest text, 1,024 at most."}
+    eval_columns: int = HfArg(default=10, help="Columns of the stream in evaluation.")
+    bptt: int = HfArg(default=35, help="Words of a window of the stream.")
+    block_size: int | None = HfArg(
+        default=None, help="Tokens of a block. Default: the tokenizer's longest text, 1,024 at most."
     )
-    min_frequency: int = field(
-        default=1,
-        metadata={"help": "Words that occur less often in the training split are <unk> to a word-level model."},
+    min_frequency: int = HfArg(
+        default=1, help="Words that occur less often in the training split are <unk> to a word-level model."
     )
-    streaming: bool = field(
-        default=False,
-        metadata={"help": "Read from the Hub while training instead of downloading first; needs --max_steps."},
+    streaming: bool = HfArg(
+        default=False, help="Read from the Hub while training instead of downloading first; needs --max_steps."
     )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on so many samples, drawn once for all."}
+    max_train_samples: int | None = HfArg(default=None, help="Train on so many samples, drawn once for all.")
+    max_eval_samples: int | None = HfArg(
+        default=None, help="Evaluate and test on so many samples each, drawn once for all."
     )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate and test on so many samples each, drawn once for all."}
-    )
-    max_bad_samples: int = field(
+    max_bad_samples: int = HfArg(
         default=10,
-        metadata={
-            "help": "Skip up to so many images that are broken, too large or of more than 8 bits; with more the run ends. Each "
-            "process counts its own, as does each data-loader worker."
-        },
+        help="Skip up to so many images that are broken, too large or of more than 8 bits; with more the run ends. Each "
+        "process counts its own, as does each data-loader worker.",
     )
-    label_noise: float = field(
+    label_noise: float = HfArg(
         default=0.0,
-        metadata={
-            "help": "Give this share of the training samples a label drawn from all classes alike, fixed by the seed."
-        },
+        help="Give this share of the training samples a label drawn from all classes alike, fixed by the seed.",
     )
-    image_size: int | None = field(
+    image_size: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Height and width the network sees, in pixels; a model's image processor is set to it. Default: that of "
-            "pretrained weights; from scratch that of small images (at least 32), or else the architecture's."
-        },
+        help="Height and width the network sees, in pixels; a model's image processor is set to it. Default: that of "
+        "pretrained weights; from scratch that of small images (at least 32), or else the architecture's.",
     )
-    augmentation: Literal["auto", "none", "crop", "crop-flip", "timm"] = field(
+    augmentation: Literal["auto", "none", "crop", "crop-flip", "timm"] = HfArg(
         default="auto",
-        metadata={
-            "help": "Random changes to training images. crop: shifted by up to an eighth of the size; crop-flip: and "
-            "mirrored; timm: timm's random resized crop, flip and colours. auto: crop-flip up to 64 pixels, timm above, "
-            "and no flip for digits."
-        },
+        help="Random changes to training images. crop: shifted by up to an eighth of the size; crop-flip: and "
+        "mirrored; timm: timm's random resized crop, flip and colours. auto: crop-flip up to 64 pixels, timm above, "
+        "and no flip for digits.",
     )
 
     def __post_init__(self) -> None:

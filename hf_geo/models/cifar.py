@@ -57,12 +57,7 @@ class CifarResNet(CifarNet):
         head: As `CifarNet`.
     """
 
-    def __init__(
-        self,
-        depths: Sequence[int] = (3, 3, 3),
-        widths: Sequence[int] = (16, 32, 64),
-        **head: Any,
-    ) -> None:
+    def __init__(self, depths: Sequence[int] = (3, 3, 3), widths: Sequence[int] = (16, 32, 64), **head: Any) -> None:
         super().__init__(**head)
         channels = widths[0]
         self.conv1 = nn.Conv2d(self.in_chans, channels, 3, padding=1, bias=False)
@@ -118,11 +113,7 @@ class CifarVgg(CifarNet):
         head: As `CifarNet`.
     """
 
-    def __init__(
-        self,
-        layers: str = "vgg16",
-        **head: Any,
-    ) -> None:
+    def __init__(self, layers: str = "vgg16", **head: Any) -> None:
         super().__init__(**head)
         channels, stage = self.in_chans, []
         for width in vgg_layers[layers]:
@@ -147,11 +138,7 @@ class CifarDenseNet(CifarNet):
     """
 
     def __init__(
-        self,
-        depths: Sequence[int] = (6, 6, 6),
-        growth_rate: int = 40,
-        proj_drop_rate: float = 0.0,
-        **head: Any,
+        self, depths: Sequence[int] = (6, 6, 6), growth_rate: int = 40, proj_drop_rate: float = 0.0, **head: Any
     ) -> None:
         super().__init__(**head)
         channels = 2 * growth_rate

@@ -1,41 +1,37 @@
 """The options for the model."""
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from transformers.hf_argparser import HfArg
 
 
 @dataclass
 class ModelArguments:
     """Which network to train, and how it is built."""
 
-    model: str | None = field(
+    model: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "A timm architecture (resnet18, cifar_resnet20), or a Hub id or folder whose weights are loaded "
-            "(hf-hub:timm/resnet18.a1_in1k, google/vit-base-patch16-224, runs/digits)."
-        },
+        help="A timm architecture (resnet18, cifar_resnet20), or a Hub id or folder whose weights are loaded "
+        "(hf-hub:timm/resnet18.a1_in1k, google/vit-base-patch16-224, runs/digits).",
     )
-    pretrained: bool = field(
-        default=False, metadata={"help": "Load timm's pretrained weights; a Hub id or a folder always brings its own."}
+    pretrained: bool = HfArg(
+        default=False, help="Load timm's pretrained weights; a Hub id or a folder always brings its own."
     )
-    model_args: str | None = field(
-        default=None,
-        metadata={"help": "Further arguments of the architecture, as in 'drop_path_rate=0.1,global_pool=avg'."},
+    model_args: str | None = HfArg(
+        default=None, help="Further arguments of the architecture, as in 'drop_path_rate=0.1,global_pool=avg'."
     )
-    loss: Literal["cross-entropy", "smooth-top-k", "truncated-top-k"] = field(
+    loss: Literal["cross-entropy", "smooth-top-k", "truncated-top-k"] = HfArg(
         default="cross-entropy",
-        metadata={
-            "help": "What an image classifier is trained to make small. smooth-top-k (Berrada et al. 2018) and "
-            "truncated-top-k (Lapin et al. 2016) ask for the right class among the best --top_k."
-        },
+        help="What an image classifier is trained to make small. smooth-top-k (Berrada et al. 2018) and "
+        "truncated-top-k (Lapin et al. 2016) ask for the right class among the best --top_k.",
     )
-    top_k: int = field(default=5, metadata={"help": "How many classes a top-k loss looks at."})
-    loss_temperature: float = field(default=1.0, metadata={"help": "Temperature of the smooth top-k loss."})
+    top_k: int = HfArg(default=5, help="How many classes a top-k loss looks at.")
+    loss_temperature: float = HfArg(default=1.0, help="Temperature of the smooth top-k loss.")
 
-    trust_remote_code: bool = field(
-        default=False,
-        metadata={"help": "Run Python code that the model brings along. It can do whatever you can: read it first."},
+    trust_remote_code: bool = HfArg(
+        default=False, help="Run Python code that the model brings along. It can do whatever you can: read it first."
     )
 
     @property

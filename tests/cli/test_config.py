@@ -21,10 +21,7 @@ def parse(*words: str | Path):
 
 
 def test_the_command_line_wins(tmp_path) -> None:
-    write(
-        tmp_path,
-        a="model: resnet18\ndataset: digits\nlearning_rate: 1e-3\nbf16: false\nmax_steps: 7\nhub_model_id: null\n",
-    )
+    write(tmp_path, a="model: resnet18\ndataset: digits\nlearning_rate: 1e-3\nmax_steps: 7\nhub_model_id: null\n")
     model, data, *_, args, chosen = parse("--config", tmp_path / "a.yaml", "--max_steps", "9")
     assert (model.model, data.dataset, args.learning_rate, args.max_steps) == ("resnet18", "digits", 1e-3, 9)
     assert chosen.config == str(tmp_path / "a.yaml")
@@ -38,22 +35,9 @@ def test_nothing_else_is_read(tmp_path, monkeypatch) -> None:
     assert args.seed == 42 and chosen.given == {"optim"}
 
 
-def test_lists_and_mappings(tmp_path) -> None:
-    write(
-        tmp_path,
-        a="include_for_metrics: [loss, inputs]\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.1}\n",
-    )
-    *_, args, _ = parse("--config", tmp_path / "a.yaml")
-    assert args.include_for_metrics == ["loss", "inputs"]
-    assert args.lr_scheduler_kwargs == {"min_lr": 0.1}
-
-
 def test_bases_and_variants(tmp_path) -> None:
-    write(
-        tmp_path,
-        base="optim: sgd\nseed: 1\nvariants: {low: {seed: 0}}",
-        a="base: base.yaml\nseed: 2\nvariants:\n  high: {seed: 3, optim: fromage}",
-    )
+    derived = "base: base.yaml\nseed: 2\nvariants:\n  high: {seed: 3, optim: fromage}"
+    write(tmp_path, base="optim: sgd\nseed: 1\nvariants: {low: {seed: 0}}", a=derived)
     assert read_recipe(tmp_path / "a.yaml") == {"optim": "sgd", "seed": 2}
     assert read_recipe(tmp_path / "a.yaml", "high") == {"optim": "fromage", "seed": 3}
     assert read_recipe(tmp_path / "a.yaml", "low") == {"optim": "sgd", "seed": 0}
@@ -74,6 +58,7 @@ MEANT = [
     ("learning_rate: 1e-3", "learning_rate", 1e-3),
     ("milestones: [1e0, 2]", "milestones", [1.0, 2.0]),
     ("lr_scheduler_kwargs: {last: no, rates: [1e-3, 'off']}", "lr_scheduler_kwargs", {"last": False, "rates": [1e-3, "off"]}),
+    ("include_for_metrics: [loss, inputs]", "include_for_metrics", ["loss", "inputs"]),
     ("accelerator_config: {split_batches: off}", "accelerator_config", {"split_batches": False}),
 ]  # fmt: skip
 

@@ -10,14 +10,7 @@ from timm.data import create_transform
 from torchvision.transforms import functional as tv
 
 from hf_geo.data.image_datasets import sample_seeds
-from hf_geo.data.transforms import (
-    PixelTransform,
-    TimmImages,
-    TimmTransform,
-    crop_and_flip,
-    make_transform,
-    to_channels,
-)
+from hf_geo.data.transforms import PixelTransform, TimmImages, TimmTransform, crop_and_flip, make_transform, to_channels
 from tests.data.images import photo
 
 CONFIG = {

@@ -68,6 +68,10 @@ def test_texts_that_are_too_short(length: int, columns: int, bptt: int, left: in
         fixed_blocks(torch.arange(1), block_size=4)
 
 
+def test_processes_and_accumulation_steps_share_the_columns() -> None:
+    assert columns_per_device(20, processes=2, accumulation_steps=5) == 2
+
+
 @pytest.mark.parametrize(
     ("columns", "processes", "steps", "message"),
     [

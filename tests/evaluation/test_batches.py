@@ -74,8 +74,7 @@ WRAPPERS = {
 
 
 @pytest.mark.parametrize(
-    ("wrapper", "form"),
-    [*(("plain", form) for form in FORMS), *((wrapper, "mapping") for wrapper in WRAPPERS)],
+    ("wrapper", "form"), [*(("plain", form) for form in FORMS), *((wrapper, "mapping") for wrapper in WRAPPERS)]
 )
 def test_every_form_gives_the_same_statistics_through_wrappers_too(wrapper: str, form: str) -> None:
     model = WRAPPERS[wrapper](Network())

@@ -54,8 +54,6 @@ def test_a_probability_on_an_edge_belongs_to_the_bin_below_it() -> None:
 
 
 def test_total_variation_is_between_nothing_and_one() -> None:
-    first, second = (
-        torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]]),
-        torch.tensor([[0.0, 1.0], [0.5, 0.5], [0.5, 0.5]]),
-    )
+    first = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]])
+    second = torch.tensor([[0.0, 1.0], [0.5, 0.5], [0.5, 0.5]])
     torch.testing.assert_close(total_variation(first, second), torch.tensor([1.0, 0.0, 0.3]))

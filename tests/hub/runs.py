@@ -34,11 +34,7 @@ model-index:
 
 What stays exactly as it is: trailing spaces   \t, a tab, an é, and no newline at the end."""
 
-CONFIG = {
-    "architecture": "test_resnet",
-    "architectures": ["TimmWrapperForImageClassification"],
-    "pretrained_cfg": {},
-}
+CONFIG = {"architecture": "test_resnet", "architectures": ["TimmWrapperForImageClassification"], "pretrained_cfg": {}}
 
 STAYS_HOME = (
     *("checkpoint-10/model.safetensors", "checkpoint-10/optimizer.pt", "checkpoint-9/figures/x.png"),

@@ -53,10 +53,8 @@ def test_smooth_top_k_is_the_sum_over_all_sets(classes, k, temperature, scale):
 @pytest.mark.parametrize(("classes", "k"), [(5, 1), (40, 5), (5, 4)])
 def test_truncated_top_k_is_lapins(classes, k):
     scores, labels = 3 * torch.randn(6, classes, dtype=torch.float64), torch.randint(classes, (6,))
-    expected = [lapin(s, int(y), k) for s, y in zip(scores, labels, strict=True)]
-    torch.testing.assert_close(
-        truncated_top_k_loss(scores, labels, k), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-14
-    )
+    expected = torch.tensor([lapin(s, int(y), k) for s, y in zip(scores, labels, strict=True)], dtype=torch.float64)
+    torch.testing.assert_close(truncated_top_k_loss(scores, labels, k), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -69,9 +67,8 @@ def test_gradients_are_those_of_differences(loss, classes, k):
 
 def test_truncated_top_1_is_the_cross_entropy():
     scores, labels = torch.randn(8, 10), torch.randint(10, (8,))
-    torch.testing.assert_close(
-        truncated_top_k_loss(scores, labels, 1), F.cross_entropy(scores, labels, reduction="none")
-    )
+    expected = F.cross_entropy(scores, labels, reduction="none")
+    torch.testing.assert_close(truncated_top_k_loss(scores, labels, 1), expected)
 
 
 def test_a_cold_smooth_loss_is_the_hinge():

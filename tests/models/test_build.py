@@ -48,9 +48,8 @@ def test_initial_weights_are_timms(name, args):
 
 
 def test_configuration_says_what_an_export_needs():
-    model = build_image_classifier(
-        "resnet18", num_classes=3, id2label=NAMES, data_config=CIFAR, model_args={"drop_rate": 0.2}
-    )
+    args = {"num_classes": 3, "id2label": NAMES, "data_config": CIFAR, "model_args": {"drop_rate": 0.2}}
+    model = build_image_classifier("resnet18", **args)
     config = json.loads(json.dumps(model.config.to_dict()))
     expected = {"architecture": "resnet18", "num_classes": 3, "label_names": ["cat", "dog", "frog"]}
     assert config.items() >= {**expected, "model_args": {"drop_rate": 0.2, "in_chans": 3}}.items()
@@ -67,15 +66,11 @@ def test_configuration_says_what_an_export_needs():
         ("resnet18", {"data_config": {"mean": (0.5,) * 3}}, {"input_size": (3, 224, 224), "mean": (0.5,) * 3}),
         ("resnet18", {"data_config": CIFAR, "img_size": 64}, {"input_size": (3, 64, 64)}),
         ("resnet18", {"img_size": 64, "model_args": {"img_size": 96}}, {"input_size": (3, 96, 96)}),
-        (
-            "resnet18",
-            {"data_config": CIFAR, "model_args": {"in_chans": 1}},
-            {"input_size": (1, 32, 32), "mean": (0.2,)},
-        ),
+        ("resnet18", {"data_config": CIFAR, "model_args": {"in_chans": 1}}, {"input_size": (1, 32, 32), "mean": (0.2,)}),
         ("test_vit", {"data_config": CIFAR}, {"input_size": (3, 32, 32)}),
         ("test_vit", {"model_args": {"img_size": (32, 48)}}, {"input_size": (3, 32, 48)}),
     ],
-)
+)  # fmt: skip
 def test_input_configuration(name, kwargs, shown):
     model = build_image_classifier(name, num_classes=3, **kwargs)
     config = input_config(model)
@@ -169,9 +164,8 @@ def test_tensors_that_modules_share_are_saved_under_all_their_names(how, tmp_pat
 
 def test_a_folder_keeps_its_own_preprocessing_and_structure(tmp_path):
     export_model(trained("test_vit", model_args={"in_chans": 1}), tmp_path)
-    model = build_image_classifier(
-        str(tmp_path), num_classes=3, data_config={"mean": (0.9,) * 3, "input_size": (3, 64, 64)}
-    )
+    others = {"mean": (0.9,) * 3, "input_size": (3, 64, 64)}
+    model = build_image_classifier(str(tmp_path), num_classes=3, data_config=others)
     assert input_config(model)["input_size"] == (1, 32, 32)
     assert input_config(model)["mean"] == pytest.approx((0.2,))
 

@@ -65,12 +65,6 @@ def test_has_the_published_number_of_parameters(name, published, more):
     assert f"{(count(on_meta(name)) - more) / 1e6:.{decimals}f}" == published
 
 
-@pytest.mark.parametrize("name", [*CIFAR, "mlp_depth"])
-def test_its_docstring_tells_its_parameters(name):
-    told = re.search(r"([\d,]+) parameters", timm.model_entrypoint(name).__doc__)[1]
-    assert count(on_meta(name)) == int(told.replace(",", ""))
-
-
 class Weights(dict):
     """A state dict that computes with itself, in evaluation mode."""
 
@@ -142,10 +136,8 @@ def vgg_names(key: str) -> str | None:
         if v == "M":
             place, stage, index = place + 1, stage + 1, 1
             continue
-        names |= {
-            f"features.{place}": f"layer{stage}.{index}.conv",
-            f"features.{place + 1}": f"layer{stage}.{index}.bn",
-        }
+        names[f"features.{place}"] = f"layer{stage}.{index}.conv"
+        names[f"features.{place + 1}"] = f"layer{stage}.{index}.bn"
         place, index = place + 3, index + 1
     module, _, tensor = key.rpartition(".")
     return f"{names[module]}.{tensor}" if module in names else None
@@ -171,8 +163,7 @@ def timms_densenet():
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"),
-    [("cifar_vgg16_bn", timms_vgg16), ("cifar_densenet_40_40", timms_densenet)],
+    ("name", "theirs"), [("cifar_vgg16_bn", timms_vgg16), ("cifar_densenet_40_40", timms_densenet)]
 )
 def test_is_timms_own_with_another_stem_and_head(name, theirs):
     """timm's network for ImageNet, its stem or head replaced, computes the same with the same weights."""
