@@ -59,11 +59,3 @@ def test_of_several_processes_the_first_of_a_machine_prints_and_all_exit(environ
         raise ValueError("why")
     assert stop.value.code == 2
     assert bool(capsys.readouterr().err) == prints
-
-
-def test_no_error_and_an_exit_pass_through():
-    with one_sentence_errors("train.py"):
-        pass
-    with pytest.raises(SystemExit) as stop, one_sentence_errors("train.py"):
-        raise SystemExit(0)
-    assert stop.value.code == 0

@@ -64,21 +64,20 @@ def test_a_section_is_replaced_and_what_people_wrote_stays(configs) -> None:
     assert "| sgd | 60.00 |" in text and "50.00" not in text and "| as it stands | 70.00 |" in text
 
 
-REFUSED = {
-    "is not a run of paper/a.yaml, variant sgd: learning_rate is 0.2 and not 0.1.": {"learning_rate": 0.2},
-    "There is no recipe 'paper/c.yaml'": {"recipe": "paper/c.yaml"},
-    "has no variant 'adam': it has sgd, fromage": {"variant": "adam"},
-}
-
-
-def test_runs_that_are_not_the_recipes_end_in_one_sentence(configs, capsys) -> None:
-    for number, (message, changes) in enumerate(REFUSED.items()):
-        run = write_run(configs, f"run{number}", "sgd", 0.9, changes=changes)
-        with pytest.raises(SystemExit) as raised:
-            gather(configs, run)
-        assert raised.value.code == 2 and not (configs / "paper" / "RESULTS.md").exists()
-        line = capsys.readouterr().err.splitlines()[-1]
-        assert line.startswith("results.py: error: ") and message in line
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.2}, "is not a run of paper/a.yaml, variant sgd: learning_rate is 0.2 and not 0.1."),
+        ({"recipe": "paper/c.yaml"}, "There is no recipe 'paper/c.yaml'"),
+    ],
+)
+def test_runs_that_are_not_the_recipes_end_in_one_sentence(configs, capsys, changes: dict, message: str) -> None:
+    run = write_run(configs, "run", "sgd", 0.9, changes=changes)
+    with pytest.raises(SystemExit) as raised:
+        gather(configs, run)
+    assert raised.value.code == 2 and not (configs / "paper" / "RESULTS.md").exists()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("results.py: error: ") and message in line
 
 
 def test_a_sweep_gets_a_section_with_its_figure(tmp_path, configs) -> None:

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction
 
-from hf_geo.metrics import Perplexity, language_metrics, nll_per_row
+from hf_geo.metrics import Perplexity, nll_per_row
 
 
 def test_value() -> None:
@@ -40,9 +39,3 @@ def test_rows(dtype: torch.dtype, wrapped: bool) -> None:
         scored = [place for place in range(1, 6) if labels[row, place] >= 0]
         nll = -sum(math.log(probabilities[row, place - 1, labels[row, place]]) for place in scored)
         assert rows[row].tolist() == [pytest.approx(nll, rel=1e-5), len(scored)]
-
-
-def test_for_the_trainer() -> None:
-    rows = np.array([[3.0, 2.0], [5.0, 6.0]], dtype=np.float32)
-    found = language_metrics(EvalPrediction(predictions=rows, label_ids=np.zeros((2, 4))))
-    assert found == {"perplexity": pytest.approx(math.e), "loss": 1.0, "tokens": 8}
