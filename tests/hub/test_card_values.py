@@ -111,6 +111,8 @@ def test_nor_does_any_other(value: str, tmp_path_factory) -> None:
 def test_ordinary_values_stay_as_they_are() -> None:
     for value in ("97.22 %", "-0.5", "12 min 3 s", "2 CPU cores", "1.5"):
         assert plain_text(value) == value and inline_code(value) == f"`{value}`"
+    report = report_of(results={"test": {"f1": 0.5, "loss": 0.25}}, template="", fields={})
+    assert (report.shown("f1"), report.shown("loss")) == ("50.00 %", "0.25")
 
 
 def test_results_are_standard_json_and_cards_name_finite_figures(tmp_path) -> None:
