@@ -6,7 +6,6 @@
 Options come from a recipe (--config), from the command line, which wins, or keep their defaults.
 """
 
-import gc
 import logging
 import shlex
 import sys
@@ -180,8 +179,4 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
 
 
 if __name__ == "__main__":
-    status = main()
-    # A DistributedDataParallel that lives until the interpreter ends may abort the process there, after all is done
-    # (torch 2.14, pytorch/pytorch#190489).
-    gc.collect()
-    sys.exit(status)
+    sys.exit(main())

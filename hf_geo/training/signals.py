@@ -58,8 +58,9 @@ class StopOnSignal(TrainerCallback):
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self._signal.__exit__()
         self._trainer.remove_callback(self)
-        if self._consensus and error is None:  # after an error the other processes may not come
-            self._consensus.close()
+        consensus, self._consensus = self._consensus, None  # a traceback would hold its process group
+        if consensus and error is None:  # after an error the other processes may not come
+            consensus.close()
         if isinstance(error, StoppedBySignal):
             trainer = self._trainer
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)  # closes the logs

@@ -1,5 +1,6 @@
 """`GeoTrainer`: transformers' Trainer that builds the geometry-aware optimizers."""
 
+import atexit
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -26,10 +27,13 @@ from .methods import BASELINES
 from .nonfinite import NonFiniteTrainingError, NonFiniteUpdates, remedy, weights_are_finite
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, norm_batches
 from .optimizers import baseline_cls_and_kwargs, make_optimizer, milestone_schedule, swa_schedule
+from .processes import end_process_groups
 from .saving import CheckpointSaver
 from .signals import StopOnSignal, protect_workers
 from .subspaces import SubspaceTraining
 from .updates import UpdateBatches
+
+atexit.register(end_process_groups)  # here, because what a script registers later runs earlier
 
 
 class GeoTrainer(transformers.Trainer):

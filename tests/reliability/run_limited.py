@@ -2,7 +2,6 @@
 from the first checkpoint of such a run. Arguments: a folder and the mode."""
 
 import functools
-import gc
 import sys
 from pathlib import Path
 
@@ -39,4 +38,3 @@ def main(folder: str, mode: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    gc.collect()  # as in scripts/train.py
