@@ -43,6 +43,7 @@ from hf_geo.subspaces import Subspace
 from hf_geo.tasks import build_setup, find_task
 from hf_geo.training.callbacks import SameDataCallback
 from hf_geo.training.nonfinite import NonFiniteTrainingError
+from hf_geo.training.processes import UnusedParametersError
 from hf_geo.training.trainer import GeoTrainer
 
 PROG = "train.py"
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             trainer.add_callback(PushEachSave(pusher, run.write_network))
     try:
         trained = run.train(options.checkpoint)
-    except (IncompatibleCheckpointError, NonFiniteTrainingError, DataError) as error:
+    except (IncompatibleCheckpointError, NonFiniteTrainingError, UnusedParametersError, DataError) as error:
         with one_sentence_errors(PROG):
             raise error
     # The network is written before anything else is tried: what fails from here on costs no training.

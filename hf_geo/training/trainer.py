@@ -27,7 +27,7 @@ from .methods import BASELINES
 from .nonfinite import NonFiniteTrainingError, NonFiniteUpdates, remedy, weights_are_finite
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, norm_batches
 from .optimizers import baseline_cls_and_kwargs, make_optimizer, milestone_schedule, swa_schedule
-from .processes import end_process_groups
+from .processes import choose_search, end_process_groups, unused_parameters_named
 from .saving import CheckpointSaver
 from .signals import StopOnSignal, protect_workers
 from .subspaces import SubspaceTraining
@@ -141,12 +141,14 @@ class GeoTrainer(transformers.Trainer):
             IncompatibleCheckpointError: There is no such checkpoint.
             NonFiniteTrainingError: Too many updates in a row were not finite, or the run has ended with such weights.
             StoppedBySignal: The process got a signal to stop.
+            UnusedParametersError: Under DDP, parameters had no part in the loss, although none was expected to.
         """
         check_shared_folder(self.args)
         checkpoint = self._saver.find(resume_from_checkpoint)
         if self._average:
             self._average.checkpoint = checkpoint
-        with StopOnSignal(self):
+        choose_search(self)
+        with StopOnSignal(self), unused_parameters_named():
             result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         if not weights_are_finite(self):
             raise NonFiniteTrainingError(f"Training has ended with weights that are not finite; {remedy(self.args)}")

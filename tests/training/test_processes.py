@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Dinov2Config, Dinov2ForImageClassification
 
 from hf_geo.training.averaging import AVERAGED
-from tests.training import averages, divisions, evaluations, resumes, trajectories
-from tests.training.launching import launch_or_fail
-from tests.training.problems import Normalized, flat, loss_of, make_problem
+from hf_geo.training.processes import unused_parameters
+from tests.scripts import TRAIN
+from tests.training import averages, divisions, evaluations, resumes, searches, trajectories
+from tests.training.launching import launch, launch_or_fail
+from tests.training.problems import Normalized, flat, loss_of, make_problem, make_trainer
 
 BOTH = pytest.mark.parametrize("processes", (1, 2))
 
@@ -134,3 +137,51 @@ def test_each_sample_counts_once_in_an_epoch_of_two_processes(
 
 def test_buffers_of_every_kind_become_the_first_processs(evaluated) -> None:
     assert evaluated["odd buffers"] == [True, True]
+
+
+@pytest.fixture(scope="module")
+def searched(folder) -> dict:
+    return json.loads((folder / "2" / "searches.json").read_text())
+
+
+@pytest.mark.parametrize("name", searches.ROWS)
+def test_ddp_looks_for_unused_parameters_where_there_are_some(found, searched, name: str) -> None:
+    looked, error = searched["rows"][name]
+    assert looked == searches.ROWS[name].searches
+    if name == "not looked for":
+        assert "no part in the loss" in error and "add --ddp_find_unused_parameters true" in error
+        return
+    assert error is None and searched["same weights"]
+    if name not in ("batch norms", "line", "skipped at random"):  # where statistics or draws are a process's own
+        one, two = (found("searches", processes)[name] for processes in (1, 2))
+        torch.testing.assert_close(two, one, rtol=0, atol=1e-6)
+
+
+def test_a_trial_leaves_the_model_and_random_numbers_alone(tmp_path) -> None:
+    trainer = make_trainer(tmp_path, searches.with_unused_norm(), optim="sgd")
+    model = trainer.model.eval()
+    before, draws = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
+    assert unused_parameters(trainer) == {"unused.weight", "unused.bias"}
+    assert torch.equal(torch.get_rng_state(), draws) and not model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.slow
+def test_a_script_says_how_to_train_a_network_with_unused_parameters(tmp_path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    Dinov2ForImageClassification(Dinov2Config(**sizes, num_labels=10)).save_pretrained(tmp_path / "dinov2")
+    words = [TRAIN, f"--model={tmp_path / 'dinov2'}", "--dataset=digits", "--optim=adamw_torch", "--max_steps=3"]
+    words += ["--save_strategy=no", "--eval_strategy=no", "--report_to=none", "--disable_tqdm=true"]
+    words += [f"--output_dir={tmp_path / 'run'}"]
+    done = launch(*words, "--ddp_find_unused_parameters=false", processes=2)
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("train.py: error: ")]
+    assert done.returncode != 0 and "add --ddp_find_unused_parameters true" in said
+    assert "scripts/train.py" not in done.stderr.partition("Traceback")[2].partition("ChildFailedError")[0]
+    done = launch_or_fail(*words, "--overwrite=true", processes=2)
+    assert "no part in the loss of a trial: dinov2.embeddings.mask_token." in done.stderr
+
+
+def test_no_thread_is_left_that_could_abort_the_process_when_it_ends(searched) -> None:
+    before, after = searched["threads"]
+    assert before > 0 and after == 0
