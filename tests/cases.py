@@ -6,6 +6,7 @@ A new method is tested by adding rows here. What a test has to know about a meth
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -142,6 +143,7 @@ _VARIANTS = """
     sgdmrt_pairs sgdmrt_no_momentum sgdmrt_channel sgdg_clipped adamg_plain adamg adamg_orthogonal
 """
 PATHS = tuple(case for case in CASES if case.id not in _VARIANTS.split())
+FUSED = (False, True) if find_spec("triton") else (False,)
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_path = pytest.mark.parametrize("case", PATHS, ids=str)
 each_bounded_path = pytest.mark.parametrize("case", [case for case in PATHS if case.bounded], ids=str)

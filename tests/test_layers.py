@@ -42,8 +42,8 @@ ROOMS = {
     "integrations": {"optim", "training"},
     "launch": {"integrations"},
 }
-# The low layers run on torch alone; a subspace's files come and go through two libraries, imported when it does.
-OUTSIDE = {"optim": {"torch"}, "losses": {"torch"}, "subspaces": {"torch", "safetensors", "huggingface_hub"}}
+# The low layers run on torch alone (and Triton, for those who have it); a subspace's files come and go through two libraries, imported when it does.
+OUTSIDE = {"optim": {"torch", "triton"}, "losses": {"torch"}, "subspaces": {"torch", "safetensors", "huggingface_hub"}}
 NOT_LOADED = {"transformers", "accelerate", "datasets", "timm", "evaluate", "safetensors", "huggingface_hub"}
 
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .kernels.blocks import batches
+from .kernels.fused import kernel_ready, sgd_step
+from .kernels.fusible import Memory, check_fusible, make_tables
+from .kernels.rows import Rows
 from .kernels.shards import check_placements, local, local_grad, wide_dtype
-
-# Number of elements that are updated together: few enough to stay in the cache from one operation to the next and to
-# keep temporaries small, and enough for many small tensors to share a call.
-BLOCK = 1 << 20
 
 
 def check_number(
@@ -56,42 +56,6 @@ def check_flag(group: dict[str, Any], name: str) -> None:
         raise TypeError(f"{name} has to be True or False, not {group[name]!r}.")
 
 
-def batches(params: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Cuts a list into batches of one device and dtype, in the same way on all processes."""
-    batch: list[Tensor] = []
-    size = 0
-    for p in params:
-        if batch and (size + p.numel() > BLOCK or p.device != batch[0].device or p.dtype != batch[0].dtype):
-            yield batch
-            batch, size = [], 0
-        batch.append(p)
-        size += p.numel()
-    if batch:
-        yield batch
-
-
-def blocks(axis: int | None, x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cuts a parameter, its gradient and state alike along `axis` (None: not at all) into blocks to be updated in place.
-
-    On a GPU, or under `torch.compile`, there is one block. Blocks are float32 or wider; those of a half-precision
-    parameter are rounded back after their update.
-    """
-    tensors = (x, *others)
-    pieces = iter((tensors,))
-    if axis is not None and x.numel() > BLOCK and x.is_cpu and not torch.compiler.is_compiling():
-        count = max(1, BLOCK * x.shape[axis] // x.numel())
-        pieces = zip(*(t.split(count, axis) for t in tensors), strict=True)
-    dtype = wide_dtype(x)
-    if all(t.dtype is dtype for t in tensors):
-        yield from pieces
-        return
-    for piece in pieces:
-        wide = tuple(t.to(dtype) for t in piece)
-        yield wide
-        if wide[0] is not piece[0]:
-            piece[0].copy_(wide[0])
-
-
 class GeometricOptimizer(Optimizer):
     """Base of the optimizers of this package: a subclass checks its settings and updates the parameters.
 
@@ -99,6 +63,16 @@ class GeometricOptimizer(Optimizer):
     step with a gradient, so parameters may be added or exchanged before; it is float32 for half-precision parameters,
     also after `load_state_dict`.
     """
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self._memory = Memory()
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._memory = Memory()
+        for group in self.param_groups:
+            group.setdefault("fused", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; the settings it does not give are the constructor's.
@@ -121,6 +95,10 @@ class GeometricOptimizer(Optimizer):
                     raise TypeError(
                         f"{type(self).__name__} takes floating-point parameters, but one is {kind}: leave it out."
                     )
+            if group["fused"] is not None:
+                check_flag(group, "fused")
+            if group["fused"]:
+                check_fusible(group["params"])
             self._check_group(group)
         except (TypeError, ValueError):
             self.param_groups.pop()
@@ -149,8 +127,9 @@ class GeometricOptimizer(Optimizer):
             The closure's return value, or None.
 
         Raises:
-            RuntimeError: A gradient is sparse or complex, another engine has flattened the parameters, or a parameter is
-                distributed in a way that is not supported.
+            RuntimeError: A gradient is sparse, another engine has flattened the parameters, or a parameter is distributed
+                in a way that is not supported.
+            ValueError: `fused` is True, and the kernels cannot take a parameter as it is now.
         """
         loss = None
         if closure is not None:
@@ -160,47 +139,98 @@ class GeometricOptimizer(Optimizer):
         return loss
 
     def _groups_with_gradient(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
-        """Every group, its `lr` a number or of shape (), with its parameters that have a gradient."""
+        """Every group, its `lr` a number or of shape (), with its parameters that have a gradient.
+
+        The list of parameters is the same object as long as they are the same.
+        """
         groups = []
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
+            params = self._memory.same_list([p for p in group["params"] if p.grad is not None])
+            self._memory.remember(
+                "usable", params, lambda group=group, params=params: self._check_usable(group, params)
+            )
             for p in params:
-                if p.grad.layout is not torch.strided or p.grad.is_complex() or p not in self.state:
-                    self._refuse_unusable(p)
+                if p.grad.layout is not torch.strided:
+                    raise RuntimeError(
+                        f"{type(self).__name__} takes no sparse gradients, but a parameter of shape {tuple(p.shape)} has one: "
+                        "make the gradient dense (sparse=False in an embedding), or train that parameter with another optimizer."
+                    )
             if isinstance(group["lr"], Tensor) and group["lr"].ndim:
                 group = {**group, "lr": group["lr"].reshape(())}
             groups.append((group, params))
         return groups
 
-    def _refuse_unusable(self, p: Tensor) -> None:
-        name, shape = type(self).__name__, tuple(p.shape)
-        if p.grad.layout is not torch.strided or p.grad.is_complex():
-            kind = "complex" if p.grad.is_complex() else "sparse"
-            raise RuntimeError(
-                f"{name} takes no {kind} gradients, but a parameter of shape {shape} has one: make the gradient dense "
-                "(sparse=False in an embedding), or train that parameter with another optimizer."
-            )
-        # FSDP1 marks flattened parameters, also with use_orig_params; ZeRO-3 gives parameters an id.
-        if getattr(p, "_fsdp_flattened", False) or hasattr(p, "ds_id"):
-            raise RuntimeError(
-                f"{name} needs to know which weights form a tensor, but a parameter of shape {shape} was flattened by FSDP1 "
-                "or DeepSpeed ZeRO: use FSDP2 (torch.distributed.fsdp.fully_shard) or DDP."
-            )
-        check_placements(p)
+    def _check_usable(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
+        """Raises for parameters that cannot be updated, or not by fused kernels if these were asked for."""
+        for p in params:
+            check_placements(p)
+            # FSDP1 marks flattened parameters, also with use_orig_params; ZeRO-3 gives parameters an id.
+            if getattr(p, "_fsdp_flattened", False) or hasattr(p, "ds_id"):
+                raise RuntimeError(
+                    f"{type(self).__name__} needs to know which weights form a tensor, but a parameter of shape "
+                    f"{tuple(p.shape)} was flattened by FSDP1 or DeepSpeed ZeRO: use FSDP2 "
+                    "(torch.distributed.fsdp.fully_shard) or DDP."
+                )
+        if group["fused"]:
+            check_fusible(params)
 
     def _ensure_state(self, params: list[Tensor], **makers: Callable[[Tensor], Tensor]) -> None:
         """Creates the state that `params` lack."""
+        # Looked up in every step, unless as many parameters have state as when these were given theirs.
+        complete = self._memory.remember(tuple(makers), params, lambda: [0])
+        if complete[0] and complete[0] == len(self.state):
+            return
         for p in params:
             state = self.state[p]
             for key, make in makers.items():
                 if key not in state:
                     state[key] = make(p)
+        complete[0] = len(self.state)
+
+    def _fuse(
+        self,
+        group: dict[str, Any],
+        params: Sequence[Tensor],
+        keys: Sequence[str | None],
+        *,
+        rows: Mapping[Tensor, Rows] | None = None,
+        normed: bool = False,
+        gradients: Callable[[Tensor], Tensor] = local_grad,
+    ) -> tuple[list[Any], list[Tensor]]:
+        """The tables of those of `params` that fused kernels update, up to date, and the other parameters.
+
+        Args:
+            group: Their group.
+            params: Parameters with gradients.
+            keys: The state's names of the momentum, the second moment and the step count; None for one that there is not.
+            rows, normed: As in `make_tables`.
+            gradients: The gradient of a local shard.
+        """
+        if group["fused"] is False or not params or torch.compiler.is_compiling():
+            return [], list(params)
+        key = (group["fused"], normed, rows is None, gradients is local_grad, *keys)
+        found, others = self._memory.remember(key, params, lambda: make_tables(group["fused"], params, rows, normed))
+        if not all(entry.refresh(self.state, keys, gradients) for entry in found):
+            self._memory = Memory()
+            return self._fuse(group, params, keys, rows=rows, normed=normed, gradients=gradients)
+        return [entry.table for entry in found], others
 
     def _local_tensors(self, params: list[Tensor], *keys: str) -> list[list[Tensor]]:
         """The local shards of `params`, of their gradients, and of their state under each of `keys`."""
         states = [self.state[p] for p in params] if keys else []
         columns = ([local(state[key]) for state in states] for key in keys)
         return [[local(p) for p in params], [local_grad(p) for p in params], *columns]
+
+    def _step_sgd(self, group: dict[str, Any], params: list[Tensor], keys: Sequence[str]) -> None:
+        """Takes a step of `torch.optim.SGD`; `keys` names the momentum in the state, if there is one."""
+        settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay")}
+        settings["nesterov"] = group.get("nesterov", False)
+        tables, others = self._fuse(group, params, keys)
+        for table in tables:
+            table.sgd(**settings)
+        for batch in batches(others):
+            for weights, grads, *buffers in kernel_ready(*self._local_tensors(batch, *keys)):
+                sgd_step(weights, grads, *buffers or [[]], **settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads as `torch.optim.Optimizer` does, but the state of half-precision parameters stays float32.

@@ -49,8 +49,13 @@ class SphericalOptimizer(GeometricOptimizer):
 
     def _split_by_geometry(
         self, group: dict[str, Any], params: list[Tensor]
-    ) -> tuple[list[Tensor], list[tuple[Tensor, Rows]]]:
-        """Splits parameters into those that take the plain step, and those on spheres with their rows."""
+    ) -> tuple[list[Tensor], list[Tensor], dict[Tensor, Rows]]:
+        """Splits parameters into those that take the plain step, and those on spheres, with the rows of these."""
         dims = self._channel_dims(group)
-        rows_of = {p: Rows.of(p, dims) for p in params}
-        return [p for p in params if rows_of[p] is None], [(p, r) for p, r in rows_of.items() if r is not None]
+
+        def split() -> tuple[list[Tensor], list[Tensor], dict[Tensor, Rows]]:
+            pairs = [(p, Rows.of(p, dims)) for p in params]
+            spherical = [(p, rows) for p, rows in pairs if rows is not None]
+            return [p for p, rows in pairs if rows is None], [p for p, _ in spherical], dict(spherical)
+
+        return self._memory.remember(("split", dims), params, split)

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._base import batches, blocks, check_flag, check_number
+from ._base import check_flag, check_number
 from ._spheres import SphericalOptimizer
+from .kernels.blocks import batches, blocks
 from .kernels.fused import adam_step, count_step, kernel_ready
 from .kernels.rows import SMALLEST_NORM, Rows
 from .kernels.shards import zeros_like
+
+STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class _SphericalAdam(SphericalOptimizer):
@@ -28,28 +31,37 @@ class _SphericalAdam(SphericalOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._groups_with_gradient():
-            flat, spherical = self._split_by_geometry(group, params)
+            flat, spherical, rows_of = self._split_by_geometry(group, params)
             moments = {"step": lambda p: torch.zeros((), device=p.device), "exp_avg": zeros_like}
             self._ensure_state(flat, **moments, exp_avg_sq=zeros_like)
-            for p, rows in spherical:
-                self._ensure_state([p], **moments, exp_avg_sq=lambda p, rows=rows: zeros_like(p, rows.dims))
+            self._ensure_state(spherical, **moments, exp_avg_sq=lambda p, rows=rows_of: zeros_like(p, rows[p].dims))
             self._step_adam(group, flat)
-            if spherical:
-                self._step_on_spheres(group, spherical)
+            self._step_on_spheres(group, spherical, rows_of)
 
     def _step_adam(self, group: dict[str, Any], params: list[Tensor]) -> None:
         settings = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
-        for batch in batches(params):
+        tables, others = self._fuse(group, params, STATE)
+        for table in tables:
+            table.adam(**settings)
+        for batch in batches(others):
             for lists in kernel_ready(*self._local_tensors(batch, "exp_avg", "exp_avg_sq")):
                 adam_step(*lists, [self.state[p]["step"] for p in batch], **settings)
 
-    def _step_on_spheres(self, group: dict[str, Any], spherical: list[tuple[Tensor, Rows]]) -> None:
-        params, (beta1, beta2) = [p for p, _ in spherical], group["betas"]
+    def _step_on_spheres(self, group: dict[str, Any], params: list[Tensor], rows_of: dict[Tensor, Rows]) -> None:
+        beta1, beta2 = group["betas"]
+        transports = group.get("rt", False)  # AdamS has no such setting
+        tables, params = self._fuse(group, params, STATE, rows=rows_of)
+        for table in tables:
+            numbers = beta1, beta2, group["eps"], group["weight_decay"]
+            rule = "adam_srt" if transports else "adam_s"
+            table.step(rule, group["lr"], numbers, has_m=True, has_v=True, betas=group["betas"])
+        if not params:
+            return
         corrections = count_step([self.state[p]["step"] for p in params], beta1, beta2)
         columns = self._local_tensors(params, "exp_avg", "exp_avg_sq")
-        transports = group.get("rt", False)  # AdamS has no such setting
-        for (_, rows), *tensors, c1, c2 in zip(spherical, *columns, *corrections, strict=True):
+        for p, *tensors, c1, c2 in zip(params, *columns, *corrections, strict=True):
             # lr sqrt(d) (m / c1) / (sqrt(v / c2) + eps) is scale m / (sqrt(v) + eps sqrt(c2)).
+            rows = rows_of[p]
             scale, eps = group["lr"] * sqrt(rows.size) * c2.sqrt() / c1, group["eps"] * c2.sqrt()
             for x, g, m, v in blocks(rows.axis, *tensors):
                 if group["weight_decay"]:
@@ -104,6 +116,7 @@ class AdamSRT(_SphericalAdam):
             tensor before a LayerNorm, None for plain Adam.
         channel_wise: True is `channel_dims=[0]`.
         rt: Whether to rescale and transport; False is AdamS.
+        fused: As in `Fromage`.
 
     Raises:
         TypeError: A setting is not of its kind.
@@ -128,9 +141,12 @@ class AdamSRT(_SphericalAdam):
         channel_dims: list[int] | tuple[int, ...] | None = None,
         channel_wise: bool = False,
         rt: bool = True,
+        fused: bool | None = None,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise, "rt": rt})
+        super().__init__(
+            params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise, "rt": rt, "fused": fused}
+        )
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
@@ -148,7 +164,7 @@ class AdamS(_SphericalAdam):
     Groups of one weight, and parameters without `channel_dims`, take Adam's step.
 
     Args:
-        params, lr, betas, eps, weight_decay, channel_dims, channel_wise: As in `AdamSRT`.
+        params, lr, betas, eps, weight_decay, channel_dims, channel_wise, fused: As in `AdamSRT`.
 
     Raises:
         TypeError, ValueError: As `AdamSRT`.
@@ -165,6 +181,9 @@ class AdamS(_SphericalAdam):
         weight_decay: float = 0.0,
         channel_dims: list[int] | tuple[int, ...] | None = None,
         channel_wise: bool = False,
+        fused: bool | None = None,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise})
+        super().__init__(
+            params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise, "fused": fused}
+        )

@@ -4,13 +4,16 @@ Berrada, Zisserman, Kumar: Training Neural Networks for and by Interpolation. IC
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
+from ._base import GeometricOptimizer, check_flag, check_number
 from ._losses import LossWatch, as_scalar
+from .kernels.blocks import batches, blocks
 from .kernels.fused import kernel_ready, sgd_step
 from .kernels.shards import local, local_grad, norms, zeros_like
 
@@ -52,6 +55,7 @@ class AliG(GeometricOptimizer):
         adjusted_momentum: Whether the buffer holds gradients, and not steps.
         projection_fn: Called without arguments after construction and after every step. It is not saved, and has to look
             parameters up when called, as an engine may have exchanged them.
+        fused: As in `Fromage`.
 
     Raises:
         TypeError: A setting is not of its kind.
@@ -81,13 +85,14 @@ class AliG(GeometricOptimizer):
         eps: float = 1e-5,
         adjusted_momentum: bool = False,
         projection_fn: Callable[[], None] | None = None,
+        fused: bool | None = None,
     ) -> None:
         if projection_fn is not None and not callable(projection_fn):
             raise TypeError(f"projection_fn has to be a function without arguments or None, not {projection_fn!r}.")
         self.projection_fn = projection_fn
         self._watch = LossWatch()
         defaults = {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps}
-        super().__init__(params, {**defaults, "adjusted_momentum": adjusted_momentum})
+        super().__init__(params, {**defaults, "adjusted_momentum": adjusted_momentum, "fused": fused})
         self._project()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,31 +149,37 @@ class AliG(GeometricOptimizer):
         else:
             self._refuse_schedules()
             self._watch.check(loss)
-        groups = self._groups_with_gradient()
-        params = [p for _, members in groups for p in members]
-        if not params:
-            return
-        sq_norm = norms(params, [local_grad(p) for p in params]).square().sum()
-        loss = loss.to(sq_norm)
-        skip = (~(loss.isfinite() & sq_norm.isfinite())).float()
-        self._skipped = skip if self._skipped is None else self._skipped + skip
-
-        sizes = []
-        for group, members in groups:
-            # size <- min(lr, max(0, l) / (|g|^2 + eps))
-            unclipped = (loss / (sq_norm + group["eps"])).clamp(min=0.0).nan_to_num(0.0)
-            sizes.append((unclipped.clamp(max=group["lr"]), unclipped))
+        work = []
+        for group, members in filter(itemgetter(1), self._groups_with_gradient()):
             keys = ("momentum_buffer",) if group["momentum"] else ()
             self._ensure_state(members, **dict.fromkeys(keys, zeros_like))
-            for batch in batches(members):
+            work.append((group, keys, *self._fuse(group, members, keys, normed=True)))
+        if not work:
+            return
+        unfused = [p for *_, others in work for p in others]
+        sq_norm = _squared_norm([table for *_, tables, _ in work for table in tables], unfused, local_grad)
+        loss = loss.to(sq_norm)
+        if self._skipped is None:
+            self._skipped = torch.zeros((), device=sq_norm.device)
+        skip, sizes = None, []
+        for group, keys, tables, others in work:
+            if not unfused:
+                counted = self._skipped if skip is None else torch.empty_like(self._skipped)  # once a step
+                size, unclipped, skip = tables[0].limit_step(sq_norm, loss, group["lr"], group["eps"], counted)
+            else:
+                if skip is None:
+                    skip = (~(loss.isfinite() & sq_norm.isfinite())).float()
+                    self._skipped += skip
+                # size <- min(lr, max(0, l) / (|g|^2 + eps))
+                unclipped = (loss / (sq_norm + group["eps"])).clamp(min=0.0).nan_to_num(0.0)
+                size = unclipped.clamp(max=group["lr"])
+            sizes.append((size, unclipped))
+            numbers = group["momentum"], float(group["adjusted_momentum"])
+            for table in tables:
+                table.step("alig", size, numbers, has_m=bool(keys), products=False, skip=skip)
+            for batch in batches(others):
                 for lists in kernel_ready(*self._local_tensors(batch, *keys)):
-                    alig(
-                        *lists,
-                        size=sizes[-1][0],
-                        skip=skip,
-                        momentum=group["momentum"],
-                        adjusted=group["adjusted_momentum"],
-                    )
+                    alig(*lists, size=size, skip=skip, momentum=numbers[0], adjusted=group["adjusted_momentum"])
         self.step_size, self.step_size_unclipped = sizes[0]
         self._project()
 
@@ -197,14 +208,23 @@ class AliG(GeometricOptimizer):
         max_norm = self.param_groups[0]["max_norm"]
         if max_norm is None:
             return
-        params = [p for group in self.param_groups for p in group["params"]]
-        weights = [local(p) for p in params]
-        total = torch.linalg.vector_norm(norms(params, weights))
+        params = self._memory.same_list([p for group in self.param_groups for p in group["params"]])
+        tables, others = self._fuse(self.param_groups[0], params, (), normed=True, gradients=local)
+        ratio = max_norm / _squared_norm(tables, others, local).sqrt()
         # Weights that were just scaled to the bound may exceed it by rounding, and stay as they are.
-        is_outside = total > max_norm * (1 + 8 * torch.finfo(total.dtype).eps)
-        factor = torch.where(is_outside, max_norm / total, 1.0)
-        for w in weights:
-            w.mul_(factor.to(w.device))
+        factor = torch.where(ratio < 1 - 8 * torch.finfo(ratio.dtype).eps, ratio, 1.0)
+        for table in tables:
+            table.step("scale", factor, (), has_m=False, products=False)
+        for p in others:
+            local(p).mul_(factor.to(p.device))
+
+
+def _squared_norm(tables: list[Any], params: list[Tensor], tensor_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The squared norm of the gradients in all tables and of `tensor_of` of all `params`, over all shards."""
+    squares = [table.squared_gradient_norm() for table in tables]
+    if params:
+        squares.append(norms(params, [tensor_of(p) for p in params]).square().sum())
+    return reduce(torch.add, [square.to(squares[0]) for square in squares])
 
 
 def alig(

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._base import GeometricOptimizer, batches, blocks, check_number
+from ._base import GeometricOptimizer, check_number
+from .kernels.blocks import batches, blocks
 from .kernels.shards import local, norms
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class Fromage(GeometricOptimizer):
         lr: The fraction; a number or a tensor of one.
         p_bound: Largest norm of a tensor, as a multiple of its norm before its first step, which is kept in the state
             ("initial_norm"); None for no bound.
+        fused: Whether Triton kernels take the step, in a few launches for all parameters. None: on a GPU, for those whose
+            rows lie one after the other in memory. True refuses what the kernels cannot take, False never uses them.
 
     Raises:
         TypeError: A setting is not a number.
@@ -52,8 +55,10 @@ class Fromage(GeometricOptimizer):
         >>> optimizer = Fromage(model.parameters(), lr=0.01)
     """
 
-    def __init__(self, params: Any, lr: float | Tensor = 0.01, p_bound: float | None = None) -> None:
-        super().__init__(params, {"lr": lr, "p_bound": p_bound})
+    def __init__(
+        self, params: Any, lr: float | Tensor = 0.01, p_bound: float | None = None, fused: bool | None = None
+    ) -> None:
+        super().__init__(params, {"lr": lr, "p_bound": p_bound, "fused": fused})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, and warns of tensors in it that will not move."""
@@ -66,15 +71,19 @@ class Fromage(GeometricOptimizer):
 
     def _update(self, loss: Any) -> None:
         for group, params in self._groups_with_gradient():
-            for batch in batches(params):
+            bound = group["p_bound"]
+            if bound is not None:
+                self._ensure_state(params, initial_norm=lambda p: norms([p], [local(p)])[0].clone())
+            keys = (None, "initial_norm") if bound is not None else ()
+            tables, others = self._fuse(group, params, keys, normed=True)
+            for table in tables:
+                table.step("fromage", group["lr"], [bound or 0.0], has_m=False, has_v=bound is not None)
+            for batch in batches(others):
                 weights, grads = self._local_tensors(batch)
                 weight_norms = norms(batch, weights)
-                if group["p_bound"] is not None:
-                    for p, norm in zip(batch, weight_norms.unbind(), strict=True):
-                        self.state[p].setdefault("initial_norm", norm.clone())
                 fromage(weights, grads, weight_norms, norms(batch, grads), group["lr"])
-                if group["p_bound"] is not None:
-                    bounds = group["p_bound"] * torch.stack([self.state[p]["initial_norm"] for p in batch])
+                if bound is not None:
+                    bounds = bound * torch.stack([self.state[p]["initial_norm"] for p in batch])
                     shrink(weights, norms(batch, weights), bounds)
 
 

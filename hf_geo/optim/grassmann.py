@@ -6,16 +6,18 @@ Cho, Lee: Riemannian approach to batch normalization. NeurIPS 2017, arXiv 1709.0
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._base import GeometricOptimizer, batches, blocks, check_flag, check_number
-from .kernels.fused import count_step, kernel_ready, sgd_step
-from .kernels.great_circles import TINY, adam_g, fast_adam_g, fast_sgd_g, sgd_g
+from ._base import GeometricOptimizer, check_flag, check_number
+from .kernels.blocks import blocks
+from .kernels.fused import count_step
+from .kernels.great_circles import TINY, adam_g, fast_adam_g, fast_sgd_g, regularized_gradient, sgd_g
 from .kernels.rows import Rows
-from .kernels.shards import local, local_grad, split_over, wide_dtype, zeros_like
+from .kernels.shards import local, local_grad, wide_dtype, zeros_like
 
 
 class _Grassmann(GeometricOptimizer):
@@ -53,20 +55,26 @@ class _Grassmann(GeometricOptimizer):
     def _update(self, loss: Any) -> None:
         for group, params in self._groups_with_gradient():
             if params:
-                step = self._step_on_spheres if group["grassmann"] else self._step_sgd
+                step = self._step_on_spheres if group["grassmann"] else self._step_plainly
                 step(group, params)
 
     @abstractmethod
     def _step_on_spheres(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """Takes the method's step for weights whose rows lie on spheres."""
 
-    def _step_sgd(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _step_plainly(self, group: dict[str, Any], params: list[Tensor]) -> None:
         keys = ("momentum_buffer",) if group["momentum"] else ()
         self._ensure_state(params, **{key: lambda p: first_buffer(p, group) for key in keys})
-        settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay", "nesterov")}
-        for batch in batches(params):
-            for weights, grads, *buffers in kernel_ready(*self._local_tensors(batch, *keys)):
-                sgd_step(weights, grads, *buffers or [[]], **settings)
+        self._step_sgd(group, params, keys)
+
+    def _fuse_rows(
+        self, group: dict[str, Any], params: list[Tensor], keys: Sequence[str | None]
+    ) -> tuple[list[Any], list[tuple[Tensor, Rows]]]:
+        """The tables for the fused kernels, and the other parameters with their rows."""
+        rows_of = self._memory.remember("rows", params, lambda: {p: Rows.of(p, (0,)) for p in params})
+        gradients = partial(regularized_gradient, omega=group["omega"]) if group["omega"] else local_grad
+        tables, others = self._fuse(group, params, keys, rows=rows_of, gradients=gradients)
+        return tables, [(p, rows_of[p]) for p in others]
 
 
 def check_shape(shape: tuple[int, ...], omega: float) -> None:
@@ -88,23 +96,6 @@ def first_buffer(p: Tensor, group: dict[str, Any]) -> Tensor:
         decayed = local_grad(p).add(local(p), alpha=group["weight_decay"])
         local(buffer).copy_(decayed).mul_(group["dampening"] / group["momentum"])
     return buffer
-
-
-def regularized_gradient(p: Tensor, omega: float) -> Tensor:
-    """This process's part of the gradient, plus that of `omega / 2 * |Y Y^T - I|^2` for the unit rows Y of `p`."""
-    x, g = local(p), local_grad(p)
-    if not omega:
-        return g
-    if split_over(p):
-        raise RuntimeError(
-            f"omega={omega} compares all rows of a weight with each other, but one of shape {tuple(p.shape)} is cut into "
-            "shards: set omega=0, or leave that weight out of sharding."
-        )
-    rows = x.to(wide_dtype(x)).flatten(1)
-    y = rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + TINY)
-    # g + 2 omega (Y Y^T - I) Y
-    deviation = y @ y.T - torch.eye(len(y), dtype=y.dtype, device=y.device)
-    return g + 2 * omega * (deviation @ y).view_as(g)
 
 
 def copy_into(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
@@ -134,6 +125,7 @@ class SGDG(_Grassmann):
         omega: Weight of the orthogonality regularizer `omega / 2 * |Y Y^T - I|^2` over the rows Y of a weight; 0.1 in the
             paper. It cannot be computed on shards.
         grad_clip: Largest length of h, row by row; 0.1 in the paper; None for no bound.
+        fused: As in `Fromage`.
 
     Raises:
         TypeError: A setting is not of its kind.
@@ -160,16 +152,20 @@ class SGDG(_Grassmann):
         grassmann: bool = False,
         omega: float = 0.0,
         grad_clip: float | None = None,
+        fused: bool | None = None,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
         sphere = {"grassmann": grassmann, "omega": omega, "grad_clip": grad_clip}
-        super().__init__(params, {**defaults, "nesterov": nesterov, **sphere})
+        super().__init__(params, {**defaults, "nesterov": nesterov, **sphere, "fused": fused})
 
     def _step_on_spheres(self, group: dict[str, Any], params: list[Tensor]) -> None:
         self._ensure_state(params, momentum_buffer=zeros_like)
+        tables, others = self._fuse_rows(group, params, ("momentum_buffer",))
+        for table in tables:
+            clip = math.inf if group["grad_clip"] is None else group["grad_clip"]
+            table.step("sgd_g", group["lr"], (group["momentum"], clip), has_m=True)
         settings = group["lr"], group["momentum"], group["grad_clip"]
-        for p in params:
-            rows = Rows.of(p, (0,))
+        for p, rows in others:
             tensors = local(p), regularized_gradient(p, group["omega"]), local(self.state[p]["momentum_buffer"])
             for x, g, m in blocks(rows.axis, *tensors):
                 if torch.compiler.is_compiling():  # the compiler fuses the reference into one pass by itself
@@ -196,6 +192,7 @@ class AdamG(_Grassmann):
         dampening, weight_decay, nesterov, grassmann, omega, grad_clip: As in `SGDG`.
         beta2: The second moment's decay, in [0, 1).
         epsilon: Added to the second moment inside the root.
+        fused: As in `Fromage`.
 
     Raises:
         TypeError, ValueError: As `SGDG`.
@@ -218,10 +215,11 @@ class AdamG(_Grassmann):
         grad_clip: float | None = None,
         beta2: float = 0.99,
         epsilon: float = 1e-8,
+        fused: bool | None = None,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
         sphere = {"grassmann": grassmann, "omega": omega, "grad_clip": grad_clip, "beta2": beta2, "epsilon": epsilon}
-        super().__init__(params, {**defaults, "nesterov": nesterov, **sphere})
+        super().__init__(params, {**defaults, "nesterov": nesterov, **sphere, "fused": fused})
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
@@ -236,9 +234,17 @@ class AdamG(_Grassmann):
             exp_avg_sq=lambda p: zeros_like(p, range(1, p.ndim)),
         )
         betas = group["momentum"], group["beta2"]
-        corrections = count_step([self.state[p]["step"] for p in params], *betas)
-        for p, c1, c2 in zip(params, *corrections, strict=True):
-            rows, state = Rows.of(p, (0,)), self.state[p]
+        tables, others = self._fuse_rows(group, params, ("exp_avg", "exp_avg_sq", "step"))
+        for table in tables:
+            clip = math.inf if group["grad_clip"] is None else group["grad_clip"]
+            table.step(
+                "adam_g", group["lr"], (*betas, group["epsilon"], clip), has_m=True, has_v=True, betas=betas
+            )  # fmt: skip
+        if not others:
+            return
+        corrections = count_step([self.state[p]["step"] for p, _ in others], *betas)
+        for (p, rows), c1, c2 in zip(others, *corrections, strict=True):
+            state = self.state[p]
             tensors = (
                 local(p),
                 regularized_gradient(p, group["omega"]),

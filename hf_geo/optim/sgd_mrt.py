@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ._base import batches, blocks, check_number
+from ._base import check_number
 from ._spheres import SphericalOptimizer
+from .kernels.blocks import blocks
 from .kernels.fused import kernel_ready, sgd_step
 from .kernels.rows import SMALLEST_NORM
 from .kernels.shards import zeros_like
@@ -37,6 +38,7 @@ class SGDMRT(SphericalOptimizer):
         channel_dims: The axes that index independent groups: `[0]` for the filters before a BatchNorm, `[]` for a whole
             tensor before a LayerNorm, None for plain SGD.
         channel_wise: True is `channel_dims=[0]`.
+        fused: As in `Fromage`.
 
     Raises:
         TypeError: A setting is not of its kind.
@@ -58,9 +60,12 @@ class SGDMRT(SphericalOptimizer):
         weight_decay: float = 0.0,
         channel_dims: list[int] | tuple[int, ...] | None = None,
         channel_wise: bool = False,
+        fused: bool | None = None,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise})
+        super().__init__(
+            params, {**defaults, "channel_dims": channel_dims, "channel_wise": channel_wise, "fused": fused}
+        )
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
@@ -73,12 +78,15 @@ class SGDMRT(SphericalOptimizer):
         for group, params in self._groups_with_gradient():
             keys = ("momentum_buffer",) if group["momentum"] else ()
             self._ensure_state(params, **dict.fromkeys(keys, zeros_like))
+            flat, spherical, rows_of = self._split_by_geometry(group, params) if keys else (params, [], {})
+            self._step_sgd(group, flat, keys)
             settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay")}
-            flat, spherical = self._split_by_geometry(group, params) if keys else (params, [])
-            for batch in batches(flat):
-                for weights, grads, *buffers in kernel_ready(*self._local_tensors(batch, *keys)):
-                    sgd_step(weights, grads, *buffers or [[]], **settings)
-            for p, rows in spherical:
+            tables, others = self._fuse(group, spherical, keys, rows=rows_of)
+            for table in tables:
+                numbers = settings["momentum"], 1 - settings["dampening"], settings["weight_decay"]
+                table.step("sgd_mrt", group["lr"], numbers, has_m=True)
+            for p in others:
+                rows = rows_of[p]
                 for x, g, b in blocks(rows.axis, *(tensor for (tensor,) in self._local_tensors([p], *keys))):
                     for lists in kernel_ready([x], [g], [b]):
                         sgd_step(*lists, **settings)

@@ -2,6 +2,8 @@
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,12 @@ from tests.cases import CASES, PATHS, Case, make_gradient, make_loss, make_param
 
 # One row a path, and the one whose second moment is one number a tensor.
 ROWS = (*PATHS, *(case for case in CASES if case.id == "adamsrt_layer"))
+# The fused kernels, for norms of whole tensors and for rows.
+FUSED_ROWS = tuple(
+    replace(case, id=f"{case.id}_fused", settings={**case.settings, "fused": True})
+    for case in ROWS
+    if find_spec("triton") and case.id in ("alig_ball", "adamsrt_layer")
+)
 # Not saved is a row whose state is of the same kind as that of another row of its method.
 ALIKE = ("alig", "alig_adjusted", "alig_ball", "adamsrt_plain", "sgdmrt_plain", "sgdg_plain")
 SAVED = tuple(case for case in ROWS if case.shardable and case.id not in ALIKE)
@@ -253,6 +261,10 @@ def work(rank: int, folder: Path) -> None:
             found[repr(placement)] = outcome(unsupported, case, meshes, placement)
         if not case.shardable:
             found["uncut"] = outcome(train_sharded, case, uncut, meshes, expected, folder / "uncut")
+    for case in FUSED_ROWS:
+        expected = trained(replace(case, settings={**case.settings, "fused": False}))[0]
+        found = outcome(train_sharded, case, fsdp2_of_rowwise, meshes, expected, folder / "fused")
+        outcomes[case.id] = {"fsdp2_of_rowwise": found}
     outcomes["flattened"] = {str(keep): outcome(flattened, PATHS[0], keep) for keep in (False, True)}
     torch.save(outcomes, folder / f"outcomes-{rank}.pt")
     dist.destroy_process_group()

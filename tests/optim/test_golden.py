@@ -20,14 +20,14 @@ def renamed(settings):
     return {OUR_NAMES.get(key, key): value for key, value in settings.items()}
 
 
-def largest_error(case, dtype):
+def largest_error(case, dtype, **settings):
     """The largest error of any parameter after any recorded step: absolute, and relative to the tensor's norm."""
     row = CASES[case]
     inputs = {k: v.to(dtype) for k, v in load_file(GOLDEN / row["inputs"]).items()}
     expected = load_file(GOLDEN / row["file"])
     params = [torch.nn.Parameter(inputs[f"init.{i}"].clone()) for i in range(7)]
     groups = [renamed({**group, "params": [params[i] for i in group["params"]]}) for group in row["groups"]]
-    optimizer = getattr(optim, row["optimizer"])(groups, **renamed(row["kwargs"]))
+    optimizer = getattr(optim, row["optimizer"])(groups, **renamed(row["kwargs"]), **settings)
     absolute, relative = 0.0, 0.0
     for step in range(1, STEPS[-1] + 1):
         for i, p in enumerate(params):

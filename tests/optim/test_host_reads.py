@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.cases import Case, each_case, make_gradient, make_loss, make_params
+from tests.cases import FUSED, Case, each_case, make_gradient, make_loss, make_params
 
 READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "unique")
 
@@ -36,9 +36,10 @@ def test_reads_are_seen(read):
 
 
 @each_case
-def test_a_step_reads_nothing(case: Case):
+@pytest.mark.parametrize("fused", FUSED)
+def test_a_step_reads_nothing(case: Case, fused: bool):
     params = make_params()
-    optimizer = case.make(params)
+    optimizer = case.make(params, fused=fused)
     for number in range(4):
         if number == 2 and case.bounded:
             for group in optimizer.param_groups:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hf_geo import optim
-from tests.cases import make_gradient, make_loss, make_params
+from tests.cases import FUSED, make_gradient, make_loss, make_params
 from tests.optim import oracle
 
 SHAPES = ((4, 3, 2, 2), (3, 5), (7,))
@@ -27,6 +27,11 @@ class Row:
     extra: dict[str, Any] = field(default_factory=dict)
     shapes: tuple[tuple[int, ...], ...] = SHAPES
     tolerance: float = 1e-12
+
+    @property
+    def fusible(self) -> bool | None:
+        """Whether all rows lie one after the other in memory."""
+        return None if self.settings.get("channel_dims") == (-1,) else True
 
     def __str__(self) -> str:
         shown = {**self.settings, **self.extra}
@@ -71,12 +76,13 @@ ROWS = [
 ]
 
 
+@pytest.mark.parametrize("fused", FUSED)
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_follows_the_paper(row: Row):
+def test_follows_the_paper(row: Row, fused: bool):
     params = make_params(row.shapes)
     weights = [p.detach().numpy().copy() for p in params]
     reference = row.theirs(**row.settings)
-    optimizer = row.ours(params, **row.settings, **row.extra)
+    optimizer = row.ours(params, **row.settings, **row.extra, fused=fused and row.fusible)
     if isinstance(reference, oracle.AliG):
         reference.project(weights)
     for number in range(STEPS):

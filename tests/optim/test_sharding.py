@@ -50,6 +50,11 @@ def test_shards_step_like_whole_tensors(outcomes, case: Case, what: str):
     assert_equal(outcomes, case, what)
 
 
+@pytest.mark.parametrize("case", sharded.FUSED_ROWS, ids=str)
+def test_fused_kernels_step_on_shards_like_the_reference_on_whole_tensors(outcomes, case: Case):
+    assert_equal(outcomes, case, "fsdp2_of_rowwise")
+
+
 @NOT_SHARDABLE
 @each_training
 def test_a_rule_that_needs_whole_tensors_refuses_shards(outcomes, case: Case, what: str):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_geo.optim import _base
+from hf_geo.optim.kernels import blocks
 from tests.cases import (
     PATHS,
     Case,
@@ -129,7 +129,7 @@ def test_how_the_work_is_cut_does_not_matter(case: Case, dtype: torch.dtype, mon
     """Large tensors are worked on in blocks of rows, small ones together; here a block is smaller than a weight."""
     params, expected = make_params(dtype=dtype), make_params(dtype=dtype)
     drive(case, case.make(expected), expected, 4)
-    monkeypatch.setattr(_base, "BLOCK", 40)
+    monkeypatch.setattr(blocks, "BLOCK", 40)
     drive(case, case.make(params), params, 4)
     assert_same(params, expected, rtol=1e-13 if dtype is torch.float64 else 0.0)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .rows import Rows
+from .shards import local, local_grad, split_over, wide_dtype
 
 # Added to norms before dividing by them, as in the authors' code: rows are unit vectors up to it.
 TINY = 1e-8
@@ -150,3 +151,20 @@ def rotate(x: Tensor, m: Tensor, *, xx: Tensor, xm: Tensor, mx: Tensor, mm: Tens
     x.mul_(xx).addcmul_(m, xm, value=-1)
     # In terms of the new x, as the old one is gone: x = (x' + xm m) / xx.
     m.mul_(mm + mx / xx * xm).addcmul_(x, mx / xx)
+
+
+def regularized_gradient(p: Tensor, omega: float) -> Tensor:
+    """This process's part of the gradient, plus that of `omega / 2 * |Y Y^T - I|^2` for the unit rows Y of `p`."""
+    x, g = local(p), local_grad(p)
+    if not omega:
+        return g
+    if split_over(p):
+        raise RuntimeError(
+            f"omega={omega} compares all rows of a weight with each other, but one of shape {tuple(p.shape)} is cut into "
+            "shards: set omega=0, or leave that weight out of sharding."
+        )
+    rows = x.to(wide_dtype(x)).flatten(1)
+    y = rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + TINY)
+    # g + 2 omega (Y Y^T - I) Y
+    deviation = y @ y.T - torch.eye(len(y), dtype=y.dtype, device=y.device)
+    return g + 2 * omega * (deviation @ y).view_as(g)

@@ -1,0 +1,169 @@
+"""Which parameters the fused kernels take, their tables, and the memory that keeps these from step to step."""
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from .rows import Rows
+from .shards import local, local_grad, split_over
+
+KEPT = 64  # lists of parameters, if others have gradients at every step
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def why_unfused(p: Tensor, rows: Rows | None) -> str | None:
+    """Why the fused kernels cannot take a parameter with these rows (None: as a whole); None if they can."""
+    if not HAS_TRITON:
+        return "Triton is not installed"
+    from .tables import NUMBERS, interpreted, memory_format
+
+    weight = local(p)
+    if not (weight.is_cuda or (interpreted() and weight.is_cpu)):
+        return f"it is on the device {weight.device}"
+    if weight.dtype not in NUMBERS:
+        return f"its dtype is {weight.dtype}"
+    trailing = rows is None or rows.dims == tuple(range(weight.ndim - len(rows.dims), weight.ndim))
+    by_row = rows is None or len(rows.dims) == weight.ndim - 1
+    if not trailing or memory_format(weight, by_row) is None:
+        return "its rows do not lie one after the other in memory"
+    return None
+
+
+def check_fusible(params: Sequence[Tensor]) -> None:
+    """Raises `ValueError` if the fused kernels, which were asked for, cannot take a parameter."""
+    for p in params:
+        refuse(p, why_unfused(p, None))
+
+
+def refuse(p: Tensor, reason: str | None) -> None:
+    """Raises `ValueError` if there is a reason why the fused kernels cannot take `p`."""
+    if reason:
+        raise ValueError(
+            f"fused=True was given, but a parameter of shape {tuple(p.shape)} cannot be updated by the fused kernels: "
+            f"{reason}. Leave fused at None, which fuses what can be."
+        )
+
+
+def make_tables(
+    fused: bool | None, params: Sequence[Tensor], rows: Mapping[Tensor, Rows] | None, normed: bool
+) -> tuple[list["FusedParams"], list[Tensor]]:
+    """Tables of those of `params` that are to be updated by fused kernels, and the other parameters.
+
+    Args:
+        fused: The group's setting: None for those that can be, True to refuse if one cannot be.
+        params: Parameters of a group.
+        rows: The rows of each; without, each is a whole.
+        normed: Whether the norm of a whole, over all its shards, is needed.
+
+    Raises:
+        ValueError: `fused` is True and the kernels cannot take a parameter.
+    """
+    members, others = defaultdict(list), []
+    for p in params:
+        reason = "it is on the CPU" if fused is None and not p.is_cuda else why_unfused(p, rows and rows[p])
+        if fused:
+            refuse(p, reason)
+        if reason:
+            others.append(p)
+        else:
+            groups = split_over(p) if normed else rows[p].groups if rows else ()
+            members[(local(p).device, p.dtype, groups)].append((p, rows and rows[p]))
+    return [FusedParams(pairs, key[-1]) for key, pairs in members.items()], others
+
+
+class FusedParams:
+    """Parameters and their table, which stays; only the addresses in it are brought up to date at every step."""
+
+    def __init__(self, members: list[tuple[Tensor, Rows | None]], groups: tuple[Any, ...]) -> None:
+        from .tables import Table, memory_format
+
+        self.params = [p for p, _ in members]
+        self.sharded = any(isinstance(p, DTensor) for p in self.params)
+        self.states: list[dict[str, Tensor]] = []
+        sizes, formats = [], []
+        for p, rows in members:
+            weight = local(p)
+            axes = 0 if rows is None else weight.ndim - len(rows.dims)
+            sizes.append((prod(weight.shape[:axes]), prod(weight.shape[axes:]), rows.size if rows else p.numel()))
+            formats.append(memory_format(weight, True))
+        self.has_channels_last = set(formats) != {torch.contiguous_format}
+        self.table = Table(
+            [local(p) for p in self.params], sizes, formats, members[0][1] is None or bool(groups), groups
+        )
+
+    def refresh(
+        self,
+        state: Mapping[Tensor, dict[str, Tensor]],
+        keys: Sequence[str | None],
+        gradients: Callable[[Tensor], Tensor],
+    ) -> bool:
+        """Points the table to the tensors as they are now; returns whether it still suits the weights."""
+        table = self.table
+        weights, grads = self.params, [p.grad for p in self.params]
+        if self.sharded or gradients is not local_grad:
+            weights, grads = [local(p) for p in self.params], [gradients(p) for p in self.params]
+        if self.has_channels_last or not all([g.is_contiguous() and g.dtype is table.dtype for g in grads]):  # noqa: C419
+            for i, (g, layout) in enumerate(zip(grads, table.formats, strict=True)):
+                if not g.is_contiguous(memory_format=layout) or g.dtype is not table.dtype:
+                    grads[i] = torch.empty_like(weights[i]).copy_(g)
+        self.copies = grads  # until the next step, as copies have no other owner
+        if any(keys) and (not self.states or state[self.params[0]] is not self.states[0]):
+            self.states = [state[p] for p in self.params]
+        columns = self._columns(weights, grads, keys)
+        addresses = [tensor.data_ptr() for column in columns if column for tensor in column]
+        if addresses != table.addresses:
+            if any(not w.is_contiguous(memory_format=f) for w, f in zip(weights, table.formats, strict=True)):
+                return False
+            self._lay_out(keys)
+            table.point_to(self._columns(weights, grads, keys))
+            table.addresses = addresses
+        return True
+
+    def _columns(
+        self, weights: list[Tensor], grads: list[Tensor], keys: Sequence[str | None]
+    ) -> list[list[Tensor] | None]:
+        """The local tensors whose addresses the table holds: weights, gradients, and the state under each key."""
+        states = [key and [entry[key] for entry in self.states] for key in keys]
+        if self.sharded:
+            states = [column and [local(tensor) for tensor in column] for column in states]
+        return [weights, grads, *states]
+
+    def _lay_out(self, keys: Sequence[str | None]) -> None:
+        """Gives state the memory layout of its weight, which it may have lost in a checkpoint."""
+        for p, entry, layout in zip(self.params, self.states, self.table.formats, strict=False):
+            for key in filter(None, keys):
+                if entry[key].shape == p.shape and not local(entry[key]).is_contiguous(memory_format=layout):
+                    entry[key] = torch.empty_like(p, dtype=entry[key].dtype).copy_(entry[key])
+
+
+class Memory:
+    """What an optimizer has found out about lists of parameters, to be looked up in its next steps."""
+
+    def __init__(self) -> None:
+        self.lists: dict[tuple[int, ...], list[Tensor]] = {}
+        self.found: dict[tuple[Any, int], tuple[Any, Any]] = {}
+
+    def same_list(self, params: list[Tensor]) -> list[Tensor]:
+        """The first list of the same parameters that was met."""
+        if torch.compiler.is_compiling():
+            return params
+        if len(self.lists) == KEPT:
+            self.lists.clear()
+        return self.lists.setdefault(tuple(map(id, params)), params)
+
+    def remember(self, key: Any, params: Sequence[Tensor], make: Callable[[], Any]) -> Any:
+        """What `make` returns, made once for each key and list of parameters."""
+        if torch.compiler.is_compiling():
+            return make()
+        full_key = (key, id(params))
+        if full_key not in self.found:
+            if len(self.found) == 4 * KEPT:
+                self.found.clear()
+            self.found[full_key] = (params, make())  # the list lives on, or another might get its id
+        return self.found[full_key][1]

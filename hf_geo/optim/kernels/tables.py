@@ -1,0 +1,234 @@
+"""Tables of many tensors for the Triton kernels: their addresses, and the division of their rows among programs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import programs, rules
+from .shards import wide_dtype
+
+PIECE = 4096  # elements of a long row that one program works on
+CHUNK = 256  # pieces of a row that are added up at a time
+# Widths of the blocks that take rows whole, with the number of rows of a block; measured on an H200.
+BLOCKS = {256: 4, 1024: 1, 2048: 1, 4096: 1}
+FEW = 1 << 20  # elements in blocks of one width, below which they share the launch of the next width
+NUMBERS = {
+    torch.float64: tl.float64,
+    torch.float32: tl.float32,
+    torch.bfloat16: tl.bfloat16,
+    torch.float16: tl.float16,
+}
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def memory_format(weight: Tensor, by_row: bool) -> torch.memory_format | None:
+    """The layout of a weight whose rows lie one after the other; None if they do not.
+
+    In the channels-last layouts this is so for `by_row`, rows along all axes but the first, and for a whole tensor.
+    """
+    if weight.is_contiguous():
+        return torch.contiguous_format
+    layout = FORMATS.get(weight.ndim)
+    return layout if by_row and layout and weight.is_contiguous(memory_format=layout) else None
+
+
+class Table:
+    """Tensors of one device and dtype that a rule updates together.
+
+    Args:
+        weights: Local weights.
+        rows: Number of rows of each, elements of a row, and elements of a row over all shards.
+        formats: Memory format of each.
+        cut: Whether all rows are cut into pieces, however short: rows that are sharded, that whole tensors form, or
+            whose products nobody needs.
+        groups: Process groups over which the rows are sharded.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        rows: Sequence[tuple[int, int, int]],
+        formats: Sequence[torch.memory_format],
+        cut: bool,
+        groups: tuple[Any, ...] = (),
+    ) -> None:
+        self.formats, self.groups = list(formats), groups
+        self.device, self.dtype, self.wide = weights[0].device, weights[0].dtype, wide_dtype(weights[0])
+        self.types = {"DTYPE": NUMBERS[self.dtype], "WIDE": NUMBERS[self.wide]}
+        self.addresses: list[int] = []
+        self.compiled: dict[tuple[Any, ...], Any] = {}
+        self.sizes = torch.tensor(rows).flip(1)
+        self.entries = torch.zeros(len(weights), 8, dtype=torch.int64, device=self.device)
+        widths = [None if cut else next((w for w in BLOCKS if size <= w), None) for _, size, _ in rows]
+        for width in BLOCKS:
+            wider = [w for w in widths if w and w > width]
+            if wider and sum(rows[i][0] * rows[i][1] for i, w in enumerate(widths) if w == width) < FEW:
+                widths = [min(wider) if w == width else w for w in widths]
+        self.blocks = {}
+        for width in BLOCKS:
+            firsts = [(i, torch.arange(0, rows[i][0], BLOCKS[width])) for i, w in enumerate(widths) if w == width]
+            blocks = [torch.stack([torch.full_like(first, i), first], 1) for i, first in firsts if len(first)]
+            if blocks:
+                self.blocks[width] = torch.cat(blocks).to(self.device)
+        self._cut([(i, *rows[i][:2]) for i, width in enumerate(widths) if width is None])
+        self.corrections = torch.zeros(len(weights), 2, dtype=torch.float64, device=self.device)
+
+    def _cut(self, long_rows: Sequence[tuple[int, int, int]]) -> None:
+        """Cuts the rows of tensors, given by their number, number of rows and elements of a row, into pieces."""
+        pieces, rows = [torch.empty(0, 4, dtype=torch.int64)], [torch.empty(0, 4, dtype=torch.int64)]
+        row, piece = 0, 0
+        for i, number, size in long_rows:
+            count = math.ceil(size / PIECE)
+            start, index = torch.arange(count) * PIECE, torch.arange(number)
+            offset = (index[:, None] * size + start).flatten()
+            length = (size - start).clamp(max=PIECE).repeat(number)
+            of_row = (row + index).repeat_interleave(count)
+            pieces.append(torch.stack([torch.full_like(offset, i), offset, length, of_row], 1))
+            first = piece + index * count
+            rows.append(torch.stack([torch.full_like(index, i), index, first, first + count], 1))
+            row, piece = row + number, piece + number * count
+        self.pieces, self.rows = torch.cat(pieces).to(self.device), torch.cat(rows).to(self.device)
+        if self.groups:  # the products are summed over a row's pieces before they are summed over processes
+            index = torch.arange(row)
+            self.summed_rows = torch.cat([torch.cat(rows)[:, :2], index[:, None], index[:, None] + 1], 1).to(
+                self.device
+            )
+        make = {"dtype": self.wide, "device": self.device}
+        self.products, self.sums = torch.zeros(6, piece, **make), torch.zeros(6, row, **make)
+        self.coefficients = torch.zeros(row, 6, **make)
+
+    def point_to(self, columns: Sequence[Sequence[Tensor] | None]) -> None:
+        """Writes the addresses of weights, gradients, momenta, second moments and step counts into the table."""
+        entries = torch.zeros(len(self.entries), 8, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        entries[:, 5:8] = self.sizes
+        for field, column in enumerate(columns):
+            if column:
+                entries[:, field] = torch.tensor([t.data_ptr() for t in column])
+        self.entries.copy_(entries, non_blocking=True)
+
+    def squared_gradient_norm(self) -> Tensor:
+        """The squared norm of all gradients together, over all shards."""
+        self._multiply(has_x=False, has_m=False)
+        return (self.sums if self.groups else self.products)[3].sum()
+
+    def limit_step(
+        self, sq_norm: Tensor, loss: Tensor, lr: float | Tensor, eps: float, skipped: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """ALI-G's step size, the same without its bound, and 1 if the step is to be skipped, which counts in `skipped`."""
+        sizes, skip = torch.empty(2, dtype=self.wide, device=self.device), torch.empty_like(skipped)
+        arguments = sq_norm, loss, sizes, skip, skipped, *self._rate(lr), eps
+        self._launch("limit_step", 1, arguments, rate=lr)
+        return sizes[0], sizes[1], skip
+
+    def step(
+        self,
+        rule: str,
+        lr: float | Tensor,
+        settings: Sequence[float] = (),
+        *,
+        has_m: bool,
+        has_v: bool = False,
+        betas: tuple[float, float] | None = None,
+        products: bool = True,
+        skip: Tensor | None = None,
+    ) -> None:
+        """Updates all rows.
+
+        Args:
+            rule: The name of the rule.
+            lr: Learning rate.
+            settings: Up to four settings of the rule.
+            has_m: Whether there is a momentum.
+            has_v: Whether there is a second moment.
+            betas: For rules with Adam's corrections: counts a step.
+            products: Whether the rule needs the rows' dot products.
+            skip: A number; 1 leaves rows that are cut as they are.
+        """
+        if betas:
+            self._count(betas)
+        if products:
+            self._multiply(has_x=True, has_m=has_m)
+        numbers = (*self._rate(lr), *settings, *[0.0] * (4 - len(settings)))
+        kind = {"RULE": rule, "HAS_M": has_m, "HAS_V": has_v, "COUNTS": betas is not None}
+        for width, blocks in self.blocks.items():
+            arguments = self.entries, blocks, self.corrections, *numbers
+            self._launch("step_rows", len(blocks), arguments, rate=lr, **kind, HEIGHT=BLOCKS[width], WIDTH=width)
+        rows, summed = (self.summed_rows, self.sums) if self.groups else (self.rows, self.products)
+        arguments = self.entries, rows, summed, summed.shape[1], self.coefficients, self.corrections, *numbers
+        self._launch("combine", len(rows), arguments, rate=lr, **kind)
+        arguments = self.entries, self.pieces, self.coefficients, self.corrections if skip is None else skip
+        self._launch("move", len(self.pieces), arguments, HAS_M=has_m, SKIP=skip is not None)
+
+    def sgd(self, lr: float | Tensor, momentum: float, dampening: float, weight_decay: float, nesterov: bool) -> None:
+        """Takes a step of `torch.optim.SGD`."""
+        settings = momentum, 1 - dampening if momentum else 1.0, weight_decay, float(nesterov)
+        self.step("sgd", lr, settings, has_m=momentum != 0, products=False)
+
+    def adam(self, lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+        """Counts and takes a step of `torch.optim.Adam`."""
+        self._count(betas)
+        arguments = self.entries, self.pieces, self.corrections, *self._rate(lr), *betas, eps, weight_decay
+        self._launch("adam", len(self.pieces), arguments, rate=lr)
+
+    def _count(self, betas: Sequence[float]) -> None:
+        """Counts a step of every tensor, whose Adam corrections follow."""
+        logs = [math.log(beta) if beta else -math.inf for beta in betas]
+        self._launch("count", len(self.entries), (self.entries, self.corrections, *logs))
+
+    def _multiply(self, has_x: bool, has_m: bool) -> None:
+        """Computes the dot products of all rows that are cut, over all shards."""
+        arguments = self.entries, self.pieces, self.products
+        self._launch("multiply", len(self.pieces), arguments, HAS_X=has_x, HAS_M=has_m)
+        if self.groups:
+            self._launch("add_up", len(self.rows), (self.rows, self.products, self.products.shape[1], self.sums))
+            for group in self.groups:
+                dist.all_reduce(self.sums, group=group)
+
+    def _rate(self, lr: float | Tensor) -> tuple[Tensor, float]:
+        """A learning rate as arguments of a kernel: a tensor to be read, and a number if that is none."""
+        return (self.corrections, float(lr)) if self._rate_type(lr) is None else (lr, 0.0)
+
+    def _rate_type(self, lr: float | Tensor) -> tl.dtype | None:
+        return NUMBERS[lr.dtype] if isinstance(lr, Tensor) and lr.device == self.device else None
+
+    def _launch(
+        self, name: str, count: int, arguments: Sequence[Any], rate: float | Tensor = 0.0, **constants: Any
+    ) -> None:
+        """Launches a kernel; but for the first time with the same constants, without Triton's search for the compiled one.
+
+        Args:
+            name: The kernel's name.
+            count: Number of programs.
+            arguments: Its arguments; those in one place always are of one kind, but for the rate.
+            rate: The learning rate among them.
+            constants: Its constants, but for those that follow from the table.
+        """
+        if not count:
+            return
+        if self.device.type == "cuda" and torch.cuda.current_device() != self.device.index:
+            with torch.cuda.device(self.device):
+                return self._launch(name, count, arguments, rate, **constants)
+        key = (name, rate.dtype if isinstance(rate, Tensor) else None, *constants.values())
+        if key in self.compiled:
+            launch, values = self.compiled[key]
+            launch(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments], *values)
+            return
+        kernel = getattr(programs, name)
+        known = {**self.types, **constants, "RATE": self._rate_type(rate), "BLOCK": PIECE, "CHUNK": CHUNK}
+        if "RULE" in constants:
+            known["RULE"] = getattr(rules, constants["RULE"])
+        used = {parameter: known[parameter] for parameter in kernel.arg_names if parameter in known}
+        compiled = kernel[(count, 1, 1)](*arguments, **used)
+        if compiled is not None:  # as it is in the interpreter
+            self.compiled[key] = compiled[(count, 1, 1)], tuple(used.values())
+
+
+def interpreted() -> bool:
+    """Whether kernels are interpreted, and so work on CPU tensors."""
+    return triton.knobs.runtime.interpret

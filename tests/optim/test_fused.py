@@ -1,0 +1,211 @@
+"""The fused kernels take the steps of the reference, whatever the tensors, in a number of launches that is fixed."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hf_geo.optim import AdamSRT, Fromage, create_optimizer
+from hf_geo.optim.kernels import tables
+from tests.cases import CASES, PATHS, Case, assert_same, clones, drive, each_case, each_path, make_params
+from tests.optim import test_contract, test_golden
+
+pytest.importorskip("triton")
+
+# Rows shorter and longer than a block, tensors of several pieces, scalars, and two tensors without elements.
+SHAPES = ((4, 3, 2, 2), (5, 19), (6, 300), (2, 5000), (2, 1200), (7,), (4100,), (), (0,))
+
+
+def fused(case: Case) -> Case:
+    return replace(case, id=f"{case.id}_fused", settings={**case.settings, "fused": True})
+
+
+def as_written(case: Case) -> Case:
+    return replace(case, settings={**case.settings, "fused": False})
+
+
+def shapes_for(case: Case) -> tuple[tuple[int, ...], ...]:
+    """`omega` wants weights of fewer rows than columns."""
+    return tuple(s for s in SHAPES if "omega" not in case.geometry or s[:1] < s[1:2])
+
+
+def assert_state_same(ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer, tolerance: float) -> None:
+    for state, expected in zip(ours.state.values(), theirs.state.values(), strict=True):
+        assert state.keys() == expected.keys()
+        assert_same(list(state.values()), list(expected.values()), rtol=tolerance, atol=tolerance)
+
+
+@each_case
+def test_fused_steps_are_the_reference_s(case: Case):
+    params, expected = make_params(shapes_for(case)), make_params(shapes_for(case))
+    optimizer, reference = fused(case).make(params), as_written(case).make(expected)
+    drive(case, optimizer, params, 2)
+    drive(case, reference, expected, 2)
+    assert_same(params, expected, rtol=1e-11, atol=1e-11)
+    assert_state_same(optimizer, reference, 1e-10)
+
+
+@each_path
+def test_fused_arithmetic_is_that_of_float32(case: Case):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        params, expected = make_params(((5, 19),), dtype=dtype), make_params(((5, 19),), dtype=dtype)
+        drive(case, fused(case).make(params), params, 2)
+        drive(case, as_written(case).make(expected), expected, 2)
+        # Half precision may be rounded the other way, and Triton's interpreter cuts digits off where a GPU rounds.
+        tolerance = 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(params, expected, rtol=tolerance, atol=tolerance * expected[0].abs().max().item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", test_golden.CASES)
+def test_fused_steps_agree_with_the_authors_code(name: str):
+    absolute, _ = test_golden.largest_error(name, torch.float64, fused=True)
+    assert absolute < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [fused(case) for case in PATHS], ids=str)
+@pytest.mark.parametrize(
+    "law",
+    [
+        test_contract.test_settings_of_groups_count_as_settings_of_all,
+        test_contract.test_parameters_without_gradient_stay,
+        test_contract.test_parameters_that_appear_later,
+        test_contract.test_the_closure_is_positional_and_its_value_returned,
+        test_contract.test_gradients_are_neither_modified_nor_kept,
+    ],
+)
+def test_fused_steps_keep_the_contract(law, case: Case):
+    law(case)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_the_table_follows_tensors_that_are_exchanged(layout: str):
+    """New gradients at every step, weights put elsewhere, and state loaded in another memory layout."""
+    case = next(c for c in CASES if c.id == "adamsrt_channel")
+    shapes = ((4, 3, 2, 2), (6, 5))
+    params, expected = make_params(shapes), make_params(shapes)
+    if layout == "channels_last":
+        params[0] = nn.Parameter(params[0].detach().to(memory_format=torch.channels_last))
+    optimizer, reference = fused(case).make(params), as_written(case).make(expected)
+    drive(case, optimizer, params, 2)
+    drive(case, reference, expected, 2)
+    with torch.no_grad():
+        params[1].data = params[1].detach().clone()
+    optimizer.load_state_dict(deepcopy(reference.state_dict()))
+    drive(case, optimizer, params, 2, start=2)
+    drive(case, reference, expected, 2, start=2)
+    assert_same(params, expected, rtol=1e-11, atol=1e-11)
+    optimizer.state.clear()
+    reference.state.clear()
+    drive(case, optimizer, params, 1, start=4)
+    drive(case, reference, expected, 1, start=4)
+    assert_same(params, expected, rtol=1e-11, atol=1e-11)
+
+
+class Launches(TorchDispatchMode):
+    """Counts torch's operations beside the kernels, which are not run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.count = 0
+        monkeypatch.setattr(tables.Table, "_launch", self.launch)
+
+    def launch(self, name: str, count: int, *arguments, **constants) -> None:
+        self.count += bool(count)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        is_free = any(part in str(func) for part in ("empty", "select", "detach", "view", "alias", "profiler"))
+        self.count += not is_free
+        return func(*args, **(kwargs or {}))
+
+
+def count_launches(optimizer: torch.optim.Optimizer, case: Case, monkeypatch: pytest.MonkeyPatch) -> int:
+    for _ in range(2):  # tables and state are made at the first step
+        with monkeypatch.context() as patch, Launches(patch) as launches:
+            case.step(optimizer, torch.tensor(2.0, dtype=torch.float64))
+    return launches.count
+
+
+@each_path
+def test_launches_do_not_depend_on_the_number_of_tensors(case: Case, monkeypatch: pytest.MonkeyPatch):
+    """With omega, the gradient of the regularizer is still computed tensor by tensor."""
+    if "omega" in case.geometry:
+        pytest.skip("the orthogonality regularizer is a matrix product a tensor")
+    found = set()
+    for count in (20, 200, 2000):
+        params = [nn.Parameter(p) for shape in ((4, 9), (5,)) for p in torch.randn(count // 2, *shape).double()]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        with monkeypatch.context() as patch, Launches(patch):  # ALI-G projects at once
+            optimizer = fused(case).make(params)
+        found.add(count_launches(optimizer, case, monkeypatch))
+    bounded = case.projects or "p_bound" in case.settings
+    assert len(found) == 1
+    assert found.pop() <= (24 if bounded else 12)
+
+
+def test_launches_of_a_network(monkeypatch: pytest.MonkeyPatch):
+    """Rows of every width, and three groups."""
+    model = nn.ModuleList(nn.Linear(n, 3) for n in (20, 300, 1500, 3000, 5000))
+    for name in ("fromage", "adamsrt", "adams", "sgdmrt", "sgdg", "adamg"):
+        invariant = {f"{i}.weight": (0,) for i in range(4)}
+        decay = {} if name == "fromage" else {"weight_decay": 0.1}
+        groups = {"geometry": {"omega": 0.0}} if name in ("sgdg", "adamg") else {}
+        optimizer = create_optimizer(name, model, invariant=invariant, fused=True, group_settings=groups, **decay)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        assert count_launches(optimizer, next(c for c in CASES if c.name == name), monkeypatch) <= 12
+
+
+@pytest.mark.slow
+def test_thousands_of_tensors():
+    params = make_params(((3, 4),) * 2000)
+    before, case = clones(params), next(c for c in CASES if c.id == "fromage")
+    drive(case, fused(case).make(params), params, 1)
+    drive(case, as_written(case).make(before), before, 1)
+    assert_same(params, before, rtol=1e-12)
+
+
+def test_what_the_kernels_cannot_take_is_refused_or_left_to_the_reference():
+    across = nn.Parameter(torch.randn(6, 4).T)
+    across.grad, kept = torch.ones_like(across), across.detach().clone()
+    with pytest.raises(
+        ValueError, match=r"fused=True was given, but a parameter of shape \(4, 6\) .*Leave fused at None"
+    ):
+        Fromage([across], fused=True)
+    with pytest.raises(ValueError, match="one after the other"):
+        weight = nn.Parameter(torch.randn(4, 6))
+        weight.grad = torch.ones_like(weight)
+        AdamSRT([weight], channel_dims=[1], fused=True).step()
+    with pytest.raises(TypeError, match="fused has to be True or False"):
+        Fromage([across], fused=1)
+    optimizer = Fromage([across])
+    optimizer.step()
+    assert not torch.equal(across, kept)
+    assert optimizer.param_groups[0]["fused"] is None
+
+
+def test_fused_can_be_set_for_a_group_alone():
+    shapes = ((5, 19), (6, 7))
+    params, expected = make_params(shapes), make_params(shapes)
+    groups = [{"params": params[:1], "fused": True}, {"params": params[1:]}]
+    case = next(c for c in CASES if c.id == "fromage")
+    drive(case, Fromage(groups), params, 2)
+    drive(case, Fromage(expected), expected, 2)
+    assert_same(params, expected, rtol=1e-12)
+
+
+def test_a_checkpoint_from_before_the_setting_loads():
+    params = make_params(((5, 19),))
+    case = next(c for c in CASES if c.id == "sgdmrt_channel")
+    optimizer = case.make(params)
+    drive(case, optimizer, params, 1)
+    saved = optimizer.state_dict()
+    del saved["param_groups"][0]["fused"]
+    optimizer.load_state_dict(saved)
+    drive(case, optimizer, params, 1)
+    assert optimizer.param_groups[0]["fused"] is None
