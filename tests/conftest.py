@@ -1,12 +1,16 @@
-"""What every test runs under: no network, one thread, a fixed seed, reproducible property tests."""
+"""What every test runs under: no network, one thread, a fixed seed, reproducible property tests, Triton interpreted."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
-import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # which Triton has to know when it is first imported
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.local_hub.fixtures"]

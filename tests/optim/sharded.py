@@ -99,7 +99,7 @@ def uncut(model: Mixed, meshes: Meshes) -> None:
 Layout = Callable[[Mixed, Meshes], None]
 # Each resumes from the checkpoint of the one before, and the first from that of a single process.
 LAYOUTS: dict[str, Layout] = {
-    layout.__name__: layout for layout in (fsdp2, hsdp, rowwise, fsdp2_of_columnwise, fsdp2_of_rowwise)
+    layout.__name__: layout for layout in (fsdp2, hsdp, fsdp2_of_columnwise, fsdp2_of_rowwise)
 }
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_geo.optim import AdamSRT, Fromage, create_optimizer
+from hf_geo.optim.fromage import move_at_once
 from hf_geo.optim.kernels import tables
 from tests.cases import CASES, PATHS, Case, assert_same, clones, drive, each_case, each_path, make_params
 from tests.optim import test_contract, test_golden
@@ -146,6 +147,24 @@ def test_launches_do_not_depend_on_the_number_of_tensors(case: Case, monkeypatch
     bounded = case.projects or "p_bound" in case.settings
     assert len(found) == 1
     assert found.pop() <= (24 if bounded else 12)
+
+
+def test_without_triton_fromage_takes_as_many_operations_for_many_tensors(monkeypatch: pytest.MonkeyPatch):
+    case, found = next(c for c in CASES if c.id == "fromage_bound"), set()
+    for count in (20, 200):
+        params = [nn.Parameter(torch.ones(4, 9, device="meta")) for _ in range(count)]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        found.add(count_launches(as_written(case).make(params), case, monkeypatch))
+    assert len(found) == 1
+
+    params, expected = make_params(((4, 9), (5,))), make_params(((4, 9), (5,)))
+    grads, coefficients = make_params(((4, 9), (5,)), seed=1), torch.tensor([0.3, 0.7]).double()
+    with torch.no_grad():
+        move_at_once(params, grads, coefficients, keep=0.9)
+        for e, g, c in zip(expected, grads, coefficients, strict=True):
+            e.copy_(0.9 * e - c * g)
+    assert_same(params, expected, rtol=1e-14)
 
 
 def test_launches_of_a_network(monkeypatch: pytest.MonkeyPatch):

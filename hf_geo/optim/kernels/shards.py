@@ -62,15 +62,17 @@ def norms(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
     Returns:
         Shape (number of tensors,), float32 or wider.
     """
-    # Row by row first: more exact than one long float32 sum, and every thread has work.
-    rows = [
-        torch.linalg.vector_norm(t, dim=tuple(range(1, t.ndim)), dtype=wide_dtype(t))
-        if t.ndim > 1
-        else t.to(wide_dtype(t))
-        for t in tensors
-    ]
-    device = tensors[0].device
-    values = torch.stack([norm.to(device) for norm in torch._foreach_norm(rows)])
+    dtypes, device = {wide_dtype(t) for t in tensors}, tensors[0].device
+    if device.type == "cpu" or len(dtypes) > 1:
+        # Row by row first: more exact than one long float32 sum, and every thread has work.
+        tensors = [
+            torch.linalg.vector_norm(t, dim=tuple(range(1, t.ndim)), dtype=wide_dtype(t))
+            if t.ndim > 1
+            else t.to(wide_dtype(t))
+            for t in tensors
+        ]
+    found = torch._foreach_norm(tensors, 2, dtypes.pop() if len(dtypes) == 1 else None)
+    values = torch.stack([norm.to(device) for norm in found])
     shared = defaultdict(list)
     for i, p in enumerate(params):
         for group in split_over(p):
