@@ -51,8 +51,8 @@ def test_shards_step_like_whole_tensors(outcomes, case: Case, what: str):
 
 
 @pytest.mark.parametrize("case", sharded.FUSED_ROWS, ids=str)
-def test_fused_kernels_step_on_shards_like_the_reference_on_whole_tensors(outcomes, case: Case):
-    assert_equal(outcomes, case, "fsdp2_of_rowwise")
+def test_fused_kernels_step_on_shards_as_on_whole_tensors(outcomes, case: Case):
+    assert_equal(outcomes, case, "training")
 
 
 @NOT_SHARDABLE
