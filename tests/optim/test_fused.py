@@ -1,7 +1,9 @@
 """The fused kernels take the steps of the reference, whatever the tensors, in a number of launches that is fixed."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from inspect import signature
 
 import pytest
 import torch
@@ -67,20 +69,19 @@ def test_fused_steps_agree_with_the_authors_code(name: str):
     assert absolute < 1e-10
 
 
+LAWS = [
+    law for name, law in vars(test_contract).items() if name.startswith("test_") and "case" in signature(law).parameters
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [fused(case) for case in PATHS], ids=str)
-@pytest.mark.parametrize(
-    "law",
-    [
-        test_contract.test_settings_of_groups_count_as_settings_of_all,
-        test_contract.test_parameters_without_gradient_stay,
-        test_contract.test_parameters_that_appear_later,
-        test_contract.test_the_closure_is_positional_and_its_value_returned,
-        test_contract.test_gradients_are_neither_modified_nor_kept,
-    ],
-)
-def test_fused_steps_keep_the_contract(law, case: Case):
-    law(case)
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_fused_steps_keep_the_contract(law: Callable[..., None], case: Case):
+    rows = next(mark.args[1] for mark in law.pytestmark if mark.args[0] == "case")
+    if case.id.removesuffix("_fused") not in [row.id for row in rows]:
+        pytest.skip("the law is not for this row")
+    law(case, *([()] if "shape" in signature(law).parameters else []))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -181,8 +182,8 @@ def test_launches_of_a_network(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.slow
-def test_thousands_of_tensors():
-    params = make_params(((3, 4),) * 2000)
+def test_a_thousand_tensors():
+    params = make_params(((3, 4),) * 1000)
     before, case = clones(params), next(c for c in CASES if c.id == "fromage")
     drive(case, fused(case).make(params), params, 1)
     drive(case, as_written(case).make(before), before, 1)
