@@ -1,5 +1,6 @@
 """The fused kernels take the steps of the reference, whatever the tensors, in a number of launches that is fixed."""
 
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -207,6 +208,15 @@ def test_what_the_kernels_cannot_take_is_refused_or_left_to_the_reference():
     optimizer.step()
     assert not torch.equal(across, kept)
     assert optimizer.param_groups[0]["fused"] is None
+
+
+def test_gradients_are_freed_between_steps():
+    params, case = make_params(((4, 9), (5,))), next(c for c in CASES if c.id == "adamsrt_channel")
+    optimizer = fused(case).make(params)
+    drive(case, optimizer, params, 1)
+    gradients = [weakref.ref(p.grad) for p in params]
+    optimizer.zero_grad()
+    assert [gradient() for gradient in gradients] == [None, None]
 
 
 def test_fused_can_be_set_for_a_group_alone():

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from .rows import Rows
-from .shards import local, local_grad, split_over
+from .shards import is_moved, local, local_grad, split_over
 
 KEPT = 64  # lists of parameters, if others have gradients at every step
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -105,14 +105,16 @@ class FusedParams:
     ) -> bool:
         """Points the table to the tensors as they are now; returns whether it still suits the weights."""
         table = self.table
-        weights, grads = self.params, [p.grad for p in self.params]
+        weights, grads, own = self.params, [p.grad for p in self.params], []
         if self.sharded or gradients is not local_grad:
             weights, grads = [local(p) for p in self.params], [gradients(p) for p in self.params]
+            own = [g for p, g in zip(self.params, grads, strict=True) if gradients is not local_grad or is_moved(p)]
         if self.has_channels_last or not all([g.is_contiguous() and g.dtype is table.dtype for g in grads]):  # noqa: C419
             for i, (g, layout) in enumerate(zip(grads, table.formats, strict=True)):
                 if not g.is_contiguous(memory_format=layout) or g.dtype is not table.dtype:
                     grads[i] = torch.empty_like(weights[i]).copy_(g)
-        self.copies = grads  # until the next step, as copies have no other owner
+                    own.append(grads[i])
+        self.own = own  # until the next step; the parameters' own gradients are not kept from being freed
         if any(keys) and (not self.states or state[self.params[0]] is not self.states[0]):
             self.states = [state[p] for p in self.params]
         columns = self._columns(weights, grads, keys)
@@ -123,6 +125,7 @@ class FusedParams:
             self._lay_out(keys)
             table.point_to(self._columns(weights, grads, keys))
             table.addresses = addresses
+        table.keep_for_graph()
         return True
 
     def _columns(

@@ -20,12 +20,15 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def is_moved(param: Tensor) -> bool:
+    """Whether the gradient of `param` is placed in another way than itself."""
+    return isinstance(param, DTensor) and param.grad.placements != param.placements
+
+
 def local_grad(param: Tensor) -> Tensor:
     """The gradient of `local(param)`."""
     grad = param.grad
-    if isinstance(param, DTensor) and grad.placements != param.placements:
-        grad = grad.redistribute(param.device_mesh, param.placements)
-    return local(grad)
+    return local(grad.redistribute(param.device_mesh, param.placements) if is_moved(param) else grad)
 
 
 def check_placements(param: Tensor) -> None:

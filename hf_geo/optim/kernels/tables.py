@@ -64,7 +64,7 @@ class Table:
         self.addresses: list[int] = []
         self.compiled: dict[tuple[Any, ...], Any] = {}
         self.sizes = torch.tensor(rows).flip(1)
-        self.entries = torch.zeros(len(weights), 8, dtype=torch.int64, device=self.device)
+        self.captured: list[tuple[Tensor, Tensor]] = []
         widths = [None if cut else next((w for w in BLOCKS if size <= w), None) for _, size, _ in rows]
         for width in BLOCKS:
             wider = [w for w in widths if w and w > width]
@@ -104,13 +104,18 @@ class Table:
         self.coefficients = torch.zeros(row, 6, **make)
 
     def point_to(self, columns: Sequence[Sequence[Tensor] | None]) -> None:
-        """Writes the addresses of weights, gradients, momenta, second moments and step counts into the table."""
-        entries = torch.zeros(len(self.entries), 8, dtype=torch.int64, pin_memory=self.device.type == "cuda")
-        entries[:, 5:8] = self.sizes
+        """Makes the entries anew, with the addresses of weights, gradients, momenta, second moments and step counts."""
+        self.host_entries = torch.zeros(len(self.sizes), 8, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        self.host_entries[:, 5:8] = self.sizes
         for field, column in enumerate(columns):
             if column:
-                entries[:, field] = torch.tensor([t.data_ptr() for t in column])
-        self.entries.copy_(entries, non_blocking=True)
+                self.host_entries[:, field] = torch.tensor([t.data_ptr() for t in column])
+        self.entries = self.host_entries.to(self.device, non_blocking=True)
+
+    def keep_for_graph(self) -> None:
+        """Keeps the entries for the CUDA graph that is being captured, if one is, as it will read them at each replay."""
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            self.captured.append((self.entries, self.host_entries))
 
     def squared_gradient_norm(self) -> Tensor:
         """The squared norm of all gradients together, over all shards."""
@@ -179,7 +184,7 @@ class Table:
     def _count(self, betas: Sequence[float]) -> None:
         """Counts a step of every tensor, whose Adam corrections follow."""
         logs = [math.log(beta) if beta else -math.inf for beta in betas]
-        self._launch("count", len(self.entries), (self.entries, self.corrections, *logs))
+        self._launch("count", len(self.sizes), (self.entries, self.corrections, *logs))
 
     def _multiply(self, has_x: bool, has_m: bool) -> None:
         """Computes the dot products of all rows that are cut, over all shards."""
