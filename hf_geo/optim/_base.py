@@ -145,7 +145,7 @@ class GeometricOptimizer(Optimizer):
         """
         groups = []
         for group in self.param_groups:
-            params = self._memory.same_list([p for p in group["params"] if p.grad is not None])
+            params = self._memory.same_list([p for p in group["params"] if p.grad is not None], len(self.param_groups))
             self._memory.remember(
                 "usable", params, lambda group=group, params=params: self._check_usable(group, params)
             )
@@ -186,6 +186,7 @@ class GeometricOptimizer(Optimizer):
                 if key not in state:
                     state[key] = make(p)
         complete[0] = len(self.state)
+        self._memory.made += 1
 
     def _fuse(
         self,
@@ -208,9 +209,10 @@ class GeometricOptimizer(Optimizer):
         """
         if group["fused"] is False or not params or torch.compiler.is_compiling():
             return [], list(params)
-        key = (group["fused"], normed, rows is None, gradients is local_grad, *keys)
+        place = params[0].device, params[0].dtype  # a model may be moved as a whole
+        key = (group["fused"], normed, rows is None, gradients is local_grad, *keys, *place)
         found, others = self._memory.remember(key, params, lambda: make_tables(group["fused"], params, rows, normed))
-        if not all(entry.refresh(self.state, keys, gradients) for entry in found):
+        if not all(entry.refresh(self.state, keys, gradients, self._memory.made) for entry in found):
             self._memory = Memory()
             return self._fuse(group, params, keys, rows=rows, normed=normed, gradients=gradients)
         return [entry.table for entry in found], others

@@ -205,11 +205,12 @@ class AliG(GeometricOptimizer):
         """Projects the parameters into their set."""
         if self.projection_fn is not None:
             self.projection_fn()
-        max_norm = self.param_groups[0]["max_norm"]
+        groups, max_norm = self.param_groups, self.param_groups[0]["max_norm"]
         if max_norm is None:
             return
-        params = self._memory.same_list([p for group in self.param_groups for p in group["params"]])
-        tables, others = self._fuse(self.param_groups[0], params, (), normed=True, gradients=local)
+        params = self._memory.same_list([p for group in groups for p in group["params"]], len(groups))
+        fused = groups[0]["fused"] if len({group["fused"] for group in groups}) == 1 else None
+        tables, others = self._fuse({"fused": fused}, params, (), normed=True, gradients=local)
         ratio = max_norm / _squared_norm(tables, others, local).sqrt()
         # Weights that were just scaled to the bound may exceed it by rounding, and stay as they are.
         factor = torch.where(ratio < 1 - 8 * torch.finfo(ratio.dtype).eps, ratio, 1.0)

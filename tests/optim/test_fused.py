@@ -210,6 +210,34 @@ def test_what_the_kernels_cannot_take_is_refused_or_left_to_the_reference():
     assert optimizer.param_groups[0]["fused"] is None
 
 
+def test_the_table_follows_a_model_of_another_dtype_and_state_that_is_reset():
+    case = next(c for c in CASES if c.id == "sgdmrt_channel")
+    shapes = ((5, 19), (6, 7))
+    params, expected = make_params(shapes), make_params(shapes)
+    optimizer, reference = fused(case).make(params), as_written(case).make(expected)
+    for number, change in enumerate(("none", "reset", "dtype")):
+        for own, tensors in ((optimizer, params), (reference, expected)):
+            if change == "reset":
+                del own.state[tensors[1]]
+            if change == "dtype":
+                for p in tensors:
+                    p.data, p.grad = p.data.float(), None
+            drive(case, own, tensors, 1, start=number)
+    assert_same(params, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tables_are_made_once_for_many_groups(monkeypatch: pytest.MonkeyPatch):
+    params = make_params(((5, 19), (6,)) * 40)
+    optimizer = AdamSRT([{"params": [p], "channel_wise": p.ndim > 1} for p in params], fused=True)
+    made, make = [], tables.Table.__init__
+    monkeypatch.setattr(tables.Table, "__init__", lambda self, *args: (made.append(1), make(self, *args))[1])
+    case = next(c for c in CASES if c.id == "adamsrt_channel")
+    for _ in range(3):
+        with monkeypatch.context() as patch, Launches(patch):
+            drive(case, optimizer, params, 1)
+    assert len(made) == len(params)
+
+
 def test_gradients_are_freed_between_steps():
     params, case = make_params(((4, 9), (5,))), next(c for c in CASES if c.id == "adamsrt_channel")
     optimizer = fused(case).make(params)

@@ -7,13 +7,13 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from .rows import Rows
 from .shards import is_moved, local, local_grad, split_over
 
-KEPT = 64  # lists of parameters, if others have gradients at every step
+KEPT = 4  # lists of parameters a group
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -24,8 +24,10 @@ def why_unfused(p: Tensor, rows: Rows | None) -> str | None:
     from .tables import NUMBERS, interpreted, memory_format
 
     weight = local(p)
-    if not (weight.is_cuda or (interpreted() and weight.is_cpu)):
+    if not (weight.is_cpu if interpreted() else weight.is_cuda):
         return f"it is on the device {weight.device}"
+    if type(weight) not in (Tensor, nn.Parameter):
+        return f"it is a {type(weight).__name__}"
     if weight.dtype not in NUMBERS:
         return f"its dtype is {weight.dtype}"
     trailing = rows is None or rows.dims == tuple(range(weight.ndim - len(rows.dims), weight.ndim))
@@ -86,6 +88,7 @@ class FusedParams:
         self.params = [p for p, _ in members]
         self.sharded = any(isinstance(p, DTensor) for p in self.params)
         self.states: list[dict[str, Tensor]] = []
+        self.made = -1
         sizes, formats = [], []
         for p, rows in members:
             weight = local(p)
@@ -93,40 +96,56 @@ class FusedParams:
             sizes.append((prod(weight.shape[:axes]), prod(weight.shape[axes:]), rows.size if rows else p.numel()))
             formats.append(memory_format(weight, True))
         self.has_channels_last = set(formats) != {torch.contiguous_format}
-        self.table = Table(
-            [local(p) for p in self.params], sizes, formats, members[0][1] is None or bool(groups), groups
-        )
+        weights = [local(p) for p in self.params]
+        self.shapes = [w.shape for w in weights]
+        with torch.device("cpu"):  # whatever the user's default is
+            self.table = Table(weights, sizes, formats, members[0][1] is None or bool(groups), groups)
 
     def refresh(
         self,
         state: Mapping[Tensor, dict[str, Tensor]],
         keys: Sequence[str | None],
         gradients: Callable[[Tensor], Tensor],
+        made: int,
     ) -> bool:
-        """Points the table to the tensors as they are now; returns whether it still suits the weights."""
+        """Points the table to the tensors as they are now; returns whether it still suits the weights.
+
+        Args:
+            state: The optimizer's state.
+            keys, gradients: As in `GeometricOptimizer._fuse`.
+            made: How often state has been made so far.
+        """
         table = self.table
         weights, grads, own = self.params, [p.grad for p in self.params], []
         if self.sharded or gradients is not local_grad:
             weights, grads = [local(p) for p in self.params], [gradients(p) for p in self.params]
             own = [g for p, g in zip(self.params, grads, strict=True) if gradients is not local_grad or is_moved(p)]
-        if self.has_channels_last or not all([g.is_contiguous() and g.dtype is table.dtype for g in grads]):  # noqa: C419
+        plain = [type(g) is Tensor and g.dtype is table.dtype and g.is_contiguous() for g in grads]
+        if self.has_channels_last or not all(plain):
             for i, (g, layout) in enumerate(zip(grads, table.formats, strict=True)):
-                if not g.is_contiguous(memory_format=layout) or g.dtype is not table.dtype:
+                if not self._fits(g, layout):
                     grads[i] = torch.empty_like(weights[i]).copy_(g)
                     own.append(grads[i])
-        self.own = own  # until the next step; the parameters' own gradients are not kept from being freed
-        if any(keys) and (not self.states or state[self.params[0]] is not self.states[0]):
-            self.states = [state[p] for p in self.params]
+        table.own = own
+        if any(keys) and (made != self.made or state[self.params[0]] is not self.states[0]):
+            self.states, self.made = [state[p] for p in self.params], made
         columns = self._columns(weights, grads, keys)
         addresses = [tensor.data_ptr() for column in columns if column for tensor in column]
         if addresses != table.addresses:
-            if any(not w.is_contiguous(memory_format=f) for w, f in zip(weights, table.formats, strict=True)):
+            expected = zip(weights, self.shapes, table.formats, strict=True)
+            if not all(w.shape == s and w.device == table.device and self._fits(w, f) for w, s, f in expected):
                 return False
             self._lay_out(keys)
-            table.point_to(self._columns(weights, grads, keys))
+            with torch.device("cpu"):
+                table.point_to(self._columns(weights, grads, keys))
             table.addresses = addresses
         table.keep_for_graph()
         return True
+
+    def _fits(self, tensor: Tensor, layout: torch.memory_format) -> bool:
+        """Whether a kernel can read a tensor by its address; of subclasses it cannot be known."""
+        is_known = type(tensor) in (Tensor, nn.Parameter)
+        return is_known and tensor.dtype is self.table.dtype and tensor.is_contiguous(memory_format=layout)
 
     def _columns(
         self, weights: list[Tensor], grads: list[Tensor], keys: Sequence[str | None]
@@ -138,11 +157,15 @@ class FusedParams:
         return [weights, grads, *states]
 
     def _lay_out(self, keys: Sequence[str | None]) -> None:
-        """Gives state the memory layout of its weight, which it may have lost in a checkpoint."""
+        """Gives state the device, dtype and memory layout that the kernels read, which it may have lost in a checkpoint."""
         for p, entry, layout in zip(self.params, self.states, self.table.formats, strict=False):
             for key in filter(None, keys):
-                if entry[key].shape == p.shape and not local(entry[key]).is_contiguous(memory_format=layout):
-                    entry[key] = torch.empty_like(p, dtype=entry[key].dtype).copy_(entry[key])
+                value, dtype = entry[key], torch.float32 if key == "step" else self.table.wide
+                if value.dtype is not dtype or value.device != p.device:
+                    value = value.to(p.device, dtype)
+                if value.shape == p.shape and not local(value).is_contiguous(memory_format=layout):
+                    value = torch.empty_like(p, dtype=dtype).copy_(value)
+                entry[key] = value
 
 
 class Memory:
@@ -151,14 +174,21 @@ class Memory:
     def __init__(self) -> None:
         self.lists: dict[tuple[int, ...], list[Tensor]] = {}
         self.found: dict[tuple[Any, int], tuple[Any, Any]] = {}
+        self.made = 0  # how often state has been made
 
-    def same_list(self, params: list[Tensor]) -> list[Tensor]:
-        """The first list of the same parameters that was met."""
+    def same_list(self, params: list[Tensor], groups: int) -> list[Tensor]:
+        """The first list of the same parameters that was met.
+
+        Everything is forgotten when there are more lists than an optimizer of so many groups needs, as in networks whose
+        parameters take turns.
+        """
         if torch.compiler.is_compiling():
             return params
-        if len(self.lists) == KEPT:
+        ids = tuple(map(id, params))
+        if ids not in self.lists and len(self.lists) >= KEPT * (groups + 1):
             self.lists.clear()
-        return self.lists.setdefault(tuple(map(id, params)), params)
+            self.found.clear()
+        return self.lists.setdefault(ids, params)
 
     def remember(self, key: Any, params: Sequence[Tensor], make: Callable[[], Any]) -> Any:
         """What `make` returns, made once for each key and list of parameters."""
@@ -166,7 +196,5 @@ class Memory:
             return make()
         full_key = (key, id(params))
         if full_key not in self.found:
-            if len(self.found) == 4 * KEPT:
-                self.found.clear()
             self.found[full_key] = (params, make())  # the list lives on, or another might get its id
         return self.found[full_key][1]

@@ -226,7 +226,7 @@ def limit_step(
     square, now = tl.load(sq_norm), tl.load(loss).to(WIDE)
     both = square + now
     is_bad = both - both != 0  # so it is for infinite numbers, and those that are none
-    unlimited = tl.where(is_bad, 0.0, tl.maximum(now, 0.0) / (square + _cast(eps, WIDE)))
+    unlimited = tl.where(is_bad | (now <= 0), 0.0, now / (square + _cast(eps, WIDE)))
     limit = tl.load(rate).to(WIDE) if RATE is not None else _cast(lr, WIDE)
     tl.store(sizes, tl.minimum(unlimited, limit))
     tl.store(sizes + 1, unlimited)

@@ -65,6 +65,7 @@ class Table:
         self.compiled: dict[tuple[Any, ...], Any] = {}
         self.sizes = torch.tensor(rows).flip(1)
         self.captured: list[tuple[Tensor, Tensor]] = []
+        self.own: list[Tensor] = []  # gradients that nobody else holds, until the step is taken
         widths = [None if cut else next((w for w in BLOCKS if size <= w), None) for _, size, _ in rows]
         for width in BLOCKS:
             wider = [w for w in widths if w and w > width]
@@ -126,6 +127,8 @@ class Table:
         self, sq_norm: Tensor, loss: Tensor, lr: float | Tensor, eps: float, skipped: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """ALI-G's step size, the same without its bound, and 1 if the step is to be skipped, which counts in `skipped`."""
+        sq_norm, loss = sq_norm.to(self.device, self.wide), loss.to(self.device, self.wide)
+        lr, skipped = self._here(lr), skipped.to(self.device)
         sizes, skip = torch.empty(2, dtype=self.wide, device=self.device), torch.empty_like(skipped)
         arguments = sq_norm, loss, sizes, skip, skipped, *self._rate(lr), eps
         self._launch("limit_step", 1, arguments, rate=lr)
@@ -155,6 +158,7 @@ class Table:
             products: Whether the rule needs the rows' dot products.
             skip: A number; 1 leaves rows that are cut as they are.
         """
+        lr = self._here(lr)
         if betas:
             self._count(betas)
         if products:
@@ -167,8 +171,10 @@ class Table:
         rows, summed = (self.summed_rows, self.sums) if self.groups else (self.rows, self.products)
         arguments = self.entries, rows, summed, summed.shape[1], self.coefficients, self.corrections, *numbers
         self._launch("combine", len(rows), arguments, rate=lr, **kind)
-        arguments = self.entries, self.pieces, self.coefficients, self.corrections if skip is None else skip
+        skip_here = self.corrections if skip is None else skip.to(self.device)
+        arguments = self.entries, self.pieces, self.coefficients, skip_here
         self._launch("move", len(self.pieces), arguments, HAS_M=has_m, SKIP=skip is not None)
+        self.own = []
 
     def sgd(self, lr: float | Tensor, momentum: float, dampening: float, weight_decay: float, nesterov: bool) -> None:
         """Takes a step of `torch.optim.SGD`."""
@@ -177,9 +183,11 @@ class Table:
 
     def adam(self, lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         """Counts and takes a step of `torch.optim.Adam`."""
+        lr = self._here(lr)
         self._count(betas)
         arguments = self.entries, self.pieces, self.corrections, *self._rate(lr), *betas, eps, weight_decay
         self._launch("adam", len(self.pieces), arguments, rate=lr)
+        self.own = []
 
     def _count(self, betas: Sequence[float]) -> None:
         """Counts a step of every tensor, whose Adam corrections follow."""
@@ -195,12 +203,16 @@ class Table:
             for group in self.groups:
                 dist.all_reduce(self.sums, group=group)
 
+    def _here(self, lr: float | Tensor) -> float | Tensor:
+        """A learning rate that lies on another accelerator, brought to the table's."""
+        return lr.to(self.device) if isinstance(lr, Tensor) and not lr.is_cpu else lr
+
     def _rate(self, lr: float | Tensor) -> tuple[Tensor, float]:
         """A learning rate as arguments of a kernel: a tensor to be read, and a number if that is none."""
         return (self.corrections, float(lr)) if self._rate_type(lr) is None else (lr, 0.0)
 
     def _rate_type(self, lr: float | Tensor) -> tl.dtype | None:
-        return NUMBERS[lr.dtype] if isinstance(lr, Tensor) and lr.device == self.device else None
+        return NUMBERS.get(lr.dtype) if isinstance(lr, Tensor) and lr.device == self.device else None
 
     def _launch(
         self, name: str, count: int, arguments: Sequence[Any], rate: float | Tensor = 0.0, **constants: Any
@@ -219,7 +231,7 @@ class Table:
         if self.device.type == "cuda" and torch.cuda.current_device() != self.device.index:
             with torch.cuda.device(self.device):
                 return self._launch(name, count, arguments, rate, **constants)
-        key = (name, rate.dtype if isinstance(rate, Tensor) else None, *constants.values())
+        key = (name, self._rate_type(rate), *constants.values())
         if key in self.compiled:
             launch, values = self.compiled[key]
             launch(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments], *values)
