@@ -42,7 +42,7 @@ class AliG(GeometricOptimizer):
     once (of losses that are numbers or on the CPU: reading others would wait for the device).
 
     A step whose loss or gradient norm is not finite changes nothing, and is counted in `skipped_steps`. After a step,
-    `step_size` and `step_size_unclipped` are 0-dim tensors for logs (of the first group), with and without the bound.
+    `step_size` and `step_size_unclipped` are 0-dim tensors for logs (of the first group with gradients), with and without the bound.
 
     Args:
         params: Parameters, or groups of them.

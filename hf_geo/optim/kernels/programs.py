@@ -4,8 +4,8 @@ A table (see `tables`) holds, for every tensor, the addresses of weight, gradien
 that fits a block is updated by one program, which reads everything once. Longer rows are cut into pieces: `multiply` sums
 up the dot products of each, `combine` makes a row's coefficients of them, and `move` applies these.
 
-Settings are float64 numbers, brought to the precision of the arithmetic, WIDE. A rate that is a tensor is read from its
-address, so that a captured CUDA graph follows it.
+Settings are float64 numbers, brought to the precision of the arithmetic, WIDE. A rate that is a tensor on the same device is
+read from its address, so that a captured CUDA graph follows it.
 """
 
 import triton
