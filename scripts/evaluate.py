@@ -27,8 +27,7 @@ from hf_geo.cli.options import add_trust, at_least, device, seed
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
-from hf_geo.data.sources import DIGITS
-from hf_geo.data.text import DOCS
+from hf_geo.data.sources import EMBEDDED
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.evaluation.plans import plan_walk
 from hf_geo.evaluation.report import as_data, as_table, name_positions
@@ -174,7 +173,7 @@ def is_known_anywhere(dataset: str | None) -> bool:
     """Whether the dataset's name in a run's settings is enough to find it; of a folder they keep only the last part."""
     if dataset is None or dataset.startswith("./"):
         return False
-    return "/" in dataset or dataset in (DIGITS, DOCS)
+    return "/" in dataset or dataset in EMBEDDED
 
 
 def display_names(models: Sequence[str]) -> list[str]:

@@ -148,7 +148,7 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
     subspace = subspace_args.config
     if subspace:
         subspace = Subspace.attach(setup.model, subspace, model_init=setup.new_model, seed=args.seed)
-    check_settings(args, metrics=(task.metric, "loss"))
+    check_settings(args, metrics=(*task.metrics, "loss"))
     with no_empty_folder(args.output_dir):
         trainer = GeoTrainer(
             setup.model,

@@ -52,7 +52,7 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
     """Opens a dataset, without decoding anything yet.
 
     Args:
-        name: "digits", a folder, or a Hub id.
+        name: One of `EMBEDDED`, a folder, or a Hub id.
         config: One of the dataset's configurations.
         streaming: Read while iterating instead of downloading first.
 
@@ -61,12 +61,12 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
     """
     if not name:
         raise ValueError("No data set is named: give a Hub id, a folder or digits, as in --dataset uoft-cs/cifar10.")
-    if name == DIGITS:
+    if name in EMBEDDED:
         if streaming or config:
             raise ValueError(
-                "The embedded digits have no configurations and nothing to stream: leave these options out."
+                f"The embedded {name} have no configurations and nothing to stream: leave these options out."
             )
-        return Source(DIGITS, None, load_digits())
+        return Source(name, None, EMBEDDED[name]())
     is_folder = os.path.isdir(name)
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name!r} to read a data set from: look whether its path is right.")
@@ -163,3 +163,6 @@ def _paragraphs() -> list[str]:
             if lines and "::=" not in paragraph and "+--" not in paragraph:
                 found[" ".join(_WORD.findall(" ".join(lines))) + "\n"] = None
     return list(found)
+
+
+EMBEDDED = {DIGITS: load_digits, DOCS: load_docs}

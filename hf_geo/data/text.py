@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .config import DataArguments
 from .loading import Rows
-from .sources import DOCS, Source, load_docs, open_source
+from .sources import open_source
 from .splits import choose_splits
 from .tokenizer import build_word_tokenizer, is_word_level
 
@@ -97,7 +97,7 @@ def load_text_data(args: DataArguments) -> TextData:
     Raises:
         ValueError: The dataset cannot be opened, has no text, or lacks a split.
     """
-    source = _open(args)
+    source = open_source(args.dataset, args.dataset_config, args.streaming)
     names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
     column = find_text_column(source.splits[names.train[0]], args.text_column)
     chosen = {"train": names.train, "eval": (names.eval,), "test": (names.test,)}
@@ -142,14 +142,6 @@ def find_text_column(rows: Rows, named: str | None = None) -> str:
 
 def _is_text(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
-
-
-def _open(args: DataArguments) -> Source:
-    if args.dataset != DOCS:
-        return open_source(args.dataset, args.dataset_config, args.streaming)
-    if args.streaming or args.dataset_config:
-        raise ValueError("The embedded docs have no configurations and nothing to stream: leave these options out.")
-    return Source(DOCS, None, load_docs())
 
 
 def _text_only(rows: Rows, column: str) -> Rows:

@@ -162,7 +162,7 @@ class Run:
             dataset_name=setup.dataset_name,
             dataset_id=setup.dataset_id,
             results={
-                split: {name: values[f"{split}_{name}"] for name in (task.metric, "loss")}
+                split: {name: values[f"{split}_{name}"] for name in (*task.metrics, "loss")}
                 for split, values in measured.items()
             },
             samples={

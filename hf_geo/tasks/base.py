@@ -102,7 +102,8 @@ class Task:
     Args:
         name: Value of --task.
         hub_name: The task's name on the Hub.
-        metric: The main metric; `hf_geo.metrics.directions` knows whether higher is better.
+        metrics: What is measured besides the loss, the main one first; `hf_geo.metrics.directions` knows whether higher
+            is better.
         template: The card template of its models.
         architectures: Endings of the names of transformers' classes that solve the task.
         models: Models of this package that solve it and are in no other registry.
@@ -113,13 +114,18 @@ class Task:
 
     name: str
     hub_name: str
-    metric: str
+    metrics: tuple[str, ...]
     template: str
     architectures: tuple[str, ...]
     build: Callable[[ModelArguments, DataArguments, TrainingArguments], TrainingSetup]
     reopen: Callable[[Sequence[ModelSource], DataArguments, EvaluationOptions], EvaluationSetup]
     models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The main metric."""
+        return self.metrics[0]
 
     def solves(self, source: ModelSource) -> bool:
         """Whether a model of transformers is made for this task."""

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
-from hf_geo.data.text import DOCS, load_text_data
+from hf_geo.data.sources import DOCS
+from hf_geo.data.text import load_text_data
 from hf_geo.metrics.perplexity import language_metrics, nll_per_row
 from hf_geo.models import ModelArguments, WordTransformerConfig, build_language_model, room_for_tokens
 from hf_geo.models.sources import ModelSource, find_model, opening
@@ -150,7 +151,7 @@ def _max_positions(model: PreTrainedModel) -> int | None:
 CAUSAL_LM = Task(
     name="causal-lm",
     hub_name="text-generation",
-    metric="perplexity",
+    metrics=("perplexity",),
     template="language.md.jinja",
     architectures=("ForCausalLM", "LMHeadModel"),
     models=(WORD_TRANSFORMER,),

@@ -180,7 +180,7 @@ def _collate(labels: torch.Tensor, samples: list[dict[str, Any]]) -> dict[str, t
 IMAGE_CLASSIFICATION = Task(
     name="image-classification",
     hub_name="image-classification",
-    metric="accuracy",
+    metrics=("accuracy",),
     template="vision.md.jinja",
     architectures=("ForImageClassification",),
     build=build,
