@@ -196,6 +196,7 @@ class GeometricOptimizer(Optimizer):
         *,
         rows: Mapping[Tensor, Rows] | None = None,
         normed: bool = False,
+        orthogonal: bool = False,
         gradients: Callable[[Tensor], Tensor] = local_grad,
     ) -> tuple[list[Any], list[Tensor]]:
         """The tables of those of `params` that fused kernels update, up to date, and the other parameters.
@@ -204,17 +205,19 @@ class GeometricOptimizer(Optimizer):
             group: Their group.
             params: Parameters with gradients.
             keys: The state's names of the momentum, the second moment and the step count; None for one that there is not.
-            rows, normed: As in `make_tables`.
+            rows, normed, orthogonal: As in `make_tables`.
             gradients: The gradient of a local shard.
         """
         if group["fused"] is False or not params or torch.compiler.is_compiling():
             return [], list(params)
         place = params[0].device, params[0].dtype  # a model may be moved as a whole
-        key = (group["fused"], normed, rows is None, gradients is local_grad, *keys, *place)
-        found, others = self._memory.remember(key, params, lambda: make_tables(group["fused"], params, rows, normed))
+        key = (group["fused"], normed, orthogonal, rows is None, gradients is local_grad, *keys, *place)
+        found, others = self._memory.remember(
+            key, params, lambda: make_tables(group["fused"], params, rows, normed, orthogonal)
+        )
         if not all(entry.refresh(self.state, keys, gradients, self._memory.made) for entry in found):
             self._memory = Memory()
-            return self._fuse(group, params, keys, rows=rows, normed=normed, gradients=gradients)
+            return self._fuse(group, params, keys, rows=rows, normed=normed, orthogonal=orthogonal, gradients=gradients)
         return [entry.table for entry in found], others
 
     def _local_tensors(self, params: list[Tensor], *keys: str) -> list[list[Tensor]]:

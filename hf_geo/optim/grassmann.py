@@ -6,7 +6,6 @@ Cho, Lee: Riemannian approach to batch normalization. NeurIPS 2017, arXiv 1709.0
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from ._base import GeometricOptimizer, check_flag, check_number
 from .kernels.blocks import blocks
 from .kernels.fused import count_step
-from .kernels.great_circles import TINY, adam_g, fast_adam_g, fast_sgd_g, regularized_gradient, sgd_g
+from .kernels.great_circles import TINY, adam_g, check_whole, fast_adam_g, fast_sgd_g, regularized_gradient, sgd_g
 from .kernels.rows import Rows
 from .kernels.shards import local, local_grad, wide_dtype, zeros_like
 
@@ -72,8 +71,10 @@ class _Grassmann(GeometricOptimizer):
     ) -> tuple[list[Any], list[tuple[Tensor, Rows]]]:
         """The tables for the fused kernels, and the other parameters with their rows."""
         rows_of = self._memory.remember("rows", params, lambda: {p: Rows.of(p, (0,)) for p in params})
-        gradients = partial(regularized_gradient, omega=group["omega"]) if group["omega"] else local_grad
-        tables, others = self._fuse(group, params, keys, rows=rows_of, gradients=gradients)
+        omega = group["omega"]
+        if omega:
+            self._memory.remember("whole", params, lambda: [check_whole(p, omega) for p in params])
+        tables, others = self._fuse(group, params, keys, rows=rows_of, orthogonal=omega > 0)
         return tables, [(p, rows_of[p]) for p in others]
 
 
@@ -163,7 +164,7 @@ class SGDG(_Grassmann):
         tables, others = self._fuse_rows(group, params, ("momentum_buffer",))
         for table in tables:
             clip = math.inf if group["grad_clip"] is None else group["grad_clip"]
-            table.step("sgd_g", group["lr"], (group["momentum"], clip), has_m=True)
+            table.step("sgd_g", group["lr"], (group["momentum"], clip), has_m=True, omega=group["omega"])
         settings = group["lr"], group["momentum"], group["grad_clip"]
         for p, rows in others:
             tensors = local(p), regularized_gradient(p, group["omega"]), local(self.state[p]["momentum_buffer"])
@@ -237,9 +238,8 @@ class AdamG(_Grassmann):
         tables, others = self._fuse_rows(group, params, ("exp_avg", "exp_avg_sq", "step"))
         for table in tables:
             clip = math.inf if group["grad_clip"] is None else group["grad_clip"]
-            table.step(
-                "adam_g", group["lr"], (*betas, group["epsilon"], clip), has_m=True, has_v=True, betas=betas
-            )  # fmt: skip
+            settings = *betas, group["epsilon"], clip
+            table.step("adam_g", group["lr"], settings, has_m=True, has_v=True, betas=betas, omega=group["omega"])
         if not others:
             return
         corrections = count_step([self.state[p]["step"] for p, _ in others], *betas)

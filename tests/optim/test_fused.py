@@ -1,10 +1,14 @@
 """The fused kernels take the steps of the reference, whatever the tensors, in a number of launches that is fixed."""
 
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from inspect import signature
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +20,12 @@ from hf_geo.optim.fromage import move_at_once
 from hf_geo.optim.kernels import tables
 from tests.cases import CASES, PATHS, Case, assert_same, clones, drive, each_case, each_path, make_params
 from tests.optim import test_contract, test_golden
+from tests.paths import REPOSITORY
 
 pytest.importorskip("triton")
 
-# Rows shorter and longer than a block, tensors of several pieces, scalars, and two tensors without elements.
-SHAPES = ((4, 3, 2, 2), (5, 19), (6, 300), (2, 5000), (2, 1200), (7,), (4100,), (), (0,))
+# Rows shorter and longer than a block, tensors of several pieces and tiles, scalars, and two tensors without elements.
+SHAPES = ((4, 3, 2, 2), (5, 19), (6, 300), (2, 5000), (2, 1200), (70, 101), (7,), (4100,), (), (0,))
 
 
 def fused(case: Case) -> Case:
@@ -86,10 +91,11 @@ def test_fused_steps_keep_the_contract(law: Callable[..., None], case: Case):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_the_table_follows_tensors_that_are_exchanged(layout: str):
+@pytest.mark.parametrize("name", ["adamsrt_channel", "sgdg_orthogonal"])
+def test_the_table_follows_tensors_that_are_exchanged(name: str, layout: str):
     """New gradients at every step, weights put elsewhere, and state loaded in another memory layout."""
-    case = next(c for c in CASES if c.id == "adamsrt_channel")
-    shapes = ((4, 3, 2, 2), (6, 5))
+    case = next(c for c in CASES if c.id == name)
+    shapes = ((4, 3, 2, 2), (4, 5))
     params, expected = make_params(shapes), make_params(shapes)
     if layout == "channels_last":
         params[0] = nn.Parameter(params[0].detach().to(memory_format=torch.channels_last))
@@ -135,9 +141,6 @@ def count_launches(optimizer: torch.optim.Optimizer, case: Case, monkeypatch: py
 
 @each_path
 def test_launches_do_not_depend_on_the_number_of_tensors(case: Case, monkeypatch: pytest.MonkeyPatch):
-    """With omega, the gradient of the regularizer is still computed tensor by tensor."""
-    if "omega" in case.geometry:
-        pytest.skip("the orthogonality regularizer is a matrix product a tensor")
     found = set()
     for count in (20, 200, 2000):
         params = [nn.Parameter(p) for shape in ((4, 9), (5,)) for p in torch.randn(count // 2, *shape).double()]
@@ -146,7 +149,7 @@ def test_launches_do_not_depend_on_the_number_of_tensors(case: Case, monkeypatch
         with monkeypatch.context() as patch, Launches(patch):  # ALI-G projects at once
             optimizer = fused(case).make(params)
         found.add(count_launches(optimizer, case, monkeypatch))
-    bounded = case.projects or "p_bound" in case.settings
+    bounded = case.projects or "p_bound" in case.settings or "omega" in case.geometry
     assert len(found) == 1
     assert found.pop() <= (24 if bounded else 12)
 
@@ -180,6 +183,15 @@ def test_launches_of_a_network(monkeypatch: pytest.MonkeyPatch):
         for p in model.parameters():
             p.grad = torch.ones_like(p)
         assert count_launches(optimizer, next(c for c in CASES if c.name == name), monkeypatch) <= 12
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_a_gpu(tmp_path: Path):
+    """The interpreter takes what the compiler does not."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.optim.compiled_kernels"]
+    run = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True)
+    assert run.stdout == "compiled\n", run.stderr
 
 
 @pytest.mark.slow

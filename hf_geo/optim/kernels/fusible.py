@@ -53,7 +53,7 @@ def refuse(p: Tensor, reason: str | None) -> None:
 
 
 def make_tables(
-    fused: bool | None, params: Sequence[Tensor], rows: Mapping[Tensor, Rows] | None, normed: bool
+    fused: bool | None, params: Sequence[Tensor], rows: Mapping[Tensor, Rows] | None, normed: bool, orthogonal: bool
 ) -> tuple[list["FusedParams"], list[Tensor]]:
     """Tables of those of `params` that are to be updated by fused kernels, and the other parameters.
 
@@ -62,6 +62,7 @@ def make_tables(
         params: Parameters of a group.
         rows: The rows of each; without, each is a whole.
         normed: Whether the norm of a whole, over all its shards, is needed.
+        orthogonal: Whether rows are to be drawn towards being orthogonal.
 
     Raises:
         ValueError: `fused` is True and the kernels cannot take a parameter.
@@ -76,13 +77,13 @@ def make_tables(
         else:
             groups = split_over(p) if normed else rows[p].groups if rows else ()
             members[(local(p).device, p.dtype, groups)].append((p, rows and rows[p]))
-    return [FusedParams(pairs, key[-1]) for key, pairs in members.items()], others
+    return [FusedParams(pairs, key[-1], orthogonal) for key, pairs in members.items()], others
 
 
 class FusedParams:
     """Parameters and their table, which stays; only the addresses in it are brought up to date at every step."""
 
-    def __init__(self, members: list[tuple[Tensor, Rows | None]], groups: tuple[Any, ...]) -> None:
+    def __init__(self, members: list[tuple[Tensor, Rows | None]], groups: tuple[Any, ...], orthogonal: bool) -> None:
         from .tables import Table, memory_format
 
         self.params = [p for p, _ in members]
@@ -99,7 +100,7 @@ class FusedParams:
         weights = [local(p) for p in self.params]
         self.shapes = [w.shape for w in weights]
         with torch.device("cpu"):  # whatever the user's default is
-            self.table = Table(weights, sizes, formats, members[0][1] is None or bool(groups), groups)
+            self.table = Table(weights, sizes, formats, members[0][1] is None or bool(groups), groups, orthogonal)
 
     def refresh(
         self,
@@ -127,17 +128,20 @@ class FusedParams:
                     grads[i] = torch.empty_like(weights[i]).copy_(g)
                     own.append(grads[i])
         table.own = own
+        columns: list[Any] = [weights, grads, None, None]
+        if table.matrices:
+            regularized, products = table.make_room()
+            columns = [weights, regularized, grads, products]
         if any(keys) and (made != self.made or state[self.params[0]] is not self.states[0]):
             self.states, self.made = [state[p] for p in self.params], made
-        columns = self._columns(weights, grads, keys)
-        addresses = [tensor.data_ptr() for column in columns if column for tensor in column]
+        addresses = [t.data_ptr() for column in (*columns, *self._state_columns(keys)) if column for t in column]
         if addresses != table.addresses:
             expected = zip(weights, self.shapes, table.formats, strict=True)
             if not all(w.shape == s and w.device == table.device and self._fits(w, f) for w, s, f in expected):
                 return False
             self._lay_out(keys)
             with torch.device("cpu"):
-                table.point_to(self._columns(weights, grads, keys))
+                table.point_to([*columns, *self._state_columns(keys)])
             table.addresses = addresses
         table.keep_for_graph()
         return True
@@ -147,14 +151,10 @@ class FusedParams:
         is_known = type(tensor) in (Tensor, nn.Parameter)
         return is_known and tensor.dtype is self.table.dtype and tensor.is_contiguous(memory_format=layout)
 
-    def _columns(
-        self, weights: list[Tensor], grads: list[Tensor], keys: Sequence[str | None]
-    ) -> list[list[Tensor] | None]:
-        """The local tensors whose addresses the table holds: weights, gradients, and the state under each key."""
-        states = [key and [entry[key] for entry in self.states] for key in keys]
-        if self.sharded:
-            states = [column and [local(tensor) for tensor in column] for column in states]
-        return [weights, grads, *states]
+    def _state_columns(self, keys: Sequence[str | None]) -> list[list[Tensor] | None]:
+        """The local tensors of the state under each key."""
+        columns = [key and [entry[key] for entry in self.states] for key in keys]
+        return [column and [local(tensor) for tensor in column] for column in columns] if self.sharded else columns
 
     def _lay_out(self, keys: Sequence[str | None]) -> None:
         """Gives state the device, dtype and memory layout that the kernels read, which it may have lost in a checkpoint."""

@@ -153,16 +153,20 @@ def rotate(x: Tensor, m: Tensor, *, xx: Tensor, xm: Tensor, mx: Tensor, mm: Tens
     m.mul_(mm + mx / xx * xm).addcmul_(x, mx / xx)
 
 
-def regularized_gradient(p: Tensor, omega: float) -> Tensor:
-    """This process's part of the gradient, plus that of `omega / 2 * |Y Y^T - I|^2` for the unit rows Y of `p`."""
-    x, g = local(p), local_grad(p)
-    if not omega:
-        return g
+def check_whole(p: Tensor, omega: float) -> None:
+    """Raises `RuntimeError` if a weight is cut into shards, whose rows the regularizer cannot compare."""
     if split_over(p):
         raise RuntimeError(
             f"omega={omega} compares all rows of a weight with each other, but one of shape {tuple(p.shape)} is cut into "
             "shards: set omega=0, or leave that weight out of sharding."
         )
+
+
+def regularized_gradient(p: Tensor, omega: float) -> Tensor:
+    """This process's part of the gradient, plus that of `omega / 2 * |Y Y^T - I|^2` for the unit rows Y of `p`."""
+    x, g = local(p), local_grad(p)
+    if not omega:
+        return g
     rows = x.to(wide_dtype(x)).flatten(1)
     y = rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + TINY)
     # g + 2 omega (Y Y^T - I) Y

@@ -11,8 +11,9 @@ read from its address, so that a captured CUDA graph follows it.
 import triton
 import triton.language as tl
 
-# The fields of a tensor: addresses; then a row's elements over all shards and here, and the number of rows.
-X, G, M, V, STEP, WHOLE, SIZE, ROWS, FIELDS = (tl.constexpr(i) for i in range(9))
+# The fields of a tensor: addresses; a row's elements over all shards and here, and the number of rows; and, where rows are to
+# be orthogonal, the addresses of the gradient without that and of the rows' products.
+X, G, M, V, STEP, WHOLE, SIZE, ROWS, RAW, W, FIELDS = (tl.constexpr(i) for i in range(11))
 PRODUCTS = tl.constexpr(6)
 COEFFICIENTS = tl.constexpr(6)
 
@@ -25,6 +26,11 @@ def _cast(number, WIDE: tl.constexpr):
 @triton.jit
 def _pointer(table, tensor, FIELD: tl.constexpr, DTYPE: tl.constexpr):
     return tl.load(table + tensor * FIELDS + FIELD).to(tl.pointer_type(DTYPE))
+
+
+@triton.jit
+def _size(table, tensor, FIELD: tl.constexpr):
+    return tl.load(table + tensor * FIELDS + FIELD)
 
 
 @triton.jit
@@ -48,14 +54,14 @@ def count(table, corrections, log_beta1: tl.float64, log_beta2: tl.float64):
 @triton.jit
 def step_rows(
     table, blocks, corrections, rate, lr: tl.float64, s0: tl.float64, s1: tl.float64, s2: tl.float64, s3: tl.float64,
-    RULE: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr, RATE: tl.constexpr, HAS_M: tl.constexpr,
+    RULE: tl.constexpr, DTYPE: tl.constexpr, GRAD: tl.constexpr, WIDE: tl.constexpr, RATE: tl.constexpr, HAS_M: tl.constexpr,
     HAS_V: tl.constexpr, COUNTS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Updates HEIGHT rows of one tensor, of at most WIDTH elements each."""
     tensor = tl.load(blocks + 2 * tl.program_id(0))
-    n = tl.load(table + tensor * FIELDS + SIZE)
+    n = _size(table, tensor, SIZE)
     rows = tl.load(blocks + 2 * tl.program_id(0) + 1) + tl.arange(0, HEIGHT)
-    inside = rows < tl.load(table + tensor * FIELDS + ROWS)
+    inside = rows < _size(table, tensor, ROWS)
     columns = tl.arange(0, WIDTH)
     # Offsets from the first row, so that they fit 32 bits.
     start = tl.load(blocks + 2 * tl.program_id(0) + 1) * n
@@ -63,7 +69,7 @@ def step_rows(
     mask = inside[:, None] & (columns < n)[None, :]
     to_x = _pointer(table, tensor, X, DTYPE) + start + at
     x = tl.load(to_x, mask, other=0).to(WIDE)
-    g = tl.load(_pointer(table, tensor, G, DTYPE) + start + at, mask, other=0).to(WIDE)
+    g = tl.load(_pointer(table, tensor, G, GRAD) + start + at, mask, other=0).to(WIDE)
     xx, xg, gg = tl.sum(x * x, 1), tl.sum(x * g, 1), tl.sum(g * g, 1)
     m = x
     xm, gm, mm, v, c1, c2 = 0 * xx, 0 * xx, 0 * xx, 0 * xx, 0 * xx, 0 * xx
@@ -75,7 +81,7 @@ def step_rows(
         v = tl.load(_pointer(table, tensor, V, WIDE) + rows, inside, other=0)
     if COUNTS:
         c1, c2 = tl.load(corrections + 2 * tensor).to(WIDE), tl.load(corrections + 2 * tensor + 1).to(WIDE)
-    whole = tl.load(table + tensor * FIELDS + WHOLE).to(WIDE)
+    whole = _size(table, tensor, WHOLE).to(WIDE)
     lr, s0, s1, s2, s3 = _settings(lr, rate, RATE, s0, s1, s2, s3, WIDE)
     a, b, c, d, e, f, v = RULE(xx, xg, xm, gg, gm, mm, v, c1, c2, whole, lr, s0, s1, s2, s3)
     a, b, c, d, e, f = a[:, None], b[:, None], c[:, None], d[:, None], e[:, None], f[:, None]
@@ -90,7 +96,7 @@ def step_rows(
 
 @triton.jit
 def multiply(
-    table, pieces, products, DTYPE: tl.constexpr, WIDE: tl.constexpr, HAS_X: tl.constexpr, HAS_M: tl.constexpr,
+    table, pieces, products, DTYPE: tl.constexpr, GRAD: tl.constexpr, WIDE: tl.constexpr, HAS_X: tl.constexpr, HAS_M: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the dot products of a piece of x, g and m with each other, zero for those that are not asked for."""
@@ -98,7 +104,7 @@ def multiply(
     tensor, start = tl.load(pieces + 4 * piece), tl.load(pieces + 4 * piece + 1)
     columns = tl.arange(0, BLOCK)
     mask = columns < tl.load(pieces + 4 * piece + 2)
-    g = tl.load(_pointer(table, tensor, G, DTYPE) + start + columns, mask, other=0).to(WIDE)
+    g = tl.load(_pointer(table, tensor, G, GRAD) + start + columns, mask, other=0).to(WIDE)
     x = tl.zeros((BLOCK,), WIDE)
     m = x
     if HAS_X:
@@ -153,7 +159,7 @@ def combine(
         v = tl.load(_pointer(table, tensor, V, WIDE) + number)
     if COUNTS:
         c1, c2 = tl.load(corrections + 2 * tensor).to(WIDE), tl.load(corrections + 2 * tensor + 1).to(WIDE)
-    n = tl.load(table + tensor * FIELDS + WHOLE).to(WIDE)
+    n = _size(table, tensor, WHOLE).to(WIDE)
     lr, s0, s1, s2, s3 = _settings(lr, rate, RATE, s0, s1, s2, s3, WIDE)
     a, b, c, d, e, f, v = RULE(xx, xg, xm, gg, gm, mm, v, c1, c2, n, lr, s0, s1, s2, s3)
     to = coefficients + COEFFICIENTS * row
@@ -169,7 +175,7 @@ def combine(
 
 @triton.jit
 def move(
-    table, pieces, coefficients, skip, DTYPE: tl.constexpr, WIDE: tl.constexpr, HAS_M: tl.constexpr, SKIP: tl.constexpr,
+    table, pieces, coefficients, skip, DTYPE: tl.constexpr, GRAD: tl.constexpr, WIDE: tl.constexpr, HAS_M: tl.constexpr, SKIP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Applies the coefficients of its row to a piece, unless the number at `skip` is 1."""
@@ -183,7 +189,7 @@ def move(
     to = coefficients + COEFFICIENTS * tl.load(pieces + 4 * piece + 3)
     to_x = _pointer(table, tensor, X, DTYPE) + start + columns
     x = tl.load(to_x, mask, other=0).to(WIDE)
-    g = tl.load(_pointer(table, tensor, G, DTYPE) + start + columns, mask, other=0).to(WIDE)
+    g = tl.load(_pointer(table, tensor, G, GRAD) + start + columns, mask, other=0).to(WIDE)
     new = tl.load(to) * x + tl.load(to + 1) * g
     if HAS_M:
         to_m = _pointer(table, tensor, M, WIDE) + start + columns
@@ -196,7 +202,7 @@ def move(
 @triton.jit
 def adam(
     table, pieces, corrections, rate, lr: tl.float64, s0: tl.float64, s1: tl.float64, s2: tl.float64, s3: tl.float64,
-    DTYPE: tl.constexpr, WIDE: tl.constexpr, RATE: tl.constexpr, BLOCK: tl.constexpr,
+    DTYPE: tl.constexpr, GRAD: tl.constexpr, WIDE: tl.constexpr, RATE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Adam's step of a piece."""
     piece = tl.program_id(0)
@@ -208,7 +214,7 @@ def adam(
     to_x = _pointer(table, tensor, X, DTYPE) + start + columns
     to_m, to_v = _pointer(table, tensor, M, WIDE) + start + columns, _pointer(table, tensor, V, WIDE) + start + columns
     x = tl.load(to_x, mask, other=0).to(WIDE)
-    g = tl.load(_pointer(table, tensor, G, DTYPE) + start + columns, mask, other=0).to(WIDE) + weight_decay * x
+    g = tl.load(_pointer(table, tensor, G, GRAD) + start + columns, mask, other=0).to(WIDE) + weight_decay * x
     m = tl.load(to_m, mask, other=0)
     m = beta1 * m + (1 - beta1) * g
     v = tl.load(to_v, mask, other=0)

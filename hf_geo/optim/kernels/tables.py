@@ -1,4 +1,4 @@
-"""Tables of many tensors for the Triton kernels: their addresses, and the division of their rows among programs."""
+"""Tables of many tensors for the Triton kernels."""
 
 import math
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import programs, rules
+from . import orthogonality, programs, rules
+from .division import BLOCKS, CHUNK, DEPTH, PIECE, TILE, choose_widths, into_blocks, into_pieces, into_tiles
 from .shards import wide_dtype
 
-PIECE = 4096  # elements of a long row that one program works on
-CHUNK = 256  # pieces of a row that are added up at a time
-# Widths of the blocks that take rows whole, with the number of rows of a block; measured on an H200.
-BLOCKS = {256: 4, 1024: 1, 2048: 1, 4096: 1}
-FEW = 1 << 20  # elements in blocks of one width, below which they share the launch of the next width
+LENGTHS = {"BLOCK": PIECE, "CHUNK": CHUNK, "TILE": TILE, "DEPTH": DEPTH}
 NUMBERS = {
     torch.float64: tl.float64,
     torch.float32: tl.float32,
     torch.bfloat16: tl.bfloat16,
     torch.float16: tl.float16,
 }
+ADDRESSES = [
+    field.value for field in (programs.X, programs.G, programs.RAW, programs.W, programs.M, programs.V, programs.STEP)
+]
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -48,6 +48,7 @@ class Table:
         cut: Whether all rows are cut into pieces, however short: rows that are sharded, that whole tensors form, or
             whose products nobody needs.
         groups: Process groups over which the rows are sharded.
+        orthogonal: Whether the gradients are to draw the rows of each towards being orthogonal.
     """
 
     def __init__(
@@ -57,58 +58,38 @@ class Table:
         formats: Sequence[torch.memory_format],
         cut: bool,
         groups: tuple[Any, ...] = (),
+        orthogonal: bool = False,
     ) -> None:
         self.formats, self.groups = list(formats), groups
         self.device, self.dtype, self.wide = weights[0].device, weights[0].dtype, wide_dtype(weights[0])
         self.types = {"DTYPE": NUMBERS[self.dtype], "WIDE": NUMBERS[self.wide]}
+        self.types["GRAD"] = self.types["WIDE" if orthogonal else "DTYPE"]
         self.addresses: list[int] = []
         self.compiled: dict[tuple[Any, ...], Any] = {}
         self.sizes = torch.tensor(rows).flip(1)
         self.captured: list[tuple[Tensor, Tensor]] = []
         self.own: list[Tensor] = []  # gradients that nobody else holds, until the step is taken
-        widths = [None if cut else next((w for w in BLOCKS if size <= w), None) for _, size, _ in rows]
-        for width in BLOCKS:
-            wider = [w for w in widths if w and w > width]
-            if wider and sum(rows[i][0] * rows[i][1] for i, w in enumerate(widths) if w == width) < FEW:
-                widths = [min(wider) if w == width else w for w in widths]
-        self.blocks = {}
-        for width in BLOCKS:
-            firsts = [(i, torch.arange(0, rows[i][0], BLOCKS[width])) for i, w in enumerate(widths) if w == width]
-            blocks = [torch.stack([torch.full_like(first, i), first], 1) for i, first in firsts if len(first)]
-            if blocks:
-                self.blocks[width] = torch.cat(blocks).to(self.device)
-        self._cut([(i, *rows[i][:2]) for i, width in enumerate(widths) if width is None])
-        self.corrections = torch.zeros(len(weights), 2, dtype=torch.float64, device=self.device)
-
-    def _cut(self, long_rows: Sequence[tuple[int, int, int]]) -> None:
-        """Cuts the rows of tensors, given by their number, number of rows and elements of a row, into pieces."""
-        pieces, rows = [torch.empty(0, 4, dtype=torch.int64)], [torch.empty(0, 4, dtype=torch.int64)]
-        row, piece = 0, 0
-        for i, number, size in long_rows:
-            count = math.ceil(size / PIECE)
-            start, index = torch.arange(count) * PIECE, torch.arange(number)
-            offset = (index[:, None] * size + start).flatten()
-            length = (size - start).clamp(max=PIECE).repeat(number)
-            of_row = (row + index).repeat_interleave(count)
-            pieces.append(torch.stack([torch.full_like(offset, i), offset, length, of_row], 1))
-            first = piece + index * count
-            rows.append(torch.stack([torch.full_like(index, i), index, first, first + count], 1))
-            row, piece = row + number, piece + number * count
-        self.pieces, self.rows = torch.cat(pieces).to(self.device), torch.cat(rows).to(self.device)
-        if self.groups:  # the products are summed over a row's pieces before they are summed over processes
-            index = torch.arange(row)
-            self.summed_rows = torch.cat([torch.cat(rows)[:, :2], index[:, None], index[:, None] + 1], 1).to(
-                self.device
-            )
+        widths = choose_widths(rows, cut)
+        self.blocks = into_blocks(rows, widths, self.device)
+        self.pieces, self.rows = into_pieces(rows, widths, self.device)
+        if groups:  # the products are summed over a row's pieces before they are summed over processes
+            index = torch.arange(len(self.rows), device=self.device)[:, None]
+            self.summed_rows = torch.cat([self.rows[:, :2], index, index + 1], 1)
         make = {"dtype": self.wide, "device": self.device}
-        self.products, self.sums = torch.zeros(6, piece, **make), torch.zeros(6, row, **make)
-        self.coefficients = torch.zeros(row, 6, **make)
+        self.products = torch.zeros(6, len(self.pieces), **make)
+        self.sums, self.coefficients = torch.zeros(6, len(self.rows), **make), torch.zeros(len(self.rows), 6, **make)
+        self.corrections = torch.zeros(len(weights), 2, dtype=torch.float64, device=self.device)
+        self.matrices = [(number, size) for number, size, _ in rows] if orthogonal else []
+        self.product_tiles = into_tiles([(number, number) for number, _ in self.matrices], self.device)
+        self.gradient_tiles = into_tiles(self.matrices, self.device)
 
     def point_to(self, columns: Sequence[Sequence[Tensor] | None]) -> None:
-        """Makes the entries anew, with the addresses of weights, gradients, momenta, second moments and step counts."""
-        self.host_entries = torch.zeros(len(self.sizes), 8, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        """Makes the entries anew, with the addresses in the fields of a tensor that hold one, in their order."""
+        self.host_entries = torch.zeros(
+            len(self.sizes), programs.FIELDS.value, dtype=torch.int64, pin_memory=self.device.type == "cuda"
+        )
         self.host_entries[:, 5:8] = self.sizes
-        for field, column in enumerate(columns):
+        for field, column in zip(ADDRESSES, columns, strict=False):
             if column:
                 self.host_entries[:, field] = torch.tensor([t.data_ptr() for t in column])
         self.entries = self.host_entries.to(self.device, non_blocking=True)
@@ -117,6 +98,13 @@ class Table:
         """Keeps the entries for the CUDA graph that is being captured, if one is, as it will read them at each replay."""
         if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             self.captured.append((self.entries, self.host_entries))
+
+    def make_room(self) -> list[Sequence[Tensor]]:
+        """Room for the gradients that make rows orthogonal and for the rows' products, until the step is taken."""
+        sizes = [[rows * size for rows, size in self.matrices], [rows * rows for rows, _ in self.matrices]]
+        flat = [torch.empty(sum(of), dtype=self.wide, device=self.device) for of in sizes]
+        self.own += flat
+        return [room.split(of) for room, of in zip(flat, sizes, strict=True)]
 
     def squared_gradient_norm(self) -> Tensor:
         """The squared norm of all gradients together, over all shards."""
@@ -144,6 +132,7 @@ class Table:
         has_v: bool = False,
         betas: tuple[float, float] | None = None,
         products: bool = True,
+        omega: float = 0.0,
         skip: Tensor | None = None,
     ) -> None:
         """Updates all rows.
@@ -156,11 +145,15 @@ class Table:
             has_v: Whether there is a second moment.
             betas: For rules with Adam's corrections: counts a step.
             products: Whether the rule needs the rows' dot products.
+            omega: How strongly rows are drawn towards being orthogonal.
             skip: A number; 1 leaves rows that are cut as they are.
         """
         lr = self._here(lr)
         if betas:
             self._count(betas)
+        if omega:
+            self._launch("compare_rows", len(self.product_tiles), (self.entries, self.product_tiles, omega))
+            self._launch("regularize", len(self.gradient_tiles), (self.entries, self.gradient_tiles))
         if products:
             self._multiply(has_x=True, has_m=has_m)
         numbers = (*self._rate(lr), *settings, *[0.0] * (4 - len(settings)))
@@ -236,8 +229,8 @@ class Table:
             launch, values = self.compiled[key]
             launch(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments], *values)
             return
-        kernel = getattr(programs, name)
-        known = {**self.types, **constants, "RATE": self._rate_type(rate), "BLOCK": PIECE, "CHUNK": CHUNK}
+        kernel = getattr(programs, name, None) or getattr(orthogonality, name)
+        known = {**self.types, **constants, **LENGTHS, "RATE": self._rate_type(rate)}
         if "RULE" in constants:
             known["RULE"] = getattr(rules, constants["RULE"])
         used = {parameter: known[parameter] for parameter in kernel.arg_names if parameter in known}
