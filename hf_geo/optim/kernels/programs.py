@@ -11,9 +11,9 @@ read from its address, so that a captured CUDA graph follows it.
 import triton
 import triton.language as tl
 
-# The fields of a tensor: addresses; a row's elements over all shards and here, and the number of rows; and, where rows are to
-# be orthogonal, the addresses of the gradient without that and of the rows' products.
-X, G, M, V, STEP, WHOLE, SIZE, ROWS, RAW, W, FIELDS = (tl.constexpr(i) for i in range(11))
+# The fields of a tensor: addresses; then a row's elements over all shards and here, and the number of rows. RAW is the gradient
+# without that of the regularizer, W what the regularizer multiplies the rows with.
+X, G, RAW, W, M, V, STEP, WHOLE, SIZE, ROWS, FIELDS = (tl.constexpr(i) for i in range(11))
 PRODUCTS = tl.constexpr(6)
 COEFFICIENTS = tl.constexpr(6)
 

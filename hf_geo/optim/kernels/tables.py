@@ -21,9 +21,6 @@ NUMBERS = {
     torch.bfloat16: tl.bfloat16,
     torch.float16: tl.float16,
 }
-ADDRESSES = [
-    field.value for field in (programs.X, programs.G, programs.RAW, programs.W, programs.M, programs.V, programs.STEP)
-]
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -66,7 +63,7 @@ class Table:
         self.types["GRAD"] = self.types["WIDE" if orthogonal else "DTYPE"]
         self.addresses: list[int] = []
         self.compiled: dict[tuple[Any, ...], Any] = {}
-        self.sizes = torch.tensor(rows).flip(1)
+        self.sizes = torch.tensor(rows).flip(1).T
         self.captured: list[tuple[Tensor, Tensor]] = []
         self.own: list[Tensor] = []  # gradients that nobody else holds, until the step is taken
         widths = choose_widths(rows, cut)
@@ -84,14 +81,12 @@ class Table:
         self.gradient_tiles = into_tiles(self.matrices, self.device)
 
     def point_to(self, columns: Sequence[Sequence[Tensor] | None]) -> None:
-        """Makes the entries anew, with the addresses in the fields of a tensor that hold one, in their order."""
-        self.host_entries = torch.zeros(
-            len(self.sizes), programs.FIELDS.value, dtype=torch.int64, pin_memory=self.device.type == "cuda"
-        )
-        self.host_entries[:, 5:8] = self.sizes
-        for field, column in zip(ADDRESSES, columns, strict=False):
-            if column:
-                self.host_entries[:, field] = torch.tensor([t.data_ptr() for t in column])
+        """Makes the entries anew, with the addresses of the tensors of each field; of the last fields there may be none."""
+        none = [0] * self.sizes.shape[1]
+        addresses = [[t.data_ptr() for t in column] if column else none for column in columns]
+        addresses += [none] * (programs.FIELDS.value - len(self.sizes) - len(addresses))
+        entries = torch.cat([torch.tensor(addresses), self.sizes]).T.contiguous()
+        self.host_entries = entries.pin_memory() if self.device.type == "cuda" else entries
         self.entries = self.host_entries.to(self.device, non_blocking=True)
 
     def keep_for_graph(self) -> None:
@@ -185,7 +180,7 @@ class Table:
     def _count(self, betas: Sequence[float]) -> None:
         """Counts a step of every tensor, whose Adam corrections follow."""
         logs = [math.log(beta) if beta else -math.inf for beta in betas]
-        self._launch("count", len(self.sizes), (self.entries, self.corrections, *logs))
+        self._launch("count", self.sizes.shape[1], (self.entries, self.corrections, *logs))
 
     def _multiply(self, has_x: bool, has_m: bool) -> None:
         """Computes the dot products of all rows that are cut, over all shards."""
