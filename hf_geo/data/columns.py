@@ -1,14 +1,25 @@
-"""Columns of images and classes, and how the classes of a dataset correspond to those of a model."""
+"""Columns of images, texts and classes, and how the classes of a dataset correspond to those of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Image, Value
 
 _MOST_CLASSES = 25_000  # more than ImageNet-21k has; larger numbers than this and than the samples are ids or dates
+
+
+class LabelColumn(Protocol):
+    """What is known of a label column: its name, those of the classes, and whether it was guessed (see `Columns`)."""
+
+    label: str
+    class_names: tuple[str, ...] | None
+    guessed: bool
+
+
+AnyColumns = TypeVar("AnyColumns", bound=LabelColumn)
 
 
 @dataclass(frozen=True)
@@ -39,18 +50,53 @@ def find_columns(features: Mapping[str, Any], image: str | None = None, label: s
     Raises:
         ValueError: A named column is missing or of another type, or no column or more than one could be meant.
     """
-    found_image, found_label = _choose(_IMAGE, image, features), _choose(_LABEL, label, features)
-    feature = features[found_label]
-    names = feature.names if isinstance(feature, ClassLabel) else None
-    guessed = label is None and found_label not in _LABEL.usual and _is_integer(feature)
-    return Columns(found_image, found_label, tuple(names) if names else None, guessed)
+    return Columns(_choose(_IMAGE, image, features), *find_label(features, label))
 
 
-def name_classes(columns: Columns, training: Sequence[Dataset]) -> Columns:
+def find_label(features: Mapping[str, Any], named: str | None = None) -> tuple[str, tuple[str, ...] | None, bool]:
+    """Finds the label column: its name, the names of its classes where it has them, and whether it was guessed.
+
+    Raises:
+        ValueError: The named column is missing or of another type, or no column or more than one could be meant.
+    """
+    label = _choose(_LABEL, named, features)
+    names = features[label].names if isinstance(features[label], ClassLabel) else None
+    guessed = named is None and label not in _LABEL.usual and _is_integer(features[label])
+    return label, tuple(names) if names else None, guessed
+
+
+def read_labels(rows: Dataset, columns: LabelColumn, split: str) -> np.ndarray:
+    """Reads the class numbers of a split, (N,) int64; words and booleans are numbered by `columns.class_names`.
+
+    Raises:
+        ValueError: Labels are missing, or are words that are none of the classes.
+    """
+    labels = rows.select_columns([columns.label]).with_format("arrow")[:][columns.label]
+    check_complete(labels, "labels", split)
+    labels = labels.to_numpy()
+    if labels.dtype.kind not in "Ob":
+        return labels.astype(np.int64)
+    numbers = {name: number for number, name in enumerate(columns.class_names)}
+    unknown = sorted({str(label) for label in labels} - set(numbers))
+    if unknown:
+        raise ValueError(
+            f"The split {split!r} has labels that the training split has not, such as {unknown[0]!r}: repair them, or name "
+            "another column with --label_column."
+        )
+    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
+
+
+def check_complete(column: Any, kind: str, split: str) -> None:
+    """Raises `ValueError` if cells of an Arrow column are null."""
+    if column.null_count:
+        raise ValueError(f"{column.null_count} {kind} of the split {split!r} are missing: remove those rows.")
+
+
+def name_classes(columns: AnyColumns, training: Sequence[Dataset]) -> AnyColumns:
     """Adds the names of the classes, in alphabetical order, where labels are words.
 
     Args:
-        columns: From `find_columns`.
+        columns: From `find_columns` or `find_sentence_columns`.
         training: The splits to train on.
     """
     if columns.class_names or not _is_word(training[0].features[columns.label]):
@@ -59,7 +105,7 @@ def name_classes(columns: Columns, training: Sequence[Dataset]) -> Columns:
     return replace(columns, class_names=tuple(sorted(words)))
 
 
-def number_classes(columns: Columns, labels: np.ndarray) -> tuple[str, ...]:
+def number_classes(columns: LabelColumn, labels: np.ndarray) -> tuple[str, ...]:
     """Names classes that have only numbers: "0", "1", and so on up to the largest of `labels`.
 
     Raises:
@@ -162,8 +208,12 @@ def _is_integer(feature: Any) -> bool:
     return isinstance(feature, Value) and "int" in feature.dtype
 
 
+def is_string(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
 def _is_word(feature: Any) -> bool:
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "bool")
+    return is_string(feature) or (isinstance(feature, Value) and feature.dtype == "bool")
 
 
 def _kind(feature: Any) -> str:

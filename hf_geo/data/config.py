@@ -34,6 +34,14 @@ class DataArguments:
         default=None, help="Column of the classes, numbers or words. Default: found; mere integers have to be named."
     )
     text_column: str | None = HfArg(default=None, help="Column of the texts. Default: found.")
+    text_pair_column: str | None = HfArg(
+        default=None, help="Column of the second texts, where pairs are classified. Default: found by usual names."
+    )
+    max_length: int | None = HfArg(
+        default=None,
+        help="Most tokens of a text or pair to classify; longer ones are cut. Default: what the model takes.",
+    )
+    lowercase: bool = HfArg(default=False, help="Whether a word-level tokenizer of a text classifier ignores case.")
     text_layout: Literal["auto", "stream", "blocks"] = HfArg(
         default="auto",
         help="stream: the text in columns, read in order in windows of --bptt words, as the word-level models of the "
@@ -83,7 +91,7 @@ class DataArguments:
     def __post_init__(self) -> None:
         for name in (
             "max_train_samples", "max_eval_samples", "image_size",
-            "eval_size", "columns", "eval_columns", "bptt", "block_size", "min_frequency",
+            "eval_size", "columns", "eval_columns", "bptt", "block_size", "min_frequency", "max_length",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,6 +1,6 @@
 """One split of an image dataset: its labels, checked, and its images, in memory if they fit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .bad_samples import BadSampleError, BadSamples
-from .columns import Columns
+from .columns import Columns, check_complete, read_labels
 from .image_datasets import EncodedImages, TensorImages, Transform, decode
 from .transforms import PixelTransform, to_channels
 
@@ -53,17 +53,12 @@ class ImageSplit:
             raise ValueError(
                 f"The split {name!r} is empty: name another one with --train_split, --eval_split or --test_split."
             )
-        labels = rows.select_columns([columns.label]).with_format("arrow")[:][columns.label]
+        labels = read_labels(rows, columns, name)
         rows = rows.select_columns([columns.image]).cast_column(columns.image, datasets.Image(decode=False))
         if columns.image != "image":
             rows = rows.rename_column(columns.image, "image")
-        for kind, column in (("images", rows.data.column("image")), ("labels", labels)):
-            if column.null_count:
-                raise ValueError(f"{column.null_count} {kind} of the split {name!r} are missing: remove those rows.")
-        labels = labels.to_numpy()
-        if labels.dtype.kind in "Ob":
-            labels = _number_labels(labels, columns.class_names, name)
-        return cls(name, rows, labels.astype(np.int64), np.arange(len(rows)), bad)
+        check_complete(rows.data.column("image"), "images", name)
+        return cls(name, rows, labels, np.arange(len(rows)), bad)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -170,18 +165,6 @@ class ImageSplit:
             self.left_out += int((~readable).sum())
             self.rows = self.rows.select(np.flatnonzero(readable))
             self.labels, self.positions = self.labels[readable], self.positions[readable]
-
-
-def _number_labels(labels: np.ndarray, class_names: Sequence[str], split: str) -> np.ndarray:
-    """Turns labels in words, (N,) strings or booleans, into class numbers, (N,) int64."""
-    numbers = {name: number for number, name in enumerate(class_names)}
-    unknown = sorted({str(label) for label in labels} - set(numbers))
-    if unknown:
-        raise ValueError(
-            f"The split {split!r} has labels that the training split has not, such as {unknown[0]!r}: repair them, or name "
-            "another column with --label_column."
-        )
-    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
 
 
 class _Faults(torch.utils.data.Dataset):

@@ -1,6 +1,6 @@
 """Opens what the name of a dataset points to: an embedded dataset, a folder, or the Hub.
 
-scikit-learn's digits and Python's own documentation are embedded: they need no network.
+scikit-learn's digits, Python's own documentation and definitions of WordNet are embedded: they need no network.
 """
 
 import errno
@@ -20,14 +20,23 @@ from datasets.exceptions import DatasetsError
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from sklearn.datasets import load_digits as load_sklearn_digits
 from sklearn.model_selection import train_test_split
+from timm.data import ImageNetInfo
 
 from hf_geo.errors import causes
 
 from .loading import Rows, load_dataset
 
-DIGITS, DOCS = "digits", "docs"
+DIGITS, DOCS, GLOSSES = "digits", "docs", "glosses"
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _RUN = 20  # consecutive paragraphs that stay in one split
+# WordNet numbers its nouns file by file, so that a range of numbers is a kind of thing.
+_KINDS = {
+    "animal": (1_313_093, 2_665_500),
+    "artifact": (2_665_500, 4_614_000),
+    "food": (7_555_000, 7_941_000),
+    "person": (9_605_110, 11_000_000),
+    "plant": (11_530_000, 13_240_000),
+}
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -165,4 +174,33 @@ def _paragraphs() -> list[str]:
     return list(found)
 
 
-EMBEDDED = {DIGITS: load_digits, DOCS: load_docs}
+def load_glosses() -> datasets.DatasetDict:
+    """WordNet's definitions of ImageNet's 21,841 nouns (Miller 1995), which come with timm, and what kind of thing each is.
+
+    The columns are `text`, a definition without the noun itself, and `label`: animal, artifact, food, person or plant, as
+    WordNet files its nouns. Nouns of other files and repeated definitions are left out. Of every ten definitions in the
+    order of their nouns' numbers, eight are for training, one for validation and one for testing.
+
+    Returns:
+        The splits "train", "validation" and "test": together some 20,700 definitions.
+    """
+    info = ImageNetInfo("imagenet-22k")
+    found: dict[str, int] = {}
+    for synset in sorted(info.label_names()):
+        kinds = [i for i, (first, end) in enumerate(_KINDS.values()) if first <= int(synset[1:]) < end]
+        noun = info.label_name_to_description(synset)
+        definition = info.label_name_to_description(synset, detailed=True).removeprefix(f"{noun}: ")
+        if kinds:
+            found.setdefault(definition, kinds[0])
+    texts, labels = list(found), list(found.values())
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(_KINDS))})
+
+    def rows(*places: int) -> datasets.Dataset:
+        chosen = [i for i in range(len(texts)) if i % 10 in places]
+        columns = {"text": [texts[i] for i in chosen], "label": [labels[i] for i in chosen]}
+        return datasets.Dataset.from_dict(columns, features=features)
+
+    return datasets.DatasetDict({"train": rows(*range(8)), "validation": rows(8), "test": rows(9)})
+
+
+EMBEDDED = {DIGITS: load_digits, DOCS: load_docs, GLOSSES: load_glosses}

@@ -1,7 +1,5 @@
 """Losses that ask for the right class among the best k: the smooth top-k loss and the truncated top-k entropy."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -79,27 +77,6 @@ def truncated_top_k_loss(scores: Tensor, labels: Tensor, k: int = 5) -> Tensor:
     right, others = _split(scores, labels)
     kept = others.topk(others.shape[-1] - k + 1, dim=-1, largest=False, sorted=False).values
     return -F.logsigmoid(right - kept.logsumexp(-1))
-
-
-class ClassificationLoss:
-    """A loss in the form of `transformers.Trainer`'s `compute_loss_func`.
-
-    Args:
-        function: From scores and labels to one value a sample.
-        **settings: Further arguments of it.
-    """
-
-    def __init__(self, function: Any, **settings: Any) -> None:
-        self.function, self.settings = function, settings
-
-    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """The mean over the batch, or the sum divided by the samples of the whole update where their number is given."""
-        losses = self.function(outputs["logits"], labels, **self.settings)
-        return losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
-
-
-# By the names users choose them with; torch's cross-entropy is what a model computes by itself.
-LOSSES = {"smooth-top-k": smooth_top_k_loss, "truncated-top-k": truncated_top_k_loss}
 
 
 def _split(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

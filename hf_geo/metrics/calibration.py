@@ -1,5 +1,6 @@
 """Measures of predicted probabilities: calibration error, likelihood, Brier score, and the distance of two networks."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,8 +38,7 @@ class CalibrationSums:
         confidence, predicted = probabilities.max(-1)
         # |p - onehot|^2 = |p|^2 - 2 p_true + 1
         brier = probabilities.square().sum(-1).double() - 2 * (-nll).exp() + 1
-        # A probability on an edge belongs to the bin below it.
-        index = (confidence.double() * self.bins).ceil().long().clamp(1, self.bins) - 1
+        index = _bins_of(confidence, self.bins)
         columns = torch.stack([torch.ones_like(nll), (predicted == labels).double(), confidence.double()])
         by_bin = torch.zeros(3, self.bins, dtype=torch.float64, device=nll.device).index_add_(1, index, columns)
         self.sums += torch.cat([by_bin.flatten(), nll.sum()[None], brier.sum()[None]]).cpu()
@@ -78,6 +78,24 @@ def calibration_metrics(probabilities: Tensor, labels: Tensor, bins: int = 15) -
     sums = CalibrationSums(bins)
     sums.update(probabilities.log(), labels)
     return sums.compute()
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """The expected calibration error, as `CalibrationSums`, of predictions that are all at hand.
+
+    Args:
+        confidence: Probabilities of the predicted classes, (samples,).
+        right: Whether each prediction is right, (samples,).
+        bins: Bins.
+    """
+    gaps = torch.as_tensor(right).double() - torch.as_tensor(confidence).double()
+    index = _bins_of(torch.as_tensor(confidence), bins)
+    return (torch.zeros(bins, dtype=torch.float64).index_add_(0, index, gaps).abs().sum() / len(gaps)).item()
+
+
+def _bins_of(confidence: Tensor, bins: int) -> Tensor:
+    """The numbers of the bins of probabilities; one on an edge belongs to the bin below it."""
+    return (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
 
 
 def total_variation(probabilities: Tensor, others: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 import datasets
 import numpy as np
+from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import EvalPrediction
 
 from ._library import InMemoryMetric, evaluate
+from .calibration import calibration_error
 
 
 class Accuracy(InMemoryMetric):
@@ -80,4 +82,30 @@ def image_classification_metrics(prediction: EvalPrediction) -> dict[str, float]
         "samples": len(prediction.label_ids),
         **Accuracy().compute(predictions=predicted, references=prediction.label_ids),
         **CrossEntropy().compute(predictions=log_probabilities),
+    }
+
+
+def score_with_confidence(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `score_samples`, and the probabilities of the predicted classes, shape (batch,)."""
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return *score_samples(logits, labels), logits.float().softmax(-1).amax(-1)
+
+
+def text_classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """As `image_classification_metrics`, with the macro F1 and the calibration error.
+
+    The macro F1 is the mean of the classes' F1 scores, over the classes that occur among labels or predictions.
+
+    Args:
+        prediction: What `score_with_confidence` returned for all samples, and their classes (N,).
+
+    Returns:
+        `accuracy`, `macro_f1`, `ece` (see `CalibrationSums`), `loss` and `samples`, plain numbers.
+    """
+    predicted, log_probabilities, confidence = prediction.predictions
+    labels = prediction.label_ids
+    return {
+        **image_classification_metrics(EvalPrediction((predicted, log_probabilities), labels)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro")),
+        "ece": calibration_error(confidence, predicted == labels),
     }

@@ -2,10 +2,11 @@
 
 from . import cifar as cifar
 from . import mlp_depth as mlp_depth
+from . import text_classifiers as text_classifiers
 from .build import build_image_classifier, input_config
 from .config import ModelArguments, parse_model_args
 from .image_sizes import check_images
-from .language import build_language_model, check_vocabulary, generate_text, room_for_tokens
+from .language import build_language_model, check_vocabulary, generate_text, open_tokenizer, room_for_tokens
 from .word_transformer import WordTransformerForCausalLM
 from .word_transformer_config import WordTransformerConfig
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_vocabulary",
     "generate_text",
     "input_config",
+    "open_tokenizer",
     "parse_model_args",
     "room_for_tokens",
 ]

@@ -22,14 +22,20 @@ class ModelArguments:
     model_args: str | None = HfArg(
         default=None, help="Further arguments of the architecture, as in 'drop_path_rate=0.1,global_pool=avg'."
     )
-    loss: Literal["cross-entropy", "smooth-top-k", "truncated-top-k"] = HfArg(
+    loss: Literal["cross-entropy", "crammer-singer", "smooth-top-k", "truncated-top-k"] = HfArg(
         default="cross-entropy",
-        help="What an image classifier is trained to make small. smooth-top-k (Berrada et al. 2018) and "
-        "truncated-top-k (Lapin et al. 2016) ask for the right class among the best --top_k.",
+        help="What a classifier is trained to make small. crammer-singer is the multi-class hinge loss; smooth-top-k "
+        "(Berrada et al. 2018) and truncated-top-k (Lapin et al. 2016) ask for the right class among the best --top_k.",
     )
     top_k: int = HfArg(default=5, help="How many classes a top-k loss looks at.")
     loss_temperature: float = HfArg(default=1.0, help="Temperature of the smooth top-k loss.")
-
+    word_vectors: str | None = HfArg(
+        default=None,
+        help="A file of word vectors for bilstm_nli, as text (GloVe's) or safetensors: words in it keep these vectors.",
+    )
+    words_without_vector: Literal["drop", "train"] = HfArg(
+        default="drop", help="With --word_vectors: leave other words out of the sentences, or train vectors for them."
+    )
     trust_remote_code: bool = HfArg(
         default=False, help="Run Python code that the model brings along. It can do whatever you can: read it first."
     )

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .sources import opening
+from .sources import ModelSource, opening
 from .word_transformer import WordTransformerForCausalLM
 from .word_transformer_config import WordTransformerConfig
 
@@ -61,6 +61,16 @@ def build_language_model(
         ) from error
     check_vocabulary(model, tokenizer)
     return model
+
+
+def open_tokenizer(source: ModelSource, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Opens the tokenizer that lies beside a model.
+
+    Raises:
+        ValueError: There is none, or it cannot be opened.
+    """
+    with opening("tokenizer", source.name):
+        return AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code)
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -12,6 +12,7 @@ from hf_geo.models.sources import ModelSource, find_model, warn_of_code
 from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup
 from .causal_lm import CAUSAL_LM
 from .image_classification import IMAGE_CLASSIFICATION
+from .text_classification import TEXT_CLASSIFICATION
 from .trained import find_trained, read_run_settings
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 DEFAULT = IMAGE_CLASSIFICATION
-TASKS = {task.name: task for task in (IMAGE_CLASSIFICATION, CAUSAL_LM)}
+TASKS = {task.name: task for task in (IMAGE_CLASSIFICATION, CAUSAL_LM, TEXT_CLASSIFICATION)}
 
 
 def find_task(name: str | None, model: str | None, dataset: str | None) -> Task:

@@ -12,8 +12,8 @@ from hf_geo.data.language import LanguageData
 from hf_geo.data.sources import DOCS
 from hf_geo.data.text import load_text_data
 from hf_geo.metrics.perplexity import language_metrics, nll_per_row
-from hf_geo.models import ModelArguments, WordTransformerConfig, build_language_model, room_for_tokens
-from hf_geo.models.sources import ModelSource, find_model, opening
+from hf_geo.models import ModelArguments, WordTransformerConfig, build_language_model, open_tokenizer, room_for_tokens
+from hf_geo.models.sources import ModelSource, find_model
 
 from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
 
@@ -38,7 +38,7 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     name = source.name if source else WORD_TRANSFORMER
     text = load_text_data(data_args)
     trust = model_args.trust_remote_code
-    tokenizer = text.word_tokenizer(data_args.min_frequency) if from_scratch else _open_tokenizer(source, trust)
+    tokenizer = text.word_tokenizer(data_args.min_frequency) if from_scratch else open_tokenizer(source, trust)
     build_model = partial(
         build_language_model,
         name,
@@ -102,7 +102,7 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
     """
     text = load_text_data(data_args)
     trust = options.trust_remote_code
-    tokenizers = [_open_tokenizer(source, trust) for source in sources]
+    tokenizers = [open_tokenizer(source, trust) for source in sources]
     if any(tokenizer.get_vocab() != tokenizers[0].get_vocab() for tokenizer in tokenizers):
         raise ValueError("The models have different vocabularies, so their predictions cannot be compared.")
     models = [
@@ -137,11 +137,6 @@ def choose_prompt(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase, max_
     """The first words of a text that the tokenizer knows, filling at most half of the model's positions."""
     known = tokens if tokenizer.unk_token_id is None else tokens[tokens != tokenizer.unk_token_id]
     return tokenizer.decode(known[: min(PROMPT_WORDS, (max_positions or 2 * PROMPT_WORDS) // 2)]).strip()
-
-
-def _open_tokenizer(source: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    with opening("tokenizer", source.name):
-        return AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code)
 
 
 def _max_positions(model: PreTrainedModel) -> int | None:

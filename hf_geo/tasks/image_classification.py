@@ -13,12 +13,12 @@ from hf_geo.data.columns import match_classes
 from hf_geo.data.config import DataArguments
 from hf_geo.data.transforms import MODES
 from hf_geo.data.vision import load_image_data
-from hf_geo.losses import LOSSES, ClassificationLoss, check_top_k
 from hf_geo.metrics import image_classification_metrics, score_samples
 from hf_geo.models import ModelArguments, build_image_classifier, check_images, input_config
 from hf_geo.models.sources import ModelSource, find_model
 
 from .base import EvaluationOptions, EvaluationSetup, RepeatableLoader, Task, TrainingSetup, final_split
+from .classifiers import collate_as_model, loss_arguments, same_classes
 
 EVAL_BATCH_SIZE = 128
 
@@ -52,7 +52,7 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     size = _image_size(model, config)
     check_images(model, model_args.model, size)
     trainer = {"compute_metrics": image_classification_metrics, "preprocess_logits_for_metrics": score_samples}
-    trainer |= _loss_arguments(model_args, data.num_classes, args)
+    trainer |= loss_arguments(model_args, data.num_classes, args)
     if not _is_timm(model):  # timm keeps how images are prepared in the model's configuration
         trainer["processing_class"] = config.processor
     architecture = getattr(model.config, "architecture", model.config.model_type)
@@ -91,16 +91,14 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         ValueError: The models or the data do not exist, or do not fit each other.
     """
     data = load_image_data(data_args, seed=options.seed)
-    classes = [class_names(source) for source in sources]
-    if any(names != classes[0] for names in classes[1:]):
-        raise ValueError("The models have different classes, or number them differently: evaluate each of them alone.")
-    labels = match_classes(classes[0], data.label_names, sources[0].name, data.name)
+    classes = same_classes(sources)
+    labels = match_classes(classes, data.label_names, sources[0].name, data.name)
     trust = options.trust_remote_code
     models = [
         build_image_classifier(
             source.name,
-            num_classes=len(classes[0]),
-            id2label=dict(enumerate(classes[0])),
+            num_classes=len(classes),
+            id2label=dict(enumerate(classes)),
             data_config=data.data_config,
             trust_remote_code=trust,
         )
@@ -128,20 +126,13 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         models=models,
         dataset=data.name,
         split=split,
-        evaluation=DataLoader(data.dataset(split, config), collate_fn=partial(_collate, labels), **loader_args),
+        evaluation=DataLoader(
+            data.dataset(split, config), collate_fn=partial(collate_as_model, default_collate, labels), **loader_args
+        ),
         recalibration=RepeatableLoader(recalibration),
         causal=False,
         processor=None if _is_timm(models[0]) else config.processor,
     )
-
-
-def class_names(source: ModelSource) -> list[str]:
-    """The names of a trained classifier's classes in order; their numbers where it has no names."""
-    config = source.config
-    names = config.get("label_names")
-    if names is None and config.get("id2label"):
-        names = [name for _, name in sorted(config["id2label"].items(), key=lambda item: int(item[0]))]
-    return list(names or map(str, range(config.get("num_classes") or config.get("num_labels") or 0)))
 
 
 def _is_timm(model: PreTrainedModel) -> bool:
@@ -153,28 +144,9 @@ def _image_size(model: PreTrainedModel, config: Any) -> tuple[int, int, int]:
     return tuple(config["input_size"] if _is_timm(model) else config.size)
 
 
-def _loss_arguments(model_args: ModelArguments, num_classes: int, args: TrainingArguments) -> dict[str, Any]:
-    """The Trainer's arguments for the loss; none for the cross-entropy, which the models compute."""
-    if model_args.loss == "cross-entropy":
-        return {}
-    check_top_k(model_args.top_k, num_classes)
-    if args.label_smoothing_factor:
-        raise ValueError(
-            f"--label_smoothing_factor is for the cross-entropy: leave it at 0 with --loss {model_args.loss}."
-        )
-    settings = {"temperature": model_args.loss_temperature} if model_args.loss == "smooth-top-k" else {}
-    return {"compute_loss_func": ClassificationLoss(LOSSES[model_args.loss], k=model_args.top_k, **settings)}
-
-
 def _is_registered_here(architecture: str) -> bool:
     """Whether timm knows an architecture only once hf_geo is imported."""
     return timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__.startswith("hf_geo.")
-
-
-def _collate(labels: torch.Tensor, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """A batch in which the dataset's class numbers are replaced by the model's."""
-    batch = default_collate(samples)
-    return {**batch, "labels": labels[batch["labels"]]}
 
 
 IMAGE_CLASSIFICATION = Task(

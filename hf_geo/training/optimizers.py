@@ -10,10 +10,11 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import SchedulerType
 
 from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
 
@@ -137,6 +138,17 @@ def baseline_cls_and_kwargs(args: TrainingArguments) -> tuple[type[torch.optim.O
     return method.cls, {"lr": args.learning_rate, **method.settings, **settings}
 
 
+def make_schedule(
+    trainer: Trainer, optimizer: torch.optim.Optimizer, num_training_steps: int
+) -> LambdaLR | ReduceLROnPlateau | None:
+    """Makes the schedule that `args.milestones` or `args.lr_scheduler_type` ask for, if transformers has none such."""
+    if trainer.args.milestones:
+        return milestone_schedule(trainer, optimizer, num_training_steps)
+    if trainer.args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+        return plateau_schedule(trainer.args, optimizer)
+    return None
+
+
 def milestone_schedule(trainer: Trainer, optimizer: torch.optim.Optimizer, num_training_steps: int) -> LambdaLR:
     """Multiplies the learning rate by `args.gamma` at each epoch of `args.milestones`, after a linear warm-up."""
     args = trainer.args
@@ -157,3 +169,36 @@ def swa_schedule(scheduler: LRScheduler, args: GeoTrainingArguments, num_trainin
     rates = [args.swa_lr * group["initial_lr"] / args.learning_rate for group in optimizer.param_groups]
     constant = SWALR(optimizer, rates, anneal_epochs=0)
     return SequentialLR(optimizer, [scheduler, constant], [math.ceil(args.swa_start * num_training_steps)])
+
+
+class PlateauSchedule(ReduceLROnPlateau):
+    """torch's `ReduceLROnPlateau` that also multiplies the learning rate by `decay` at every evaluation.
+
+    Args:
+        optimizer: The optimizer.
+        decay: Above 0, at most 1.
+        **kwargs: As for `ReduceLROnPlateau`.
+
+    Raises:
+        ValueError: A value out of range.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, decay: float = 1.0, **kwargs: Any) -> None:
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay is above 0 and at most 1, not {decay}")
+        super().__init__(optimizer, **kwargs)
+        self.decay = decay
+
+    def step(self, metrics: Any, epoch: int | None = None) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self.decay
+        super().step(metrics, epoch)
+
+
+def plateau_schedule(args: GeoTrainingArguments, optimizer: torch.optim.Optimizer) -> PlateauSchedule:
+    """Makes the schedule `reduce_lr_on_plateau` with `args.lr_scheduler_kwargs`, for the direction of the watched metric.
+
+    Differs from transformers, whose `mode` is "min" whatever the metric.
+    """
+    mode = "max" if args.greater_is_better else "min"
+    return PlateauSchedule(optimizer, **{"mode": mode, **(args.lr_scheduler_kwargs or {})})

@@ -26,7 +26,7 @@ from .loss import hand_loss_to_optimizer, mean_loss
 from .methods import BASELINES
 from .nonfinite import NonFiniteTrainingError, NonFiniteUpdates, remedy, weights_are_finite
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, norm_batches
-from .optimizers import baseline_cls_and_kwargs, make_optimizer, milestone_schedule, swa_schedule
+from .optimizers import baseline_cls_and_kwargs, make_optimizer, make_schedule, swa_schedule
 from .processes import choose_search, end_process_groups, unused_parameters_named
 from .saving import CheckpointSaver
 from .signals import StopOnSignal, protect_workers
@@ -104,11 +104,11 @@ class GeoTrainer(transformers.Trainer):
         return transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        """Builds the schedule once: a step schedule where `args.milestones` are given, else transformers' own."""
-        if self.lr_scheduler is None and self.args.milestones:
-            self.lr_scheduler = milestone_schedule(self, optimizer or self.optimizer, num_training_steps)
-            self._created_lr_scheduler = True  # so that the next `train` makes another
-        elif self.lr_scheduler is None and self.args.swa_lr is not None:
+        """Builds the schedule once: one of `make_schedule`, else transformers' own."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = make_schedule(self, optimizer or self.optimizer, num_training_steps)
+            self._created_lr_scheduler = self.lr_scheduler is not None  # so that the next `train` makes another
+        if self.lr_scheduler is None and self.args.swa_lr is not None:
             scheduler = super().create_scheduler(num_training_steps, optimizer)
             self.lr_scheduler = swa_schedule(scheduler, self.args, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)

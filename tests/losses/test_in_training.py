@@ -4,9 +4,13 @@ import pytest
 import torch
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
-from hf_geo.losses import LOSSES, ClassificationLoss
+from hf_geo.losses import LOSSES, ClassificationLoss, crammer_singer_loss
 from tests.scripts import script
 from tests.training.problems import Points, flat, make_problem
+
+
+def settings(loss) -> dict[str, int]:
+    return {} if loss is crammer_singer_loss else {"k": 2}
 
 
 def trained(folder, loss, batch: int, accumulation: int) -> GeoTrainer:
@@ -17,7 +21,11 @@ def trained(folder, loss, batch: int, accumulation: int) -> GeoTrainer:
         lr_scheduler_type="constant", train_sampling_strategy="sequential",
     )  # fmt: skip
     trainer = GeoTrainer(
-        model, args, train_dataset=Points(), eval_dataset=Points(), compute_loss_func=ClassificationLoss(loss, k=2)
+        model,
+        args,
+        train_dataset=Points(),
+        eval_dataset=Points(),
+        compute_loss_func=ClassificationLoss(loss, **settings(loss)),
     )
     trainer.train()
     return trainer
@@ -32,14 +40,14 @@ def test_it_is_minimized_alike_however_an_update_is_divided(tmp_path, loss) -> N
     for start in range(0, 32, 8):  # the same by hand
         logits = model(points.x[start : start + 8])["logits"]
         gradients = torch.autograd.grad(
-            loss(logits, points.labels[start : start + 8], 2).mean(), list(model.parameters())
+            loss(logits, points.labels[start : start + 8], **settings(loss)).mean(), list(model.parameters())
         )
         with torch.no_grad():
             for p, g in zip(model.parameters(), gradients, strict=True):
                 p.sub_(0.1 * g)
     torch.testing.assert_close(flat(model), flat(whole.model), rtol=1e-10, atol=1e-12)
     model.load_state_dict(weights)
-    expected = loss(model(points.x)["logits"], points.labels, 2).mean().item()
+    expected = loss(model(points.x)["logits"], points.labels, **settings(loss)).mean().item()
     assert whole.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
 
 

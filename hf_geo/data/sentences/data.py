@@ -1,0 +1,197 @@
+"""From a dataset's name to labelled sentences, or pairs of sentences, to train, evaluate and test on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import datasets
+import numpy as np
+
+from ..columns import name_classes, number_classes, read_labels
+from ..config import DataArguments
+from ..sources import Source, open_source
+from ..splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
+from .columns import TextColumns, find_sentence_columns
+
+_NO_LABEL = -1
+
+
+@dataclass
+class Sentences:
+    """One split.
+
+    Args:
+        name: Its name for messages.
+        texts: The sentences; of pairs the first ones, then the second ones.
+        labels: Class numbers, (N,) int64.
+        unlabelled: How many rows were left out because their label is -1.
+        empty: How many rows have a text without a character other than space.
+    """
+
+    name: str
+    texts: tuple[list[str], ...]
+    labels: np.ndarray
+    unlabelled: int = 0
+    empty: int = 0
+
+    @classmethod
+    def read(cls, rows: datasets.Dataset, columns: TextColumns, name: str) -> "Sentences":
+        """Reads the texts and the labels. Rows with the label -1 are left out; a missing text is an empty one.
+
+        Raises:
+            ValueError: There are no rows, labels are missing or are none of the classes, or all texts are empty.
+        """
+        if len(rows) == 0:
+            raise ValueError(
+                f"The split {name!r} is empty: name another one with --train_split, --eval_split or --test_split."
+            )
+        labels = read_labels(rows, columns, name)
+        kept = np.flatnonzero(labels != _NO_LABEL)
+        rows = rows.select_columns(list(columns.texts)).select(kept)
+        texts = tuple([text or "" for text in rows[column]] for column in columns.texts)
+        blank = np.array([[not text.strip() for text in column] for column in texts]).reshape(len(texts), -1)
+        if len(kept) and blank.all(axis=1).any():
+            column = columns.texts[int(blank.all(axis=1).argmax())]
+            raise ValueError(
+                f"All texts in the column {column!r} of the split {name!r} are empty: name another one with --text_column or "
+                "--text_pair_column."
+            )
+        return cls(name, texts, labels[kept], len(labels) - len(kept), int(blank.any(axis=0).sum()))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def check_labels(self, num_classes: int) -> None:
+        """Raises `ValueError` unless all labels are classes."""
+        low, high = self.labels.min(), self.labels.max()
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"The labels of the split {self.name!r} run from {low} to {high}, but there are {num_classes} classes, "
+                f"0 to {num_classes - 1}: repair them, or name another column with --label_column."
+            )
+
+    def select(self, indices: np.ndarray) -> "Sentences":
+        """The part of the split at `indices`."""
+        texts = tuple([column[i] for i in indices] for column in self.texts)
+        return replace(self, texts=texts, labels=self.labels[indices])
+
+    def joined(self, other: "Sentences") -> "Sentences":
+        """One split of these rows followed by the other's."""
+        return Sentences(
+            f"{self.name}+{other.name}",
+            tuple(a + b for a, b in zip(self.texts, other.texts, strict=True)),
+            np.concatenate((self.labels, other.labels)),
+            self.unlabelled + other.unlabelled,
+            self.empty + other.empty,
+        )
+
+
+@dataclass(frozen=True)
+class SentenceData:
+    """A text classification dataset.
+
+    Args:
+        name: Its name for people.
+        hub_id: Its id on the Hub, if it came from there.
+        label_names: Names of the classes.
+        splits: "train", "eval" and, where there are labelled rows for it, "test".
+        origin: Where the splits come from, how large they are and what was left out, in words.
+    """
+
+    name: str
+    hub_id: str | None
+    label_names: tuple[str, ...]
+    splits: Mapping[str, Sentences]
+    origin: str
+
+    @property
+    def sentences(self) -> int:
+        """1, or 2 for pairs."""
+        return len(self.splits["train"].texts)
+
+    def training_texts(self) -> Iterator[str]:
+        """All texts of the training split."""
+        return (text for column in self.splits["train"].texts for text in column)
+
+
+def load_sentence_data(args: DataArguments, *, seed: int = 0) -> SentenceData:
+    """Opens the dataset that `args` name, and determines its columns, classes and splits.
+
+    Args:
+        args: The user's options for the data.
+        seed: Seed of the label noise. Held-out parts and subsets do not depend on it.
+
+    Raises:
+        ValueError: The dataset, a split or a column is missing or does not fit, or the Hub cannot be reached.
+    """
+    if args.streaming:
+        raise ValueError("--streaming is not for text classification, which reads its sentences at once: leave it out.")
+    source = open_source(args.dataset, args.dataset_config)
+    names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
+    if args.eval_size and names.eval is not None:
+        raise ValueError(
+            f"--eval_size {args.eval_size} holds out training samples, but the split {names.eval!r} is there to evaluate on: "
+            "leave one of them out."
+        )
+    training = [source.splits[name] for name in names.train]
+    columns = find_sentence_columns(training[0].features, args.text_column, args.text_pair_column, args.label_column)
+    columns = name_classes(columns, training)
+    splits, origin = _read_splits(source, names, columns, args)
+    label_names = columns.class_names or number_classes(columns, splits["train"].labels)
+    if len(label_names) < 2:
+        raise ValueError(
+            f"All rows of the split {names.train[0]!r} are of one class, {label_names[0]!r}, so there is nothing to learn: "
+            "give texts of a second class."
+        )
+    notes = []
+    for role, split in splits.items():
+        split.check_labels(len(label_names))
+        limit = args.max_train_samples if role == "train" else args.max_eval_samples
+        splits[role] = split.select(subset(len(split), limit))
+        notes.append(f"{role}: {len(splits[role]):,} rows from {origin[role]}")
+    notes += [note for role, note in origin.items() if role not in splits]
+    if args.label_noise:
+        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), seed)
+        splits["train"] = replace(splits["train"], labels=noisy)
+        notes.append(f"label noise: {args.label_noise:.0%} of the training labels drawn from all classes")
+    return SentenceData(source.name, source.hub_id, label_names, splits, "; ".join(notes) + ".")
+
+
+def _read_splits(
+    source: Source, names: SplitNames, columns: TextColumns, args: DataArguments
+) -> tuple[dict[str, Sentences], dict[str, str]]:
+    """Reads the splits by role, and says where each comes from, in words."""
+
+    def read(name: str) -> Sentences:
+        return Sentences.read(source.splits[name], columns, name)
+
+    first, *more = (read(name) for name in names.train)
+    if len(first) == 0:
+        raise ValueError(f"All labels of the split {names.train[0]!r} are -1: name another one with --train_split.")
+    train = first
+    for part in more:
+        train = train.joined(part)
+    origin = {"train": f"split {' and '.join(map(repr, names.train))}{_left_out(train)}"}
+    if names.eval is None:
+        kept, held = hold_out(first.labels, args.eval_size)
+        kept = np.concatenate((kept, np.arange(len(first), len(train))))
+        splits = {"train": train.select(kept), "eval": train.select(held)}
+        share = "a tenth of " if args.eval_size is None else ""
+        origin["eval"] = f"{share}split {first.name!r} held out, the same in every run"
+    else:
+        splits = {"train": train, "eval": read(names.eval)}
+        origin["eval"] = f"split {names.eval!r}{_left_out(splits['eval'])}"
+        if len(splits["eval"]) == 0:
+            raise ValueError(f"All labels of the split {names.eval!r} are -1: name another one with --eval_split.")
+    if names.test is not None:
+        test = read(names.test)
+        if len(test):
+            splits["test"], origin["test"] = test, f"split {names.test!r}{_left_out(test)}"
+        else:
+            origin["test"] = f"the labels of split {names.test!r} are hidden, so it is not used"
+    return splits, origin
+
+
+def _left_out(split: Sentences) -> str:
+    notes = [f"{split.unlabelled:,} without a label left out"] if split.unlabelled else []
+    notes += [f"{split.empty:,} with an empty text"] if split.empty else []
+    return f" ({', '.join(notes)})" if notes else ""
