@@ -48,7 +48,7 @@ ROWS: dict[str, Row] = {
     "a float that is a word": train({"learning_rate": "fast"}, "--learning_rate: invalid float value: 'fast'", HELP),
     "neither true nor false": train({"bf16": "maybe"}, "--bf16: ", HELP),
     "augmentation": train({"augmentation": "flip"}, "--augmentation: invalid choice: 'flip'", "crop-flip"),
-    "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is image-classification or causal-lm"),
+    "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is one of image-classification, causal-lm"),
     # Numbers out of range
     "negative learning rate": number("learning_rate", -0.5, "a finite number of at least 0"),
     "no epochs": number("num_train_epochs", 0.0, "a finite number above 0"),

@@ -23,7 +23,7 @@ class RunArguments:
     _argument_group_name = "Run"
 
     task: str | None = HfArg(
-        default=None, help=f"{' or '.join(TASKS)}. Default: inferred from the model and the dataset."
+        default=None, help=f"{', '.join(TASKS)}. Default: inferred from the model and the dataset."
     )
     overwrite: bool = HfArg(
         default=False, help="Replace what an earlier run left in --output_dir, its checkpoints included."

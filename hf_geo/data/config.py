@@ -13,7 +13,8 @@ class DataArguments:
     dataset: str | None = HfArg(
         default=None,
         help="A Hub id (uoft-cs/cifar10), a folder in the same layout or with one folder of images a class, "
-        "or digits: 1,797 real 8x8 digits that need no network.",
+        "or one that needs no network: digits (1,797 real 8x8 images), docs (Python's documentation) or repeat-copy (sequences "
+        "of random bits, drawn anew for each batch).",
     )
     dataset_config: str | None = HfArg(default=None, help="Which of the data set's configurations.")
     train_split: str = HfArg(
@@ -76,6 +77,9 @@ class DataArguments:
         default=0.0,
         help="Give this share of the training samples a label drawn from all classes alike, fixed by the seed.",
     )
+    copy_bits: int = HfArg(default=4, help="Bits of a word of repeat-copy.")
+    copy_length: int = HfArg(default=2, help="Words of the longest sequence of repeat-copy.")
+    copy_repeats: int = HfArg(default=2, help="How often a sequence of repeat-copy is repeated at most.")
     image_size: int | None = HfArg(
         default=None,
         help="Height and width the network sees, in pixels; a model's image processor is set to it. Default: that of "
@@ -92,6 +96,7 @@ class DataArguments:
         for name in (
             "max_train_samples", "max_eval_samples", "image_size",
             "eval_size", "columns", "eval_columns", "bptt", "block_size", "min_frequency", "max_length",
+            "copy_bits", "copy_length", "copy_repeats",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

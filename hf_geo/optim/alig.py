@@ -3,6 +3,7 @@
 Berrada, Zisserman, Kumar: Training Neural Networks for and by Interpolation. ICML 2020, arXiv 1906.05661.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import itemgetter
@@ -46,8 +47,9 @@ class AliG(GeometricOptimizer):
 
     Args:
         params: Parameters, or groups of them.
-        lr: Largest step size (the paper's eta), a number or a tensor of one; None for none. An unbounded step has nothing
-            to schedule: if a scheduler changes its `lr`, the next step raises; one that leaves it as it is does no harm.
+        lr: Largest step size (the paper's eta), a number or a tensor of one; None or infinity for none. An unbounded step has
+            nothing to schedule: if a scheduler changes its `lr`, the next step raises; one that leaves it as it is does no
+            harm.
         momentum: Nesterov momentum, in [0, 1).
         max_norm: Largest norm of all parameters together, from construction on, instead of weight decay; None for none.
             All groups have to agree on it.
@@ -104,7 +106,7 @@ class AliG(GeometricOptimizer):
                 f"projection_fn={group['projection_fn']!r} cannot belong to a group, as groups are saved: give it to "
                 "AliG itself."
             )
-        group["unbounded"] = group["lr"] is None
+        group["unbounded"] = not isinstance(group["lr"], Tensor) and group["lr"] in (None, math.inf)
         if group["unbounded"]:
             group["lr"] = UNBOUNDED
         check_number(group, "lr", tensor=True)

@@ -12,6 +12,7 @@ from hf_geo.models.sources import ModelSource, find_model, warn_of_code
 from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup
 from .causal_lm import CAUSAL_LM
 from .image_classification import IMAGE_CLASSIFICATION
+from .sequence_copy import SEQUENCE_COPY
 from .text_classification import TEXT_CLASSIFICATION
 from .trained import find_trained, read_run_settings
 
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 DEFAULT = IMAGE_CLASSIFICATION
-TASKS = {task.name: task for task in (IMAGE_CLASSIFICATION, CAUSAL_LM, TEXT_CLASSIFICATION)}
+TASKS = {task.name: task for task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, CAUSAL_LM, SEQUENCE_COPY)}
 
 
 def find_task(name: str | None, model: str | None, dataset: str | None) -> Task:
@@ -42,7 +43,7 @@ def find_task(name: str | None, model: str | None, dataset: str | None) -> Task:
     if name is None:
         return infer_task(model, dataset)
     if name not in TASKS:
-        raise ValueError(f"There is no task {name!r}: --task is {' or '.join(TASKS)}.")
+        raise ValueError(f"There is no task {name!r}: --task is one of {', '.join(TASKS)}.")
     return TASKS[name]
 
 

@@ -36,7 +36,10 @@ class GeoTrainingArguments(TrainingArguments):
         metadata={"help": f"The optimizer: {', '.join(known_methods())}, or any of transformers' own names."},
     )
     learning_rate: float | None = field(
-        default=None, metadata={"help": "The initial learning rate; the optimizer's own default when not given."}
+        default=None,
+        metadata={
+            "help": "The initial learning rate; the optimizer's own default when not given; inf for ALI-G without a bound."
+        },
     )
     max_grad_norm: float | None = field(
         default=None,
@@ -126,6 +129,10 @@ class GeoTrainingArguments(TrainingArguments):
             )
         if ours:
             parse_optim_args(find_method(name), optim_args)
+        if learning_rate == math.inf and not (ours and find_method(name).needs_loss):
+            raise ValueError(
+                f"--learning_rate inf leaves a step without a bound, which {name} cannot take: give a number."
+            )
         self._set_clipping(name if ours else None)
         if learning_rate is not None:
             return learning_rate
@@ -184,7 +191,7 @@ _SEED = (lambda value: 0 <= value <= _LARGEST_SEED, f"a whole number from 0 to {
 
 # Ranges that transformers does not check, or checks only after the model is loaded.
 RANGES = {
-    "learning_rate": _SIZE,
+    "learning_rate": (lambda value: value >= 0, "a number of at least 0"),
     "weight_decay": _SIZE,
     "max_grad_norm": _SIZE,
     "gamma": _POSITIVE,

@@ -24,7 +24,7 @@ def in_cells(networks: str, **data: str) -> set[str]:
 
 FILES_OF_PAPERS = {
     "fromage": {"cifar10", "imagenet", "mnist_depth", "wikitext2"},
-    "ali-g": {"svhn", "imagenet"} | in_cells("wrn densenet", cifar10="*", cifar100="*", cifar_train="*"),
+    "ali-g": {"svhn", "imagenet", "dnc"} | in_cells("wrn densenet", cifar10="*", cifar100="*", cifar_train="*"),
     "spherical": in_cells("resnet18 vgg16", cifar10="* resnet20", cifar100="*", svhn="*", imagenet="resnet18"),
     "riemannian-bn": in_cells(
         "vgg13 vgg19", cifar10="* wrn_28_10 wrn_40_10", cifar100="* wrn_28_10 wrn_40_10", svhn="* wrn_16_4 wrn_22_8"
