@@ -38,7 +38,7 @@ from hf_geo.models.sources import ModelSource
 from hf_geo.runs.folder import check_writable
 from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
-from hf_geo.tasks import EvaluationOptions, EvaluationSetup, find_trained, open_trained, read_run_settings
+from hf_geo.tasks import TASKS, EvaluationOptions, EvaluationSetup, find_trained, open_trained, read_run_settings
 
 SUBSPACE = "subspace_config.json"
 
@@ -173,7 +173,7 @@ def is_known_anywhere(dataset: str | None) -> bool:
     """Whether the dataset's name in a run's settings is enough to find it; of a folder they keep only the last part."""
     if dataset is None or dataset.startswith("./"):
         return False
-    return "/" in dataset or dataset in EMBEDDED
+    return "/" in dataset or dataset in EMBEDDED or any(dataset in task.datasets for task in TASKS.values())
 
 
 def display_names(models: Sequence[str]) -> list[str]:

@@ -49,8 +49,16 @@ ROWS: dict[str, Row] = {
     "neither true nor false": train({"bf16": "maybe"}, "--bf16: ", HELP),
     "augmentation": train({"augmentation": "flip"}, "--augmentation: invalid choice: 'flip'", "crop-flip"),
     "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is one of image-classification, causal-lm"),
+    "a memory smaller than its write heads": train(
+        {"model": "dnc", "dataset": "repeat-copy", "model_args": "memory_size=2,num_write_heads=3"},
+        "memory_size=2 is too small for num_write_heads=3", "change --model_args",
+    ),
+    "data that are no sequences to copy": train({"model": "dnc"}, "--dataset digits is no data to copy", "give --dataset repeat-copy"),
     # Numbers out of range
-    "negative learning rate": number("learning_rate", -0.5, "a finite number of at least 0"),
+    "negative learning rate": number("learning_rate", -0.5, "a number of at least 0"),
+    "a step without a bound": train(
+        {"optim": "sgd", "learning_rate": "inf"}, "--learning_rate inf leaves a step without a bound", "give a number"
+    ),
     "no epochs": number("num_train_epochs", 0.0, "a finite number above 0"),
     "negative steps": number("max_steps", -5, "at least 1, or -1 to train for --num_train_epochs"),
     "empty batches": number("per_device_train_batch_size", 0, "a whole number of at least 1"),

@@ -119,8 +119,8 @@ def _evaluate(
             if causal:
                 labels, logits = labels[:, 1:], [each[:, :-1] for each in logits]
             counted = labels != IGNORED
-            labels = labels[counted]
-            logs = [each[counted].float().log_softmax(-1) for each in logits]
+            labels = labels[counted].long()
+            logs = [_log_probabilities(each[counted].float(), labels) for each in logits]
             for sums, log in zip(single, logs, strict=True):
                 sums.update(log, labels)
             for i, (sums, members) in enumerate(zip(joint, ensembles, strict=True)):
@@ -139,6 +139,13 @@ def _evaluate(
         if len(members) == 2:
             row["total_variation"] = distance / samples
     return points, rows, samples
+
+
+def _log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of each label's classes, (labels, classes); a label with one logit is a bit, whose logit is that of a 1."""
+    if logits.shape == labels.shape:
+        logits = torch.stack((torch.zeros_like(logits), logits), dim=-1)
+    return logits.log_softmax(-1)
 
 
 def _values(sums: CalibrationSums, causal: bool) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The figure of a sweep."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,8 @@ MARKERS = "osD^vPX*"
 
 def draw_sweep(summary: Summary, path: str | Path, title: str) -> None:
     """Draws the metric against x, a line for each series; an x at which all trials were lost is a cross at the foot.
+
+    An infinite x, such as the bound of an unbounded step, has no place on the axis: it is a dashed line across.
 
     Args:
         summary: The results of the sweep.
@@ -38,21 +41,27 @@ def _draw_series(axes: Axes, summary: Summary, number: int) -> bool:
     """Draws one series; returns whether all trials at one of its x were lost."""
     name, scale = summary.series[number], 100 if is_share(summary.metric) else 1
     best = summary.best_by_x(name)
+    is_infinite = best[summary.x].map(parse_number) == math.inf
+    colour = f"C{number}"
+    for height in scale * best[is_infinite][summary.metric]:
+        axes.axhline(height, color=colour, linestyle="--", linewidth=1.2, label=f"{name} at infinity")
+    best = best[~is_infinite]
     xs = _numbers(best[summary.x])
     spread = scale * best["std"] if summary.num_seeds > 1 else None
-    marker = MARKERS[number % len(MARKERS)]
-    line = axes.errorbar(xs, scale * best[summary.metric], spread, marker=marker, label=name, capsize=2)[0]
+    if xs:
+        marker = MARKERS[number % len(MARKERS)]
+        axes.errorbar(xs, scale * best[summary.metric], spread, marker=marker, color=colour, label=name, capsize=2)
     tried = summary.trials[summary.trials.series == name][summary.x]
-    lost = sorted(set(_numbers(tried)) - set(xs))
+    lost = sorted(set(_numbers(tried)) - {*xs, math.inf})
     height = 0.03 + 0.03 * (len(summary.series) - 1 - number)
-    crosses = {"color": line.get_color(), "transform": axes.get_xaxis_transform()}
+    crosses = {"color": colour, "transform": axes.get_xaxis_transform()}
     axes.plot(lost, [height] * len(lost), "x", **crosses)
     return bool(lost)
 
 
 def _set_scales(axes: Axes, summary: Summary) -> None:
-    xs = sorted({x for x in _numbers(summary.trials[summary.x]) if x is not None})
-    if xs[0] > 0 and (summary.x == "learning_rate" or xs[-1] / xs[0] >= 100):
+    xs = sorted({x for x in _numbers(summary.trials[summary.x]) if x is not None and x < math.inf})
+    if xs and xs[0] > 0 and (summary.x == "learning_rate" or xs[-1] / xs[0] >= 100):
         axes.set_xscale("log")
     if not (summary.higher_is_better or is_share(summary.metric)):  # losses, perplexities
         axes.set_yscale("log")

@@ -102,7 +102,8 @@ class Summary:
         tried = [parse_number(x) for x in self.trials[self.trials.series == series][self.x]]
         is_inside = min(tried) < low and high < max(tried)
         ends = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
-        return f"{'' if is_inside else '≥ '}{round(math.log10(high / low), 2):g} ({ends})"
+        width = 0.0 if low == high else math.log10(high / low)
+        return f"{'' if is_inside else '≥ '}{round(width, 2):g} ({ends})"
 
 
 def describe_failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:

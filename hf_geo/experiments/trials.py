@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 VARIANT, SEED = "variant", "seed"  # a recipe's variant is an axis like any training argument
 SERIES = (VARIANT, "optim")  # the axes whose combinations are the lines of a figure
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf)"
 _RANGE = re.compile(f"{_NUMBER}:{_NUMBER}")
 _VALUE = re.compile(rf"(?:^|=)({_NUMBER})(?=$|,)")
 

@@ -15,13 +15,13 @@ from hf_geo.checkpoints.placing import whole_file
 from hf_geo.errors import in_words
 from hf_geo.evaluation.report import add_to_card, as_table, draw, note_on
 from hf_geo.models import generate_text
-from hf_geo.runs.figures import draw_geometry, draw_training_curves
+from hf_geo.runs.figures import draw_by_size, draw_geometry, draw_training_curves
 from hf_geo.runs.report import CARD, RunReport, read_report
 
 from .card import write_card
 
 logger = logging.getLogger(__name__)
-TRAINING, GEOMETRY = "figures/training.png", "figures/geometry.png"
+TRAINING, GEOMETRY, SIZES = "figures/training.png", "figures/geometry.png", "figures/sizes.png"
 README, WALK = "README.md", "evaluation.json"
 
 
@@ -56,6 +56,11 @@ class Description:
         with self._optional("The figure of the geometry"):
             if draw_geometry(log, self.folder / GEOMETRY, report.dataset_name):
                 figures[GEOMETRY] = "What the optimizer did to each layer"
+        with self._optional("The figure of the sizes"):
+            results = json.loads((self.folder / "eval_results.json").read_text(encoding="utf-8"))
+            label = report.metric.replace("_", " ")
+            if draw_by_size(results, report.metric, self.folder / SIZES, f"{label} (%); trained on sizes in red"):
+                figures[SIZES] = f"{label} by size, in per cent; red: the sizes that it was trained on"
         self.made += figures
         if "prompt" in report.fields:
             with self._optional("The sample of text"):

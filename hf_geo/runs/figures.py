@@ -1,6 +1,7 @@
 """Figures of a run, from the Trainer's own log."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hf_geo.plotting import save, style
@@ -80,6 +82,50 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
             axes.plot(*zip(*points, strict=True), color=colormaps["viridis"](i / max(len(lines) - 1, 1)), linewidth=1)
         _style(axes, label, yscale="log")
     save(figure, path, f"{title}: a line a layer, from the first (dark) to the last (bright)")
+    return True
+
+
+_BY_SIZE = re.compile(r"(.+)/(\w+)=(\d+),(\w+)=(\d+)")
+
+
+def draw_by_size(results: Mapping[str, Any], metric: str, path: str | Path, title: str = "") -> bool:
+    """Draws a metric by two sizes of the samples as a heat map, of the split that was measured at most sizes.
+
+    Args:
+        results: What was measured; of each split and size "eval_accuracy/length=2,repeats=1" and so on. The sizes of the
+            split "eval" are framed.
+        metric: A share, such as "accuracy".
+        path: PNG file to write; its folder is made.
+        title: Title above the map.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    cells: dict[str, dict[tuple[int, int], float]] = {}
+    names = ("", "")
+    for key, value in results.items():
+        if (found := _BY_SIZE.fullmatch(key)) and found[1].endswith(f"_{metric}"):
+            names = found[2], found[4]
+            split = found[1].removesuffix(f"_{metric}")
+            cells.setdefault(split, {})[int(found[3]), int(found[5])] = 100 * _number(value)
+    if not cells:
+        return False
+    split = max(cells, key=lambda name: len(cells[name]))
+    across, up = (sorted({size[axis] for size in cells[split]}) for axis in (0, 1))
+    grid = [[cells[split].get((x, y), math.nan) for x in across] for y in up]
+    figure = Figure(figsize=(1.6 + 0.6 * len(across), 1.4 + 0.5 * len(up)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(grid, vmin=0, vmax=100, origin="lower", cmap="viridis", aspect="auto")
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            colour = "black" if value > 60 else "white"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="small")
+    for x, y in cells.get("eval", ()):
+        corner = across.index(x) - 0.5, up.index(y) - 0.5
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="tab:red", linewidth=2))
+    axes.set(xticks=range(len(across)), xticklabels=across, yticks=range(len(up)), yticklabels=up)
+    axes.set(xlabel=names[0], ylabel=names[1])
+    save(figure, path, title)
     return True
 
 
