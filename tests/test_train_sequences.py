@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from hf_geo.data.sequence_copy import EVAL, RepeatCopy, all_sizes, collate_sequences
+from hf_geo.data.sequences.repeat_copy import EVAL, RepeatCopy, all_sizes, collate_sequences
 from hf_geo.models import build_copy_model
 from hf_geo.tasks import infer_task
 from hf_geo.tasks.sequence_copy import score_sequences

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from hf_geo.data.config import DataArguments
-from hf_geo.data.sequence_copy import (
+from hf_geo.data.sequences.repeat_copy import (
     EVAL,
     IGNORED,
     REPEAT_COPY,
@@ -43,7 +43,7 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     if args.label_smoothing_factor:
         raise ValueError("--label_smoothing_factor is not for bits: leave it at 0.")
     if model_args.loss != "cross-entropy":
-        raise ValueError(f"--loss {model_args.loss} is for image classifiers: leave it out for a model of sequences.")
+        raise ValueError(f"--loss {model_args.loss} is for classes, and bits have none: leave it out.")
     from_scratch = model_args.model == DNC
     source = None if from_scratch else find_model(model_args.model)
     build_model = partial(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_geo.data.sequence_copy import RepeatCopy, Size, all_sizes, collate_sequences, repeat_copy, sizes_of
+from hf_geo.data.sequences.repeat_copy import RepeatCopy, Size, all_sizes, collate_sequences, repeat_copy, sizes_of
 
 SIZES = all_sizes(2, 2)
 _ = -100

@@ -1,0 +1,1 @@
+"""Sequences that are drawn as they are needed."""
