@@ -48,10 +48,10 @@ ROWS: dict[str, Row] = {
     "a float that is a word": train({"learning_rate": "fast"}, "--learning_rate: invalid float value: 'fast'", HELP),
     "neither true nor false": train({"bf16": "maybe"}, "--bf16: ", HELP),
     "augmentation": train({"augmentation": "flip"}, "--augmentation: invalid choice: 'flip'", "crop-flip"),
-    "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is one of image-classification, causal-lm"),
+    "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is one of image-classification, text-classification"),
     "a memory smaller than its write heads": train(
         {"model": "dnc", "dataset": "repeat-copy", "model_args": "memory_size=2,num_write_heads=3"},
-        "memory_size=2 is too small for num_write_heads=3", "change --model_args",
+        "memory_size=2 is too small for num_write_heads=3", "give memory_size=3 or more",
     ),
     "data that are no sequences to copy": train({"model": "dnc"}, "--dataset digits is no data to copy", "give --dataset repeat-copy"),
     # Numbers out of range

@@ -69,6 +69,13 @@ def test_its_card_opens_it_and_shows_all_sizes(run, monkeypatch, capsys) -> None
     }
 
 
+def test_it_is_pushed_and_opened_from_the_hub(run, online, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", online.write_token)
+    assert script("push")([run, "ada/copies"]) == 0
+    again = build_copy_model("ada/copies", 6, 5).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights(run).items())
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_geo.runs.report import finite
+
 _HUB_ID = re.compile(r"(?:hf-hub:|from_pretrained\(\")([\w.-]+/[\w.-]+)\"")
 _FILES = ("training_args.json", "train_results.json", "eval_results.json")
 # A run belongs to its recipe whatever its seed and machine are, and however often it was logged, evaluated and saved.
@@ -129,7 +131,8 @@ def origin(config: str | None, variant: str | None) -> dict[str, str | None]:
 
 def differences(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
     """Describes each setting in which a run differs from its recipe; settings that only one of them has are left out."""
-    recipe = json.loads(json.dumps(dict(recipe), default=str))
+    # A run's record has null for an infinite number.
+    run, recipe = finite(run), finite(json.loads(json.dumps(dict(recipe), default=str)))
     return [
         f"{name} is {run[name]!r} and not {recipe[name]!r}"
         for name in run

@@ -1,5 +1,7 @@
 """What a sweep's summary makes of results that are known by hand."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -37,6 +39,19 @@ def summarize(rows: pd.DataFrame, *axes: str, metric: str = "eval_accuracy") -> 
 def test_the_best_and_the_unbroken_range_around_it(values, metric: str, shown: str, near: str) -> None:
     text = summarize(table(values, metric), metric=metric)
     assert f"| a | {shown} | {near} | {near} | {len(values)} | 0 |" in text
+
+
+def test_an_infinite_rate_is_a_line_across(tmp_path, monkeypatch) -> None:
+    rows = pd.concat([table(ERRORS, "eval_loss"), table({math.inf: 0.25}, "eval_loss").assign(optim="b")])
+    summary = Summary(rows.reset_index(drop=True), ["optim", "learning_rate"], "eval_loss", "learning_rate")
+    assert "| b | 0.25 | learning_rate inf | ≥ 0 (inf) | none | 1 | 0 |" in format_summary(summary)
+    figures = []
+    monkeypatch.setattr("hf_geo.experiments.figure.save", lambda figure, *_: figures.append(figure))
+    draw_sweep(summary, tmp_path / "figure.png", "Rates")
+    axes = figures[0].axes[0]
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [(line.get_label(), set(line.get_ydata())) for line in dashed] == [("b at infinity", {0.25})]
+    assert axes.get_xscale() == "log" and axes.get_xlim()[1] < 10
 
 
 def test_each_series_is_compared_with_itself_and_with_the_best() -> None:

@@ -31,6 +31,15 @@ def test_a_loss_may_be_handed_over_before_the_step(loss):
     assert float(optimizer.step_size) == pytest.approx(polyak)
 
 
+def test_an_infinite_bound_is_none():
+    params, expected = with_gradients(), with_gradients()
+    for some, lr in ((params, torch.inf), (expected, None)):
+        optimizer = AliG(some, lr=lr, eps=0.0)
+        optimizer.step(lambda: 1e9)
+        assert optimizer.step_size > 1e6 and optimizer.step_size == optimizer.step_size_unclipped
+    assert_same(params, expected)
+
+
 def test_the_closure_s_loss_outdoes_the_one_handed_over():
     optimizer = AliG(with_gradients(), lr=1e9)
     optimizer.set_loss(1.0)

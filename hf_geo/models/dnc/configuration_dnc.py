@@ -40,8 +40,8 @@ class DncConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}.")
         if self.memory_size < self.num_write_heads:
             raise ValueError(
-                f"memory_size={self.memory_size} is too small for num_write_heads={self.num_write_heads}: each write head "
-                "needs a location of its own."
+                f"memory_size={self.memory_size} is too small for num_write_heads={self.num_write_heads}, as each head needs a "
+                f"location of its own: give memory_size={self.num_write_heads} or more."
             )
         if not self.clip_value > 0:
             raise ValueError(f"clip_value is above 0, not {self.clip_value}.")
