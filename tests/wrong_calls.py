@@ -17,6 +17,7 @@ from tests.data.images import encoded, shade
 
 Options = Mapping[str, Any]
 WORD_MODEL = {"model": "word_transformer", "dataset": "docs", "bptt": 5, "model_args": "d_model=8,nhead=2,d_hid=8,nlayers=1"}  # fmt: skip
+BILSTM = {"model": "bilstm_nli", "model_args": "word_size=4,hidden_size=4,classifier_size=4"}
 GOOD: dict[str, Options] = {
     "train": {
         "model": "test_resnet", "dataset": "digits", "optim": "fromage", "max_steps": 1, "max_train_samples": 32,
@@ -122,6 +123,17 @@ def one_class(folder: Path) -> Options:
     rows = {"image": [{"bytes": PNG, "path": None}] * 20, "label": ["cat"] * 20}
     datasets.Dataset.from_dict(rows, features).to_parquet(folder / "data" / "train.parquet")
     return {"dataset": "data"}
+
+
+def pairs(vectors: str | None = None, **options: Any) -> Callable:
+    """A table of pairs of texts, and a file of word vectors."""
+    rows = [f"a cat,a dog,{number % 2},{number / 2},x" for number in range(20)]
+    lines = "\n".join(["premise,hypothesis,label,score,tag", *rows])
+    if vectors is not None:
+        options["word_vectors"] = "vectors.txt"
+    return files(
+        {"train.csv": lines}, lambda folder: (folder / "vectors.txt").write_text(vectors or ""), **{**BILSTM, **options}
+    )
 
 
 PNG = encoded(shade(0))

@@ -1,6 +1,7 @@
 """Every snippet of every card runs as it stands on the exported folder, and gives the evaluation's own predictions."""
 
 import contextlib
+import csv
 import io
 import json
 import re
@@ -19,7 +20,7 @@ from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
 from hf_geo.data.text import load_text_data
 from hf_geo.metrics import nll_per_row
-from tests.models.tiny import byte_tokenizer, gpt2, vit
+from tests.models.tiny import bert, byte_tokenizer, gpt2, vit
 from tests.scripts import script
 
 QUIET = ("--max_steps=2", "--save_strategy=no", "--report_to=none", "--disable_tqdm=true", "--per_device_train_batch_size=4")  # fmt: skip
@@ -33,6 +34,11 @@ IMAGES = {
 TEXTS = {
     "words": ("--model=word_transformer", "--model_args=d_model=8,nhead=2,d_hid=8,nlayers=1", "--bptt=5", "--columns=4", "--subspace=line"),
     "tokens": ("--model=gpt2-tiny", "--swa_start=0"),
+}  # fmt: skip
+
+SENTENCES = {
+    "pairs": ("--model=bilstm_nli", "--model_args=word_size=4,hidden_size=4,classifier_size=4", "--subspace=line"),
+    "encoder": ("--model=bert-tiny", "--text_column=premise", "--train_sampling_strategy=group_by_length"),
 }  # fmt: skip
 
 
@@ -53,6 +59,13 @@ def place(tmp_path_factory):
         Path("texts").mkdir()
         for split in ("train", "test"):
             Path("texts", f"{split}.txt").write_text("to be or not to be that is the question\n" * 90)
+        Path("sentences").mkdir()
+        for split in ("train", "test"):
+            rows = [f'"a ""{word}""",is it {word} or {other}?,{word}' for word in "ab" for other in "abc"]
+            lines = "\n".join(["premise,hypothesis,label", *rows * 3])
+            Path("sentences", f"{split}.csv").write_text(lines)
+        bert(vocab_size=257).save_pretrained("bert-tiny")
+        byte_tokenizer(pad_token="<|end|>").save_pretrained("bert-tiny")
         for channels in (1, 3):
             vit(num_channels=channels).save_pretrained(f"vit-{channels}")
             values = {"image_mean": [0.4] * channels, "image_std": [0.3] * channels}
@@ -84,7 +97,7 @@ def measured(folder: Path, snippet: str | None = None) -> dict[str, float]:
         values = json.loads((folder / "eval_results.json").read_text())
         return {name: values[f"test_{name}"] for name in ("loss", "accuracy") if f"test_{name}" in values}
     with contextlib.redirect_stdout(io.StringIO()):
-        data = "texts" if (folder / "tokenizer.json").is_file() else "images"
+        data = json.loads((folder / "training_args.json").read_text())["dataset"]
         assert script("evaluate")([f"--model={folder}", f"--dataset={data}", "--positions=6"]) == 0
     position = json.loads(re.search(r"set_position\((.*)\)", snippet)[1])
     points = json.loads((folder / "evaluation.json").read_text())["points"]
@@ -138,3 +151,27 @@ def test_language_models(kind: str, capsys) -> None:
         run(subspace, folder, names)
         assert loss() == pytest.approx(measured(folder, subspace)["loss"], rel=1e-4)
     assert len(snippets) == (2 if kind == "words" else 1)
+
+
+@pytest.mark.parametrize("kind", SENTENCES)
+def test_text_classifiers(kind: str, capsys) -> None:
+    folder, snippets = train("sentences", SENTENCES[kind])
+    names = run(snippets[0], folder)
+    assert capsys.readouterr().out.split()[-1] in ("a", "b")
+    rows = list(csv.DictReader(Path("sentences", "test.csv").read_text().splitlines()))
+    columns = ("premise", "hypothesis") if kind == "pairs" else ("premise",)
+
+    def found() -> dict[str, float]:
+        texts = [[row[column] for column in columns] for row in rows]
+        batches = [names["tokenizer"](*row, return_tensors="pt") for row in texts]
+        with torch.no_grad():
+            logits = torch.cat([names["model"](**batch).logits for batch in batches])
+        labels = torch.tensor(["ab".index(row["label"]) for row in rows])
+        hits = (logits.argmax(1) == labels).double().mean().item()
+        return {"loss": F.cross_entropy(logits, labels).item(), "accuracy": hits}
+
+    assert found() == pytest.approx(measured(folder), rel=1e-4)
+    for subspace in snippets[1:]:
+        run(subspace, folder, names)
+        assert found() == pytest.approx(measured(folder, subspace), rel=1e-4)
+    assert len(snippets) == (2 if kind == "pairs" else 1)

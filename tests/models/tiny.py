@@ -18,6 +18,12 @@ def resnet(**settings) -> transformers.ResNetForImageClassification:
     return transformers.ResNetForImageClassification(transformers.ResNetConfig(**{**RESNET, **settings}))
 
 
+def bert(**settings) -> transformers.BertForSequenceClassification:
+    return transformers.BertForSequenceClassification(
+        transformers.BertConfig(**{**SIZES, "max_position_embeddings": 64, "pad_token_id": 0, **settings})
+    )
+
+
 def gpt2(**settings) -> transformers.GPT2LMHeadModel:
     """Of a vocabulary as large as `byte_tokenizer` makes it without texts."""
     sizes = {"vocab_size": 257, "n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 2}

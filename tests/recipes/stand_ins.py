@@ -1,6 +1,7 @@
 """Data sets that are too large to keep here, in the layout of the Hub: columns, classes, splits and image sizes are real.
 
-The images are noise, a few of them in each split over and over, and there are only so many as the recipes hold out.
+The images are noise, a few of them in each split over and over, and there are only so many as the recipes hold out; texts
+are random words.
 """
 
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import yaml
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "the", "dog", "run", "after", "a", "ball", ","]
 
@@ -67,3 +68,17 @@ def write_all(seeds: Path) -> None:
         for split, lines in (("train", 400), ("validation", 60), ("test", 60))
     }
     write_data_set(seeds / "datasets" / "Salesforce/wikitext", "wikitext-2-v1", texts)
+    classes_of_pairs = ClassLabel(names=["entailment", "neutral", "contradiction"])
+    features = Features({"premise": Value("string"), "hypothesis": Value("string"), "label": classes_of_pairs})
+    pairs = {
+        split: Dataset.from_dict(
+            {
+                "premise": [" ".join(rng.choice(WORDS, 12)) for _ in range(rows)],
+                "hypothesis": [" ".join(rng.choice(WORDS, 5)) for _ in range(rows)],
+                "label": [i % 4 - 1 for i in range(rows)],  # -1 where annotators did not agree
+            },
+            features=features,
+        )
+        for split, rows in (("train", 200), ("validation", 80), ("test", 80))
+    }
+    write_data_set(seeds / "datasets" / "stanfordnlp/snli", "plain_text", pairs)

@@ -24,7 +24,7 @@ def in_cells(networks: str, **data: str) -> set[str]:
 
 FILES_OF_PAPERS = {
     "fromage": {"cifar10", "imagenet", "mnist_depth", "wikitext2"},
-    "ali-g": {"svhn", "imagenet", "dnc"} | in_cells("wrn densenet", cifar10="*", cifar100="*", cifar_train="*"),
+    "ali-g": {"svhn", "imagenet", "snli", "dnc"} | in_cells("wrn densenet", cifar10="*", cifar100="*", cifar_train="*"),
     "spherical": in_cells("resnet18 vgg16", cifar10="* resnet20", cifar100="*", svhn="*", imagenet="resnet18"),
     "riemannian-bn": in_cells(
         "vgg13 vgg19", cifar10="* wrn_28_10 wrn_40_10", cifar100="* wrn_28_10 wrn_40_10", svhn="* wrn_16_4 wrn_22_8"
@@ -137,6 +137,10 @@ BUILT = {
     "spherical/cifar10_resnet20 adamsrt": {"parameters": 272_474},
     "ali-g/cifar100_densenet": {"parameters": 1_901_930 + 90 * (440 + 1)},
     "ali-g/imagenet": {"loss": "truncated-top-k", "parameters": 11_689_512},
+    "ali-g/snli sgd_hinge": {
+        "loss": "crammer-singer",
+        "parameters": 47_155_715 + 300 * (4 + 13),
+    },  # special ones and words
     "subspaces/imagenet line": {"parameters": 68_883_240},
     "fromage/mnist_depth": {"parameters": 10 * (784 * 784 + 784) + 7850},
 }

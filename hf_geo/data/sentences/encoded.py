@@ -31,6 +31,8 @@ class EncodedSentences(torch.utils.data.Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, list[int] | int]:
+        if not 0 <= index < len(self):  # transformers iterates until then, to group by length
+            raise IndexError(f"There is no row {index}: there are {len(self)}.")
         start, end = self.bounds[index : index + 2]
         row = {name: values[start:end].tolist() for name, values in self.columns.items()}
         return {**row, "labels": int(self.labels[index])}

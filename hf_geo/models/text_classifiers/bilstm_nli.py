@@ -30,9 +30,11 @@ class BiLstmNliForSequenceClassification(PreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.embedding = nn.Embedding(config.vocab_size - config.frozen_words, config.word_size)
-        self.vectors = None
-        if config.frozen_words:
-            self.vectors = nn.Embedding(config.frozen_words, config.word_size).requires_grad_(False)
+        # A buffer, because transformers (5.24) unfreezes the parameters that it loads. All processes have read the same one.
+        self.register_buffer(
+            "vectors", torch.zeros(config.frozen_words, config.word_size) if config.frozen_words else None
+        )
+        self._ddp_params_and_buffers_to_ignore = ["vectors"]
         self.lstm = nn.LSTM(config.word_size, config.hidden_size, batch_first=True, bidirectional=True)
         features = 2 * config.hidden_size * (4 if config.sentences == 2 else 1)
         self.classifier = nn.Sequential(
@@ -92,8 +94,10 @@ class BiLstmNliForSequenceClassification(PreTrainedModel):
             input_ids: Words, shape (rows, length).
             words: True for a sentence's own words, shape (rows, length); those of a row need not be next to each other.
         """
+        # A row without a word is read as one token of padding.
+        input_ids = input_ids.masked_fill(~words, self.config.pad_token_id or 0)
         order = (~words).to(torch.uint8).argsort(dim=1, stable=True)  # the words come first, in order
-        lengths = words.sum(1).clamp(min=1)  # a row without a word is read as one token of padding
+        lengths = words.sum(1).clamp(min=1)
         embedded = self.embed(input_ids.gather(1, order))
         # Packing needs the lengths on the host.
         packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -110,5 +114,5 @@ class BiLstmNliForSequenceClassification(PreTrainedModel):
         if self.vectors is None:
             return self.embedding(input_ids)
         trained = self.embedding.num_embeddings
-        fixed = self.vectors((input_ids - trained).clamp(min=0))
+        fixed = F.embedding((input_ids - trained).clamp(min=0), self.vectors)
         return torch.where((input_ids < trained)[..., None], self.embedding(input_ids.clamp(max=trained - 1)), fixed)

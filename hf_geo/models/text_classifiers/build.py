@@ -69,8 +69,7 @@ def build_bilstm(
             f"{name} cannot be made with {given}: {' '.join(str(error).split())}; change --model_args."
         ) from error
     if vectors is not None:
-        with torch.no_grad():
-            model.vectors.weight.copy_(vectors)
+        model.vectors.copy_(vectors)
     return model
 
 
