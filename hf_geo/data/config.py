@@ -1,5 +1,6 @@
 """The options for the data."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,7 +76,10 @@ class DataArguments:
     )
     label_noise: float = HfArg(
         default=0.0,
-        help="Give this share of the training samples a label drawn from all classes alike, fixed by the seed.",
+        help="Give this share of the training samples a label drawn from all classes alike.",
+    )
+    label_noise_seed: int | None = HfArg(
+        default=None, help="Seed of the label noise, so that runs of several seeds share it. Default: the run's."
     )
     copy_bits: int = HfArg(default=4, help="Bits of a word of repeat-copy.")
     copy_length: int = HfArg(default=2, help="Words of the longest sequence of repeat-copy.")
@@ -91,11 +95,35 @@ class DataArguments:
         "mirrored; timm: timm's random resized crop, flip and colours. auto: crop-flip up to 64 pixels, timm above, "
         "and no flip for digits.",
     )
+    crop_shift: int | None = HfArg(
+        default=None, help="Largest shift of crop and crop-flip, in pixels. Default: an eighth of the size."
+    )
+    crop_border: Literal["black", "reflect"] = HfArg(
+        default="black", help="What crop and crop-flip shift into the image: black, or its own reflection."
+    )
+    color_jitter: list[float] | None = HfArg(  # noqa: RUF009
+        default=None,
+        help="Strength of timm's changes of colour: one number for brightness, contrast and saturation, or one each and a "
+        "fourth for the hue; 0 for none. Default: 0.4.",
+    )
+    normalization: Literal["data", "imagenet", "none"] = HfArg(
+        default="data",
+        help="Mean and deviation that a network from scratch takes colours with: the data's, ImageNet's, or none, which "
+        "leaves them in [0, 1].",
+    )
+    eval_resize: int | None = HfArg(
+        default=None,
+        help="Pixels that the shorter side of an image gets before its centre is cut out in evaluation, for a network from "
+        "scratch. Default: by the architecture.",
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = HfArg(
+        default=None, help="How images are resized, for a network from scratch. Default: by the architecture."
+    )
 
     def __post_init__(self) -> None:
         for name in (
             "max_train_samples", "max_eval_samples", "image_size",
-            "eval_size", "columns", "eval_columns", "bptt", "block_size", "min_frequency", "max_length",
+            "eval_size", "eval_resize", "columns", "eval_columns", "bptt", "block_size", "min_frequency", "max_length",
             "copy_bits", "copy_length", "copy_repeats",
         ):  # fmt: skip
             value = getattr(self, name)
@@ -105,3 +133,8 @@ class DataArguments:
             raise ValueError(f"--max_bad_samples must be at least 0, not {self.max_bad_samples}.")
         if not 0.0 <= self.label_noise <= 1.0:
             raise ValueError(f"--label_noise is a share between 0 and 1, not {self.label_noise}.")
+        if self.crop_shift is not None and self.crop_shift < 0:
+            raise ValueError(f"--crop_shift must be at least 0, not {self.crop_shift}.")
+        jitter = self.color_jitter or [0.0]
+        if len(jitter) not in (1, 3, 4) or not all(0 <= value < math.inf for value in jitter):
+            raise ValueError(f"--color_jitter is 1, 3 or 4 numbers of at least 0, not {' '.join(map(str, jitter))}.")

@@ -34,7 +34,8 @@ def choose_splits(
     Args:
         available: The dataset's splits.
         train: One name, or several as in "train+extra".
-        evaluation: Name of the split to evaluate on during training; default: a usual one that is not trained on.
+        evaluation: Name of the split to evaluate on during training; default: a usual one that is neither trained on nor named
+            for the final figures.
         test: Name of the split for the final figures; default: "test", where it is not trained on.
         files: The files that each split is read from, as far as they are known. Splits that share one share samples.
 
@@ -61,7 +62,7 @@ def choose_splits(
             raise ValueError(
                 f"--{option} {name} names samples that --train_split {train} trains on: name another split, or none."
             )
-    free = [name for name in (*_EVAL_NAMES, "test") if name in available and not is_trained_on(name)]
+    free = [name for name in (*_EVAL_NAMES, "test") if name in available and name != test and not is_trained_on(name)]
     evaluation = evaluation or next((name for name in free if name != "test"), None)
     return SplitNames(parts, evaluation, test or ("test" if "test" in free else None))
 

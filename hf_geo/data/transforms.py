@@ -1,7 +1,7 @@
 """From an image to the network's input, prepared as the exported model does it, with light augmentation or timm's."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -41,12 +41,18 @@ def to_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 
-def crop_and_flip(images: torch.Tensor, seeds: np.ndarray, padding: int, flip: bool) -> torch.Tensor:
-    """Shifts each image by up to `padding` pixels over a black border, and mirrors half of them if `flip`.
+BORDERS = {"black": "constant", "reflect": "reflect"}  # torch's modes of padding
+
+
+def crop_and_flip(
+    images: torch.Tensor, seeds: np.ndarray, padding: int, flip: bool, border: str = "black"
+) -> torch.Tensor:
+    """Shifts each image by up to `padding` pixels over a border, and mirrors half of them if `flip`.
 
     Args:
         images: (N, C, H, W).
         seeds: One random 64-bit number an image, (N,) uint64; the result depends on nothing else.
+        border: "black", or "reflect" for the image's own reflection.
     """
     n, c, h, w = images.shape
     span = np.uint64(2 * padding + 1)
@@ -56,7 +62,7 @@ def crop_and_flip(images: torch.Tensor, seeds: np.ndarray, padding: int, flip: b
     if flip:
         mirrored = torch.from_numpy(((seeds >> 32) & 1).astype(bool))
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    padded = torch.nn.functional.pad(images, [padding] * 4)
+    padded = torch.nn.functional.pad(images, [padding] * 4, BORDERS[border])
     places = rows[:, :, None] * (w + 2 * padding) + columns[:, None, :]
     return padded.flatten(2).gather(2, places.view(n, 1, h * w).expand(n, c, h * w)).view(n, c, h, w)
 
@@ -130,10 +136,11 @@ class PixelTransform:
         images: How images are prepared.
         padding: Largest shift in pixels.
         flip: Mirror half of the images.
+        border: As for `crop_and_flip`.
     """
 
-    def __init__(self, images: Preparation, padding: int = 0, flip: bool = False) -> None:
-        self.images, self.padding, self.flip = images, padding, flip
+    def __init__(self, images: Preparation, padding: int = 0, flip: bool = False, border: str = "black") -> None:
+        self.images, self.padding, self.flip, self.border = images, padding, flip, border
 
     def pixels(self, image: PIL.Image.Image) -> torch.Tensor:
         """The image at the network's size: (C, H, W) uint8."""
@@ -142,7 +149,7 @@ class PixelTransform:
     def finish(self, pixels: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
         """Augments and normalizes: (N, C, H, W) uint8 and (N,) uint64 to (N, C, H, W) float32."""
         if self.padding or self.flip:
-            pixels = crop_and_flip(pixels, seeds, self.padding, self.flip)
+            pixels = crop_and_flip(pixels, seeds, self.padding, self.flip, self.border)
         return self.images.values(pixels)
 
     def __call__(self, image: PIL.Image.Image, seed: np.uint64) -> torch.Tensor:
@@ -152,13 +159,14 @@ class PixelTransform:
 class TimmTransform:
     """timm's training transform (random resized crop, flip, colours), seeded for each sample."""
 
-    def __init__(self, images: Preparation, flip: bool = True) -> None:
+    def __init__(self, images: Preparation, flip: bool = True, color_jitter: float | Sequence[float] = 0.4) -> None:
         self.images = images
         self._transform = create_transform(
             images.size,
             is_training=True,
             interpolation=images.interpolation,
             hflip=0.5 if flip else 0.0,
+            color_jitter=color_jitter,
             normalize=False,
         )
 
@@ -171,16 +179,27 @@ class TimmTransform:
 Transform = PixelTransform | TimmTransform | WholeTransform
 
 
-def make_transform(config: Mapping[str, Any] | Preparation, augmentation: str, mirror: bool) -> Transform:
+def make_transform(
+    config: Mapping[str, Any] | Preparation,
+    augmentation: str,
+    mirror: bool,
+    *,
+    shift: int | None = None,
+    border: str = "black",
+    color_jitter: Sequence[float] | None = None,
+) -> Transform:
     """Makes the transform that `DataArguments.augmentation` names.
 
     Args:
         config: How images are prepared for evaluation; for a timm network the argument of `TimmImages`.
         augmentation: "none", "crop", "crop-flip", "timm" or "auto".
         mirror: Whether "auto" and "timm" may mirror images; mirrored digits, for one, would be of another class or none.
+        shift: Largest shift of "crop" and "crop-flip" in pixels; an eighth of the size by default.
+        border: What they shift into the image: "black" or "reflect".
+        color_jitter: Strength of timm's changes of colour: one number, or three or four; timm's default of 0.4.
 
     Raises:
-        ValueError: The network takes images of neither 1 nor 3 channels, or its preparation cannot be divided into two
+        ValueError: A reflected border is to be as wide as the image, the network takes images of neither 1 nor 3 channels, or its preparation cannot be divided into two
             steps with the augmentation between them.
     """
     images = TimmImages(config) if isinstance(config, Mapping) else config
@@ -198,6 +217,11 @@ def make_transform(config: Mapping[str, Any] | Preparation, augmentation: str, m
     if augmentation == "auto":
         augmentation = "timm" if size > 64 else "crop-flip" if mirror else "crop"
     if augmentation == "timm":
-        return TimmTransform(images, flip=mirror)
-    padding = size // 8 if augmentation.startswith("crop") else 0
-    return PixelTransform(images, padding, flip=augmentation == "crop-flip")
+        jitter = color_jitter or [0.4]
+        return TimmTransform(images, flip=mirror, color_jitter=jitter[0] if len(jitter) == 1 else tuple(jitter))
+    padding = (size // 8 if shift is None else shift) if augmentation.startswith("crop") else 0
+    if border == "reflect" and padding >= size:
+        raise ValueError(
+            f"--crop_shift {padding} leaves nothing to reflect of images of {size} pixels: choose a smaller one."
+        )
+    return PixelTransform(images, padding, augmentation == "crop-flip", border)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from .bad_samples import BadSamples
 from .columns import Columns, find_columns, name_classes, number_classes
@@ -14,19 +13,12 @@ from .config import DataArguments
 from .image_split import ImageSplit
 from .sources import Source, open_source
 from .splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
+from .statistics import FIXED_STATISTICS, colour_statistics, known_statistics
 from .streams import StreamedSplit, load_streamed_splits
 from .transforms import Preparation, make_transform
 
 _SMALL = 64  # pixels: networks are trained on images up to this size at their own size
 _MIRRORLESS = ("digits", "mnist", "svhn")  # a mirrored digit is of another class, or of none
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-_KNOWN: dict[str, Statistics] = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    "mnist": ((0.1307,) * 3, (0.3081,) * 3),
-}
 
 
 @dataclass
@@ -85,17 +77,32 @@ class ImageData:
     def data_config(self) -> dict[str, Any]:
         """The settings that a network trained from scratch takes from the data, under timm's names.
 
-        `mean` and `std` of the training images; for images of up to 64 pixels also `input_size` (C, H, W), at least 32
-        pixels high and wide because timm's architectures need that, and `crop_pct` 1.
+        `mean` and `std` of the training images, or as the user chose them; for images of up to 64 pixels also
+        `input_size` (C, H, W), at least 32 pixels high and wide because timm's architectures need that, and `crop_pct` 1.
         """
         pixels = self.splits["train"].pixels
-        mean, std = known_statistics(self.name) if pixels is None else colour_statistics(pixels)
+        if self.args.normalization == "data":
+            mean, std = known_statistics(self.name) if pixels is None else colour_statistics(pixels)
+        else:
+            mean, std = FIXED_STATISTICS[self.args.normalization]
         config: dict[str, Any] = {"mean": mean, "std": std}
+        if self.args.interpolation:
+            config["interpolation"] = self.args.interpolation
         size = self.args.image_size
         if max(self.native_size) <= _SMALL:
             size = size or max(32, *self.native_size)
             config["crop_pct"] = 1.0
+        if self.args.eval_resize:
+            config["crop_pct"] = self._crop_share(size)
         return config if size is None else {**config, "input_size": (3, size, size)}
+
+    def _crop_share(self, size: int | None) -> float:
+        """The share of the resized image's side that the network sees in evaluation."""
+        resize = self.args.eval_resize
+        if size is None or size > resize:
+            asked = "needs --image_size" if size is None else f"is at least the image size of {size}"
+            raise ValueError(f"--eval_resize {asked}, whose centre is cut out of it, but it is {resize}.")
+        return size / resize
 
     def dataset(
         self, split: str, config: Mapping[str, Any] | Preparation, *, augment: bool | None = None
@@ -118,7 +125,14 @@ class ImageData:
             raise ValueError(f"{self.name} has no {split!r} split to use, only {', '.join(self.splits)}.")
         augment = split == "train" if augment is None else augment
         mirror = not any(word in self.name.lower() for word in _MIRRORLESS)
-        transform = make_transform(config, self.args.augmentation if augment else "none", mirror)
+        transform = make_transform(
+            config,
+            self.args.augmentation if augment else "none",
+            mirror,
+            shift=self.args.crop_shift,
+            border=self.args.crop_border,
+            color_jitter=self.args.color_jitter,
+        )
         part = self.splits[split]
         if not transform.images.uniform and part.pixels is None:
             raise ValueError(
@@ -218,28 +232,8 @@ def _load_splits(
     if names.test is not None and "test" not in splits:
         notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
     if args.label_noise:
-        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), seed)
+        noise_seed = seed if args.label_noise_seed is None else args.label_noise_seed
+        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), noise_seed)
         splits["train"] = replace(splits["train"], labels=noisy)
         notes.append(f"label noise: {args.label_noise:.0%} of the training labels drawn from all classes")
     return splits, label_names, notes
-
-
-def known_statistics(name: str) -> Statistics:
-    """Mean and standard deviation of a dataset's colours, by its Hub id or folder; ImageNet's if it is not known."""
-    return _KNOWN.get(name.rsplit("/", 1)[-1], (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-
-
-def colour_statistics(pixels: np.ndarray) -> Statistics:
-    """Mean and standard deviation of each colour of (N, H, W, C) uint8 images, on a scale of 0 to 1.
-
-    Greyscale images (C = 1) count as colour images with three equal channels.
-    """
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in torch.from_numpy(pixels).unbind(-1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        means.append(float((share * levels).sum()))
-        variance = (share * (levels - means[-1]) ** 2).sum()
-        stds.append(float(variance.sqrt()) or 1.0)  # images of a single shade need no scaling
-    times = 3 // len(means)
-    return tuple(means) * times, tuple(stds) * times

@@ -43,19 +43,23 @@ def test_modes_become_the_networks_channels(mode, channels):
         assert np.array_equal(np.asarray(to_channels(image, 3)), np.stack([np.asarray(image)] * 3, -1))
 
 
-def placements(images: torch.Tensor, padding: int, flip: bool) -> list[torch.Tensor]:
+def placements(images: torch.Tensor, padding: int, flip: bool, border: str) -> list[torch.Tensor]:
     """All the results that random cropping and flipping may have, by torchvision."""
-    size = images.shape[-2:]
-    crops = [tv.crop(tv.pad(images, padding), y, x, *size) for y, x in product(range(2 * padding + 1), repeat=2)]
+    size, mode = images.shape[-2:], {"black": "constant"}.get(border, border)
+    padded = tv.pad(images, padding, padding_mode=mode)
+    crops = [tv.crop(padded, y, x, *size) for y, x in product(range(2 * padding + 1), repeat=2)]
     return crops + [tv.hflip(x) for x in crops] if flip else crops
 
 
-@pytest.mark.parametrize(("padding", "flip", "height", "width"), [(0, True, 6, 5), (2, False, 6, 6), (2, True, 5, 7)])
-def test_crops_and_flips_are_torchvisions_and_all_occur_alike(padding, flip, height, width):
+@pytest.mark.parametrize(
+    ("padding", "flip", "height", "width", "border"),
+    [(0, True, 6, 5, "black"), (2, False, 6, 6, "black"), (2, True, 5, 7, "black"), (2, True, 5, 7, "reflect")],
+)
+def test_crops_and_flips_are_torchvisions_and_all_occur_alike(padding, flip, height, width, border):
     image = torch.randint(1, 256, (3, height, width), dtype=torch.uint8)
     n = 20_000
-    results = crop_and_flip(image.expand(n, -1, -1, -1), sample_seeds(0, 0, np.arange(n)), padding, flip)
-    possible = placements(image, padding, flip)
+    results = crop_and_flip(image.expand(n, -1, -1, -1), sample_seeds(0, 0, np.arange(n)), padding, flip, border)
+    possible = placements(image, padding, flip, border)
     counts = torch.stack([(results == x).flatten(1).all(1) for x in possible]).sum(1)
     assert counts.sum() == n, "something else came out"
     expected = n / len(possible)
@@ -95,6 +99,23 @@ def test_choice_of_augmentation(augmentation, size, mirror, kind, padding, flip)
     assert type(transform) is kind
     if kind is PixelTransform:
         assert (transform.padding, transform.flip) == (padding, flip)
+
+
+def test_shift_border_and_colours_are_chosen():
+    small = {**CONFIG, "input_size": (3, 64, 64)}
+    transform = make_transform(small, "crop-flip", True, shift=4, border="reflect")
+    assert (transform.padding, transform.border) == (4, "reflect")
+    with pytest.raises(ValueError, match="--crop_shift 64 leaves nothing to reflect of images of 64 pixels"):
+        make_transform(small, "crop", True, shift=64, border="reflect")
+
+    image = photo(64, 64)
+    grey = PIL.Image.new("RGB", (64, 64), (90, 140, 200))
+    plain = make_transform(small, "timm", True, color_jitter=[0.0])
+    assert plain(grey, np.uint64(1)).flatten(1).std(1).max() < 1e-6
+    assert torch.equal(plain(grey, np.uint64(1)), plain(grey, np.uint64(2)))
+    hue = make_transform(small, "timm", True, color_jitter=[0.0, 0.0, 0.0, 0.2])
+    assert not torch.allclose(hue(grey, np.uint64(1)), plain(grey, np.uint64(1)))
+    assert hue(image, np.uint64(3)).shape == (3, 64, 64)
 
 
 def test_timm_does_not_mirror_digits():
