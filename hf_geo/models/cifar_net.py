@@ -1,5 +1,7 @@
 """The base of the networks for small images: timm's interface around a sequence of modules."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +9,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import create_classifier
 from timm.models import checkpoint
 from torch import nn
+
+INITIALISATIONS = ("fan_out", "fan_in", "torch")
 
 
 class CifarNet(nn.Module):
@@ -20,12 +24,34 @@ class CifarNet(nn.Module):
         in_chans: Channels of the image.
         global_pool: Pooling before the classifier, as in timm.
         drop_rate: Dropout before the classifier.
+        init: Initialisation: "fan_out" and "fan_in" are the normal one of He et al. 2015 for convolutions, "fan_in" for the
+            classifier too; "torch" is torch's own for all.
+        norm_momentum: Share of a batch's statistics in the running ones of batch norms.
+        norm_gain: Whether batch norms learn gains; without, they stay 1.
+        head_bias: Whether the classifier has a bias: True, False, or "zero" for one that starts at 0.
+        hidden_sizes: Widths of linear layers, each with batch norm and ReLU, before the classifier.
+
+    Raises:
+        ValueError: An unknown `init`.
     """
 
     def __init__(
-        self, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
+        self,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        init: str = "fan_out",
+        norm_momentum: float = 0.1,
+        norm_gain: bool = True,
+        head_bias: bool | str = True,
+        hidden_sizes: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if init not in INITIALISATIONS:
+            raise ValueError(f"init is {', '.join(INITIALISATIONS)}, not {init!r}")
+        self.init, self.norm_momentum, self.norm_gain = init, norm_momentum, norm_gain
+        self.head_bias, self.hidden_sizes = head_bias, tuple(hidden_sizes)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self._pool_type = global_pool
         self.grad_checkpointing = False
@@ -38,17 +64,24 @@ class CifarNet(nn.Module):
         self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": name})
 
     def add_head(self, num_features: int) -> None:
-        """Adds pooling and classifier, and gives all convolutions the initialisation of He et al. 2015."""
+        """Adds pooling, hidden layers and classifier, and initialises all modules."""
+        pool, _ = create_classifier(num_features, 0, pool_type=self._pool_type)
+        sizes = [num_features * pool.feat_mult(), *self.hidden_sizes]
+        layers = [(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
+        self.hidden = nn.Sequential(*itertools.chain(*layers))
         self.num_features = num_features
         self.reset_classifier(self.num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, nn.Conv2d) and self.init != "torch":
+                nn.init.kaiming_normal_(module.weight, mode=self.init, nonlinearity="relu")
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.momentum = self.norm_momentum
+                module.weight.requires_grad_(self.norm_gain)
 
     @property
     def body(self) -> dict[str, nn.Module]:
         """The modules before the pooling by name, in the order they are applied."""
-        return {name: module for name, module in self.named_children() if name not in ("global_pool", "fc")}
+        return {name: module for name, module in self.named_children() if name not in ("global_pool", "hidden", "fc")}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         layers = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
@@ -64,8 +97,17 @@ class CifarNet(nn.Module):
         self.num_classes = num_classes
         self._pool_type = self._pool_type if global_pool is None else global_pool
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=self._pool_type)
-        self.fc.to(next(self.parameters()))
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        if self.hidden_sizes:
+            self.head_hidden_size = self.hidden_sizes[-1]
+            self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        self.fc.to(next(self.parameters()))
+        if num_classes and self.init == "fan_in":
+            nn.init.kaiming_normal_(self.fc.weight, mode="fan_in", nonlinearity="relu")
+        if num_classes and self.head_bias == "zero":
+            nn.init.zeros_(self.fc.bias)
+        elif num_classes and not self.head_bias:
+            self.fc.bias = None
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, in_chans, H, W) -> (B, num_features, H', W')."""
@@ -74,8 +116,8 @@ class CifarNet(nn.Module):
         return x
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """(B, num_features, H', W') -> logits (B, num_classes), or the pooled features."""
-        x = nn.functional.dropout(self.global_pool(x), self.drop_rate, self.training)
+        """(B, num_features, H', W') -> logits (B, num_classes), or what the classifier takes."""
+        x = nn.functional.dropout(self.hidden(self.global_pool(x)), self.drop_rate, self.training)
         return x if pre_logits else self.fc(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -65,6 +65,29 @@ def test_has_the_published_number_of_parameters(name, published, more):
     assert f"{(count(on_meta(name)) - more) / 1e6:.{decimals}f}" == published
 
 
+def test_settings_of_the_papers():
+    """Cho and Lee 2017: VGG with two hidden layers, batch norms without gains and a momentum of 0.01, He's fan-in."""
+    model = timm.create_model(
+        "cifar_vgg13_bn", hidden_sizes=(512, 512), norm_gain=False, norm_momentum=0.01, init="fan_in"
+    )
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert {m.momentum for m in norms} == {0.01} and len(norms) == 12
+    assert not any(m.weight.requires_grad for m in norms) and all(m.bias.requires_grad for m in norms)
+    assert count(model) == count(on_meta("cifar_vgg13_bn")) + 2 * (512 * 512 + 512 + 2 * 512)
+    for weight, fan in ((model.layer5[2].conv.weight, 512 * 9), (model.fc.weight, 512)):
+        assert weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
+    assert model.forward_head(torch.randn(2, 512, 1, 1), pre_logits=True).shape == (2, model.head_hidden_size)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+    plain = timm.create_model("cifar_densenet_40_40", init="torch", head_bias=False)
+    assert plain.fc.bias is None
+    fan = plain.layer1[0].denselayer1.conv1.weight[0].numel()
+    assert plain.layer1[0].denselayer1.conv1.weight.abs().max() <= fan**-0.5  # torch's: uniform
+    assert not timm.create_model("cifar_wrn_16_4", head_bias="zero").fc.bias.any()
+    with pytest.raises(ValueError, match="init is fan_out, fan_in, torch, not 'xavier'"):
+        timm.create_model("cifar_resnet20", init="xavier")
+
+
 class Weights(dict):
     """A state dict that computes with itself, in evaluation mode."""
 
