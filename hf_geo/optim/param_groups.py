@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ def param_groups(
     *,
     lr: float | torch.Tensor | None = None,
     weight_decay: float = 0.0,
+    decay_all: bool = False,
     group_settings: Mapping[str, Mapping[str, Any]] | None = None,
     caller_groups: Iterable[Mapping[str, Any]] | None = None,
     geometry: str = "auto",
@@ -75,6 +76,7 @@ def param_groups(
         lr: Learning rate of the groups "rest" and "no_decay"; the geometry's is the method's multiple of it. The
             method's own default when not given.
         weight_decay: For the groups "geometry" and "rest".
+        decay_all: Decay norm gains, biases and the like too, so that there is no group "no_decay".
         group_settings: Settings of single groups by their names, such as `{"geometry": {"lr": 0.2}}`.
         caller_groups: Groups that a training library has made: only their parameters are taken, with the settings they
             give (a learning rate is multiplied for the geometry as `lr` is).
@@ -92,7 +94,8 @@ def param_groups(
         found = geometry_weights(model, geometry, example_inputs=example_inputs, invariant=invariant, progress=progress)
     lr = method.lr if lr is None else lr
     kinds = {kind: _settings_of(kind, method, lr, weight_decay) for kind in ("geometry", "rest", "no_decay")}
-    settings = _settings_by_parameter(model, method, found, kinds)
+    undecayed = set() if decay_all or "weight_decay" not in method.arguments else undecayed_parameters(model)
+    settings = _settings_by_parameter(model, method, found, kinds, undecayed)
     if caller_groups is not None:
         settings = _merge_caller_settings(settings, caller_groups, method, kinds["rest"])
     groups = _group_by_settings(settings)
@@ -133,10 +136,13 @@ def _settings_of(kind: str, method: Method, lr: float | torch.Tensor, weight_dec
 
 
 def _settings_by_parameter(
-    model: nn.Module, method: Method, invariant: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Settings]
+    model: nn.Module,
+    method: Method,
+    invariant: Mapping[str, tuple[int, ...]],
+    kinds: Mapping[str, Settings],
+    undecayed: Collection[str],
 ) -> dict[nn.Parameter, Settings]:
     """The settings of every trainable parameter."""
-    undecayed = undecayed_parameters(model) if "weight_decay" in method.arguments else set()
     settings = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -43,6 +43,10 @@ class SubspaceConfig:
     fixed_ends: bool = field(
         default=False, metadata={"help": "Train only the bend of a curve: mode connectivity (Garipov et al. 2018)."}
     )
+    penalize_bend: bool = field(
+        default=False,
+        metadata={"help": "Whether a curve's bend too is pushed away from its ends, one of the three pairs a batch."},
+    )
 
     def __post_init__(self) -> None:
         if self.kind not in SHAPES:
@@ -57,6 +61,8 @@ class SubspaceConfig:
             raise ValueError(f"jitter is a finite number above zero; got {self.jitter}.")
         if self.num_samples < 1:
             raise ValueError(f"num_samples is one or more; got {self.num_samples}.")
+        if self.penalize_bend and self.kind != "curve":
+            raise ValueError(f"penalize_bend is for the bend of a curve; a {self.kind} has none.")
         if self.fixed_ends and self.kind != "curve":
             raise ValueError(f"fixed_ends leaves the bend of a curve to train; a {self.kind} has none.")
         try:

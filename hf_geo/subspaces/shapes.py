@@ -42,9 +42,9 @@ class Shape:
         weights = torch.empty((*rows, num_points), dtype=torch.float64, device=device).exponential_(generator=generator)
         return weights / weights.sum(-1, keepdim=True)
 
-    def draw_pair(self, num_points: int, generator: torch.Generator | None) -> tuple[int, int]:
-        """Draws one of the pairs for the regularizer; leaves the generator alone if there is only one."""
-        pairs = self.pairs(num_points)
+    def draw_pair(self, num_points: int, generator: torch.Generator | None, any_two: bool = False) -> tuple[int, int]:
+        """Draws one of the pairs for the regularizer, or any two points; leaves the generator alone if there is only one."""
+        pairs = list(combinations(range(num_points), 2)) if any_two else self.pairs(num_points)
         if len(pairs) == 1:
             return pairs[0]
         device = generator.device if generator is not None else "cpu"

@@ -180,7 +180,7 @@ class Subspace:
         """Squared cosine of two control points over their weights with two or more axes, each tied tensor counted once.
 
         Args:
-            pair: Numbers of two control points; drawn when not given (a curve's are its ends).
+            pair: Numbers of two control points; drawn when not given (a curve's are its ends, unless `penalize_bend`).
             generator: For that draw. Where parameters are sharded it has to be in the same state in every process, so
                 key it without the rank.
 
@@ -188,7 +188,7 @@ class Subspace:
             A tensor of shape (), to be added to the loss with the factor `config.beta`.
         """
         if pair is None:
-            pair = self.config.shape.draw_pair(self.config.num_points, generator)
+            pair = self.config.shape.draw_pair(self.config.num_points, generator, self.config.penalize_bend)
         for index in pair:
             self.config.check_point(index)
         points = [span.points for span in self._spans if span.first.ndim >= 2]

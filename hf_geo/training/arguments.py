@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
@@ -24,7 +24,7 @@ class GeoTrainingArguments(TrainingArguments):
 
     Differs from transformers in three defaults, which depend on the optimizer: `learning_rate` is the method's own (5e-5
     for transformers' optimizers), `max_grad_norm` is the method's own (1.0 for transformers' optimizers), and weight
-    decay never reaches norm layers and biases. `optim_args` are typed and checked at once, and may name one parameter
+    decay reaches norm layers and biases only with `decay_all`. `optim_args` are typed and checked at once, and may name one parameter
     group: "p_bound=2.0,betas=0.9:0.99,geometry.lr=0.2".
 
     Raises:
@@ -68,12 +68,22 @@ class GeoTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Constant learning rate from --swa_start on; the schedule goes on as it is when not given."},
     )
+    swa_schedule: Literal["end", "linear"] = field(
+        default="end",
+        metadata={
+            "help": "How --swa_lr is reached: at --swa_start from whatever the schedule has come to; or, as Izmailov et al. "
+            "2018, on a line that leaves the first rate after half of training and ends at nine tenths."
+        },
+    )
     ema_decay: float | None = field(
         default=None,
         metadata={
             "help": "Exponential moving average of the weights, this share of it kept at each update (0.999, say). The "
             "average is evaluated and exported."
         },
+    )
+    decay_all: bool = field(
+        default=False, metadata={"help": "Decay norm layers and biases too, as torch's optimizers do."}
     )
     geometry_groups: str = field(
         default="auto",
@@ -85,6 +95,10 @@ class GeoTrainingArguments(TrainingArguments):
     log_geometry: bool = field(
         default=False,
         metadata={"help": "Log the optimizer's effect on each layer: norms, relative updates, step sizes, angles."},
+    )
+    log_accuracy: bool = field(
+        default=False,
+        metadata={"help": "Log the share of right predictions in training, of a classifier, as training_accuracy."},
     )
     max_nonfinite_steps: int = field(
         default=20, metadata={"help": "Stop after this many updates in a row whose loss or gradient is not finite."}

@@ -1,6 +1,6 @@
 """Callbacks around a Trainer's epochs and steps: the data's epoch and splits, and measures of each weight's update."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,14 +58,17 @@ class GeometryTelemetry(TrainerCallback):
     `geometry/step_size_unclipped`.
 
     Measuring keeps a copy of the weights during the logged step; all other steps cost nothing, and values leave the
-    device once, when they are logged.
+    device once, when they are logged. `training_accuracy` is the share of right ones among the predictions since the last
+    log that `add_predictions` was told.
 
     Args:
         layers: Whether to measure every layer, besides the learning rates.
+        reduce: Adds a tensor up over the processes.
     """
 
-    def __init__(self, layers: bool) -> None:
-        self.layers = layers
+    def __init__(self, layers: bool, reduce: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor) -> None:
+        self.layers, self.reduce = layers, reduce
+        self._right_and_all: torch.Tensor | None = None
         self._before: dict[str, torch.Tensor] = {}
         self._measured: dict[str, Any] = {}
 
@@ -93,9 +96,31 @@ class GeometryTelemetry(TrainerCallback):
                     self._measured.update({f"geometry/{kind}/{name}": value for kind, value in values.items()})
         self._before = {}
 
+    def add_predictions(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Counts the right predictions of a batch.
+
+        Args:
+            logits: (N, classes).
+            labels: (N,) class numbers.
+
+        Raises:
+            ValueError: The logits are not those of a classifier.
+        """
+        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+            raise ValueError(
+                f"--log_accuracy is for classifiers, but the logits have the shape {tuple(logits.shape)} and the labels "
+                f"{tuple(labels.shape)}: leave it out."
+            )
+        right = (logits.detach().argmax(-1) == labels).sum()
+        counts = torch.stack([right, torch.full_like(right, len(labels))])
+        self._right_and_all = counts if self._right_and_all is None else self._right_and_all + counts
+
     def collect(self) -> dict[str, float]:
         """Returns the values of the last measured step as plain numbers, read from the device in one transfer."""
         measured, self._measured = self._measured, {}
+        if self._right_and_all is not None:
+            right, count = self.reduce(self._right_and_all)
+            measured["training_accuracy"], self._right_and_all = right / count, None
         tensors = {k: v.detach() for k, v in measured.items() if isinstance(v, torch.Tensor)}
         if tensors:
             device = next((t.device for t in tensors.values() if t.device.type != "cpu"), torch.device("cpu"))

@@ -70,7 +70,10 @@ def mean_loss(trainer: Trainer, compute: Callable, model: nn.Module, inputs: Any
     items, is_training = torch.as_tensor(trainer._updates.count(inputs)), model.training
     is_labelled = trainer.args.n_gpu <= 1 and ("labels" in inputs or "shift_labels" in inputs)
     number = items.clamp(min=1) if is_labelled else None
+    labels = inputs.get("labels")
     loss, outputs = compute(model, inputs, return_outputs=True, num_items_in_batch=number)
+    if is_training and trainer.args.log_accuracy:
+        trainer.telemetry.add_predictions(outputs["logits"], labels)
     loss = torch.where(items.to(loss.device) > 0, loss, 0.0)  # the mean over no items is not a number
     if is_training:
         loss = loss / missing_divisor(trainer)

@@ -33,6 +33,7 @@ class SubspaceArguments:
     subspace_beta: float = field(default=1.0, metadata=_HELP["beta"])
     subspace_parameters: str = field(default="all", metadata=_HELP["parameters"])
     subspace_samples: int = field(default=1, metadata=_HELP["num_samples"])
+    penalize_bend: bool = field(default=False, metadata=_HELP["penalize_bend"])
 
     @property
     def config(self) -> SubspaceConfig | None:
@@ -56,6 +57,7 @@ class SubspaceArguments:
             beta=self.subspace_beta,
             parameters=self.subspace_parameters,
             num_samples=self.subspace_samples,
+            penalize_bend=self.penalize_bend,
         )
 
 

@@ -68,7 +68,7 @@ class GeoTrainer(transformers.Trainer):
         self._saver = CheckpointSaver(self)
         self._updates = UpdateBatches(self)
         self._micro_batch = 0  # its number within the update
-        self.telemetry = GeometryTelemetry(layers=self.args.log_geometry)
+        self.telemetry = GeometryTelemetry(self.args.log_geometry, self.accelerator.reduce)
         self.nonfinite = NonFiniteUpdates(self.accelerator.gather)
         self._average = WeightAverage(self.args) if kind_of_average(self.args) else None
         for callback in (self.telemetry, self.nonfinite, SetEpochCallback(), self._average):
@@ -88,8 +88,8 @@ class GeoTrainer(transformers.Trainer):
         if self.optimizer is None and self.args.optim in list_optimizers():
             model = self.model if model is None else model
             samples = self.get_train_dataloader if self.train_dataset is not None else None
-            geometry = self.args.geometry_groups
-            self.optimizer = make_optimizer(self.args, model, geometry=geometry, samples=samples)
+            grouping = {"geometry": self.args.geometry_groups, "decay_all": self.args.decay_all}
+            self.optimizer = make_optimizer(self.args, model, samples=samples, **grouping)
         optimizer = super().create_optimizer(model)
         # An optimizer that accelerate has wrapped in an earlier `train` has the hook; DeepSpeed's placeholder is none.
         if isinstance(optimizer, torch.optim.Optimizer) and not isinstance(optimizer, AcceleratedOptimizer):
@@ -114,8 +114,8 @@ class GeoTrainer(transformers.Trainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the parameters that weight decay applies to: all but norm gains, norm shifts and biases."""
-        undecayed = undecayed_parameters(model)
+        """Names of the parameters with weight decay: all but norm gains, norm shifts and biases, or all by `decay_all`."""
+        undecayed = set() if self.args.decay_all else undecayed_parameters(model)
         return [name for name, _ in model.named_parameters() if name not in undecayed]
 
     def _get_dataloader(self, *args, is_training: bool = False, **kwargs) -> DataLoader:

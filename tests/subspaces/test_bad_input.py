@@ -19,6 +19,7 @@ from tests.subspaces.cases import GoldenNetwork
         ({"beta": float("nan")}, "beta .* got nan"),
         ({"jitter": 0.0}, "jitter is a finite number above zero; got 0.0"),
         ({"num_samples": 0}, "num_samples is one or more; got 0"),
+        ({"penalize_bend": True}, "penalize_bend is for the bend of a curve; a line has none"),
         ({"fixed_ends": True}, "fixed_ends leaves the bend of a curve to train; a line has none"),
         ({"parameters": "layer("}, r"regular expression; 'layer\(' is none"),
     ],

@@ -71,6 +71,7 @@ def test_it_covers_weights_with_two_axes_and_no_others() -> None:
     [
         (SubspaceConfig("line"), {(0, 1)}),
         (SubspaceConfig("curve"), {(0, 2)}),
+        (SubspaceConfig("curve", penalize_bend=True), {(0, 1), (0, 2), (1, 2)}),
         (SubspaceConfig("simplex", 4), {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}),
     ],
     ids=lambda value: getattr(value, "kind", ""),

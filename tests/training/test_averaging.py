@@ -107,6 +107,15 @@ def test_the_learning_rate_of_swa_is_constant_from_its_start(tmp_path) -> None:
     assert trainer._average.count == 2 and trainer.get_learning_rates() == pytest.approx([0.07] * 2)
 
 
+def test_a_line_leads_to_the_learning_rate_of_swa(tmp_path) -> None:
+    """Constant to half of training, from nine tenths on the last rate (Izmailov et al. 2018), whatever the schedule."""
+    settings = {"swa_start": 0.75, "swa_lr": 0.06, "swa_schedule": "linear", "lr_scheduler_type": "cosine"}
+    trainer, _ = run(tmp_path, max_steps=20, **settings)
+    rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
+    line = [0.3 - 0.24 * (step - 10) / 8 for step in range(10, 18)]
+    assert rates == pytest.approx([0.3] * 10 + line + [0.06] * 2)
+
+
 DIFFERENT = [
     ({"ema_decay": 0.9}, {}, "keeps EMA of the weights and this run no average"),
     ({"ema_decay": 0.9}, {"swa_start": 0.5}, "keeps EMA of the weights and this run SWA"),

@@ -18,7 +18,7 @@ from hf_geo.optim import get_method
 from hf_geo.training.checks import check_combination
 from hf_geo.training.loss import LossOfUpdate
 from hf_geo.training.optimizers import refuse_engine
-from tests.training.problems import Normalized, Stream, flat, make_problem, make_trainer
+from tests.training.problems import Classifier, Normalized, Stream, flat, make_problem, make_trainer
 
 
 @pytest.mark.parametrize("name", ["alig", "adamsrt", "sgdmrt"])
@@ -216,6 +216,32 @@ def test_a_step_schedule_with_warm_up(tmp_path) -> None:
     trainer.train()
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, *[0.5] * 5, *[0.25] * 6])
+
+
+def test_training_accuracy_is_that_of_the_batches_since_the_last_log(tmp_path) -> None:
+    seen = []
+
+    class Watched(Classifier):
+        def forward(self, x, labels=None):
+            out = super().forward(x, labels)
+            seen.append(out["logits"].argmax(-1) == labels)
+            return out
+
+    model = Watched().double()
+    trainer = make_trainer(tmp_path, model, log_accuracy=True, logging_steps=2, gradient_accumulation_steps=2)
+    trainer.train()
+    logged = [row["training_accuracy"] for row in trainer.state.log_history if "training_accuracy" in row]
+    assert logged == pytest.approx([torch.cat(part).double().mean().item() for part in (seen[:4], seen[4:8])])
+    words, sentences = make_problem("sentences")
+    with pytest.raises(ValueError, match="--log_accuracy is for classifiers"):
+        make_trainer(tmp_path, words, data=sentences, log_accuracy=True).train()
+
+
+def test_weight_decay_reaches_all_where_it_is_asked_for(tmp_path) -> None:
+    for optim in ("sgd", "adamsrt"):
+        settings = {"optim": optim, "weight_decay": 0.3, "geometry_groups": "structure"}
+        groups = make_trainer(tmp_path, decay_all=True, **settings).create_optimizer().param_groups
+        assert {group["weight_decay"] for group in groups if group["params"]} == {0.3}
 
 
 def test_telemetry_is_refused_where_gradients_are_hidden(tmp_path) -> None:
