@@ -10,10 +10,9 @@ import torch
 from .bad_samples import BadSamples
 from .columns import Columns, find_columns, name_classes, number_classes
 from .config import DataArguments
-from .image_split import ImageSplit
+from .image_split import FIXED_STATISTICS, ImageSplit, colour_statistics, known_statistics
 from .sources import Source, open_source
 from .splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
-from .statistics import FIXED_STATISTICS, colour_statistics, known_statistics
 from .streams import StreamedSplit, load_streamed_splits
 from .transforms import Preparation, make_transform
 

@@ -14,7 +14,7 @@ from torchvision.transforms import functional as tv
 
 from hf_geo.data import DataArguments, ImageData, load_image_data
 from hf_geo.data.image_datasets import EncodedImages, TensorImages
-from hf_geo.data.statistics import colour_statistics, known_statistics
+from hf_geo.data.image_split import colour_statistics, known_statistics
 from tests.data.images import config_for, write_shades
 from tests.paths import SHARED
 

@@ -7,6 +7,7 @@ import copy
 import functools
 import json
 import sys
+from pathlib import Path
 
 import timm
 import torch
@@ -19,6 +20,7 @@ from hf_geo.subspaces import Subspace
 from hf_geo.tasks import image_classification
 from hf_geo.training.optimizers import make_optimizer
 from hf_geo.training.trainer import GeoTrainer
+from tests.recipes.every import scaled_down
 
 # Settings that neither model nor data depend on: variants that differ in nothing else share these.
 OF_OPTIMIZER = {
@@ -49,7 +51,7 @@ def make_setup(task, model_args, data_args, args) -> tasks.TrainingSetup:
 
 def build(folder: str, path: str, variant: str) -> dict:
     words = ["--config", path, *(["--variant", variant] if variant else []), "--output_dir", folder]
-    words += ["--max_train_samples", "64", "--max_eval_samples", "32"]
+    words += ["--max_train_samples", "64", "--max_eval_samples", "32", *scaled_down(Path(path))]
     model_args, data_args, subspace_args, run_args, args, _ = parse_command_line(RUN_ARGUMENTS, words)
     setup = make_setup(run_args.task, model_args, data_args, args)
     subspace = subspace_args.config
@@ -61,9 +63,9 @@ def build(folder: str, path: str, variant: str) -> dict:
         optimizer = make_optimizer(args, model, geometry=geometry)
     else:
         optimizer_cls, settings = GeoTrainer.get_optimizer_cls_and_kwargs(args, model)
-        optimizer = optimizer_cls(model.parameters(), **settings)
+        optimizer = optimizer_cls([p for p in model.parameters() if p.requires_grad], **settings)
     trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-    assert trained == sum(p.numel() for p in model.parameters())
+    assert trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "recipe": path,
         "variant": variant,

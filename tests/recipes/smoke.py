@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.recipes.every import scaled_down
 from tests.scripts import script
 
 FEW = (
@@ -19,7 +20,7 @@ if __name__ == "__main__":
     train = script("train")
     for number, recipe in enumerate(sys.argv[2:]):
         started, folder = time.perf_counter(), Path(sys.argv[1], str(number))
-        status = train(["--config", recipe, *FEW, "--output_dir", folder])
+        status = train(["--config", recipe, *FEW, *scaled_down(Path(recipe)), "--output_dir", folder])
         state = json.loads((folder / "trainer_state.json").read_text())
         losses = [row["loss"] for row in state["log_history"] if "loss" in row]
         card = (folder / "README.md").is_file() and (folder / "model.safetensors").is_file()
