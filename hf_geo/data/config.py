@@ -14,8 +14,8 @@ class DataArguments:
     dataset: str | None = HfArg(
         default=None,
         help="A Hub id (uoft-cs/cifar10), a folder in the same layout or with one folder of images a class, "
-        "or one that needs no network: digits (1,797 real 8x8 images), docs (Python's documentation) or repeat-copy (sequences "
-        "of random bits, drawn anew for each batch).",
+        "or one that needs no network: digits (1,797 real 8x8 images), docs (Python's documentation), glosses (definitions of "
+        "five kinds of things) or repeat-copy (sequences of random bits, drawn anew for each batch).",
     )
     dataset_config: str | None = HfArg(default=None, help="Which of the data set's configurations.")
     train_split: str = HfArg(
