@@ -3,6 +3,7 @@
 Image classifiers by accuracy, likelihood and calibration; language models by perplexity too.
 
     python scripts/evaluate.py --model outputs/quickstart_line
+    python scripts/evaluate.py --model outputs/quickstart_line --trust --select_position
     python scripts/evaluate.py --model outputs/quickstart_line --export_position 0.2 --output_dir outputs/one_point
     python scripts/evaluate.py --model outputs/a --model outputs/b --ensemble
 
@@ -11,34 +12,31 @@ folder, and into its card, unless --output_dir names another.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hf_geo.checkpoints.placing import place_result, whole_file
 from hf_geo.checkpoints.results import save_result
-from hf_geo.cli.config import FieldParser
-from hf_geo.cli.options import add_trust, at_least, device, seed
+from hf_geo.cli.options import at_least
 from hf_geo.cli.output import protect_output
+from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
-from hf_geo.data.sources import EMBEDDED
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.evaluation.plans import plan_walk
-from hf_geo.evaluation.report import as_data, as_table, name_positions
-from hf_geo.evaluation.walk import RECALIBRATION_BATCHES, evaluate_models, walk
+from hf_geo.evaluation.report import as_data, as_table, name_positions, note_on, select_position
+from hf_geo.evaluation.trust import TrustData
+from hf_geo.evaluation.walk import evaluate_models, walk
 from hf_geo.hub.describe import WALK, Description
 from hf_geo.hub.export import export_model
 from hf_geo.models.sources import ModelSource
 from hf_geo.runs.folder import check_writable
 from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
-from hf_geo.tasks import TASKS, EvaluationOptions, EvaluationSetup, find_trained, open_trained, read_run_settings
+from hf_geo.tasks import EvaluationSetup, find_trained, open_trained
 
 SUBSPACE = "subspace_config.json"
 
@@ -47,7 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
     with one_sentence_errors("evaluate.py"):
-        options, data_args = parse(argv)
+        options, data_args = parse_trained(
+            argv,
+            add_options,
+            prog="evaluate.py",
+            usage="evaluate.py --model NAME [--OPTION VALUE ...]",
+            description=__doc__,
+        )
         for name in options.model:
             place_result(name)
         sources = [find_trained(name) for name in options.model]
@@ -55,26 +59,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         exporting = options.export_position is not None
         if exporting:
             check_export(options, is_subspace)
+        if options.select_position and not is_subspace:
+            raise ValueError("--select_position chooses on a subspace: give one --model with a subspace_config.json.")
         folder = results_folder(options)
         if folder is not None:
             check_writable(folder)
-        how = EvaluationOptions(
-            options.batch_size, options.num_workers, options.seed, options.device, options.trust_remote_code
-        )
-        setup = open_trained(sources, data_args, how)
+        setup = open_trained(sources, data_args, evaluation_options(options))
         if exporting:
             print(f"  wrote {export(setup, sources[0], options)}")
             return 0
-        found = walk_subspace(setup, sources[0], options) if is_subspace else compare_models(setup, options)
+        trust = trust_data(setup, options)
+        found = (
+            walk_subspace(setup, sources[0], options, trust) if is_subspace else compare_models(setup, options, trust)
+        )
+        if options.select_position:
+            found["selected"] = select_position(found)
         origin = {"models": display_names(options.model), "dataset": setup.dataset, "split": setup.split}
         results = finite(origin | found)
-        print(json.dumps(results, indent=2) if options.json else as_table(results))
+        print(json.dumps(results, indent=2) if options.json else f"{as_table(results)}\n{note_on(results)}")
         written = write(results, folder) if folder else []
     print("\n".join(f"  wrote {path}" for path in written), file=sys.stderr if options.json else sys.stdout)
     return 0
 
 
-def walk_subspace(setup: EvaluationSetup, source: ModelSource, options: argparse.Namespace) -> dict[str, Any]:
+def trust_data(setup: EvaluationSetup, options: argparse.Namespace) -> TrustData | None:
+    """The data that trust is measured on and a position is selected by, if either is asked for."""
+    validates = options.trust or options.select_position
+    if validates and setup.validation is None:
+        raise ValueError(
+            f"{setup.dataset} has no split to fit and to choose on besides the evaluated one, {setup.split!r}: name another "
+            "one with --eval_split or --test_split, or leave --trust and --select_position out."
+        )
+    if options.ood_dataset is None:
+        return TrustData(setup.validation) if validates else None
+    if setup.open_other is None:
+        raise ValueError("--ood_dataset is for image classifiers: leave it out.")
+    other = setup.open_other(DataArguments(dataset=options.ood_dataset, max_eval_samples=options.max_eval_samples))
+    return TrustData(setup.validation if validates else None, other)
+
+
+def walk_subspace(
+    setup: EvaluationSetup, source: ModelSource, options: argparse.Namespace, trust: TrustData | None
+) -> dict[str, Any]:
     """Evaluates networks along a subspace, and ensembles of them."""
     subspace = Subspace.load(source.name, setup.models[0])
     plan = plan_walk(subspace, options.positions, options.seed)
@@ -85,6 +111,7 @@ def walk_subspace(setup: EvaluationSetup, source: ModelSource, options: argparse
         setup.recalibration,
         ensembles=plan.ensembles,
         recalibration_batches=options.recalibration_batches or None,
+        trust=trust,
         positions_at_once=options.positions_at_once,
         causal=setup.causal,
     )
@@ -92,26 +119,33 @@ def walk_subspace(setup: EvaluationSetup, source: ModelSource, options: argparse
     return as_data(found, name_positions(plan, subspace.config), positions, subspace.config)
 
 
-def compare_models(setup: EvaluationSetup, options: argparse.Namespace) -> dict[str, Any]:
+def compare_models(setup: EvaluationSetup, options: argparse.Namespace, trust: TrustData | None) -> dict[str, Any]:
     """Evaluates each model, and their ensemble if asked for."""
     count = len(setup.models)
     ensembles = [tuple(range(count))] if options.ensemble and count > 1 else []
-    found = evaluate_models(setup.models, setup.evaluation, ensembles=ensembles, causal=setup.causal)
+    found = evaluate_models(setup.models, setup.evaluation, ensembles=ensembles, trust=trust, causal=setup.causal)
     return as_data(found, display_names(options.model), [None] * count, None)
 
 
-def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments]:
-    """The options, with the data settings of the first model's run as defaults."""
-    parser = FieldParser(
-        (DataArguments,), prog="evaluate.py", usage="evaluate.py --model NAME [--OPTION VALUE ...]", description=__doc__
-    )
-    add = parser.add_argument_group("Evaluation").add_argument
-    add("--model", action="append", required=True, metavar="NAME", help="Folder or Hub id; several are compared.")
+def add_options(add: Callable[..., argparse.Action]) -> None:
+    """Adds the script's own options."""
     add("--positions", type=at_least(2), default=21, metavar="N", help="Positions of a subspace to evaluate.")
     add(
         "--ensemble",
         action="store_true",
         help="Evaluate the ensemble of several models too. Ensembles of a subspace's positions always are.",
+    )
+    add(
+        "--trust",
+        action="store_true",
+        help="Measure how far the probabilities may be trusted: calibration in bins of equal mass, the risk-coverage curve, and "
+        "temperature scaling, which is fitted on the validation split (not for language models).",
+    )
+    add("--ood_dataset", metavar="NAME", help="A dataset of other images: measure whether confidence tells them apart.")
+    add(
+        "--select_position",
+        action="store_true",
+        help="Choose the position of a subspace by the loss on the validation split, and report it on the test split.",
     )
     add(
         "--positions_at_once",
@@ -120,66 +154,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
         metavar="N",
         help="Positions that share a pass over the data: more are faster and need more memory.",
     )
-    add(
-        "--recalibration_batches",
-        type=at_least(0),
-        default=RECALIBRATION_BATCHES,
-        metavar="N",
-        help="Training batches from which norm statistics are taken at each position; 0 for all.",
-    )
     add("--export_position", metavar="P", help="Write the network at a position (0.2, or weights 0.5,0.3,0.2) instead.")
     add("--output_dir", metavar="DIR", help="Where results go. Default: the first model's folder.")
-    add("--batch_size", type=at_least(1), metavar="N", help="Samples in a batch. Default: 128 images or 8 texts.")
-    add("--num_workers", type=at_least(0), default=0, metavar="N", help="Processes that prepare samples.")
-    add(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="Seed of drawn positions and of the training images that norm statistics are taken from.",
-    )
-    add("--json", action="store_true", help="Print JSON instead of a table.")
-    add(
-        "--device",
-        type=device,
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        metavar="TEXT",
-        help="Where to run.",
-    )
-    add_trust(add)
-    first, _ = parser.parse_known_args(argv)
-    fields = [field.name for field in dataclasses.fields(DataArguments)]
-    known = read_run_settings(find_trained(first.model[0]))
-    trained_with = {name: known[name] for name in fields if name in known}
-    # Labels are evaluated without noise, and an export knows the size of its images.
-    parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None})
-    dataset = known.get("dataset")
-    parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
-    options = parser.parse_args(argv)
-    if options.dataset is None:
-        reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
-        raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")
-    for name in ("train_split", "eval_size"):
-        given, trained = getattr(options, name), known.get(name)
-        if name in known and options.dataset == dataset and given != trained:
-            raise ValueError(
-                f"--{name} {given} would evaluate {first.model[0]!r}, trained with {trained}, on samples it was trained on: "
-                "leave it out."
-            )
-    return options, DataArguments(**{name: getattr(options, name) for name in fields})
-
-
-def is_known_anywhere(dataset: str | None) -> bool:
-    """Whether the dataset's name in a run's settings is enough to find it; of a folder they keep only the last part."""
-    if dataset is None or dataset.startswith("./"):
-        return False
-    return "/" in dataset or dataset in EMBEDDED or any(dataset in task.datasets for task in TASKS.values())
-
-
-def display_names(models: Sequence[str]) -> list[str]:
-    """The models' names; a folder is shown by the last part of its path unless two share it."""
-    short = [Path(name).resolve().name if Path(name).exists() else name for name in models]
-    return [name if short.count(name) == 1 else full for name, full in zip(short, models, strict=True)]
 
 
 def check_export(options: argparse.Namespace, is_subspace: bool) -> None:
@@ -233,8 +209,7 @@ def write(results: dict[str, Any], folder: Path) -> list[str]:
     with whole_file(folder / WALK) as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     description = Description(folder)
-    if results["subspace"]:
-        description.add_walk(results)
+    description.add_walk(results)
     return [f"{folder}/{name}" for name in (WALK, *description.made)]
 
 

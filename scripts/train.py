@@ -40,7 +40,7 @@ from hf_geo.runs.folder import (
 )
 from hf_geo.runs.report import write_measured
 from hf_geo.subspaces import Subspace
-from hf_geo.tasks import build_setup, find_task
+from hf_geo.tasks import build_setup, find_task, find_trained
 from hf_geo.training.callbacks import SameDataCallback
 from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.processes import UnusedParametersError
@@ -147,7 +147,9 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
         setattr(args, name, value)
     subspace = subspace_args.config
     if subspace:
-        subspace = Subspace.attach(setup.model, subspace, model_init=setup.new_model, seed=args.seed)
+        ends = {2 * i: find_trained(name).weights() for i, name in enumerate(subspace_args.subspace_ends or ())}
+        new_model = None if ends else setup.new_model  # the bend starts halfway between the ends
+        subspace = Subspace.attach(setup.model, subspace, model_init=new_model, points=ends, seed=args.seed)
     check_settings(args, metrics=(*task.metrics, "loss"))
     with no_empty_folder(args.output_dir):
         trainer = GeoTrainer(

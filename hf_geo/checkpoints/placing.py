@@ -14,7 +14,7 @@ PARTIAL = "_result.partial"
 TO_REMOVE = ".replaced.json"  # in the new result, until it is done: names of the old result's files to remove
 # The files of a finished run besides its checkpoints: the result of the next run replaces these and nothing else.
 RESULTS = ("model.safetensors", "config.json", "README.md", "train_results.json", "eval_results.json", "trainer_state.json",
-           "training_args.json", "card.json", "evaluation.json", "subspace.safetensors", "subspace_config.json",
+           "training_args.json", "card.json", "evaluation.json", "merge.json", "subspace.safetensors", "subspace_config.json",
            "figures")  # fmt: skip
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 

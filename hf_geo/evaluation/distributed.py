@@ -19,3 +19,13 @@ def sum_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
     dist.all_reduce(message)
     parts = message.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for tensor, part in zip(tensors, parts, strict=True)]
+
+
+def gather_from_processes(tensor: Tensor) -> Tensor:
+    """Concatenates the tensors of all processes, on the CPU; they may differ in the length of their first axis."""
+    tensor = tensor.cpu()
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    parts: list[Tensor] = [tensor] * dist.get_world_size()
+    dist.all_gather_object(parts, tensor)
+    return torch.cat(parts)

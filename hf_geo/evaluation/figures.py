@@ -1,7 +1,7 @@
 """Draws figures of a walk."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +90,54 @@ def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | P
             axes.axhline(value, color=_ENSEMBLE, linestyle="--", label=f"ensemble of the {count} control points")
     style(axes, xlabel="distance from the centre (control points at 1)", ylabel=_SHOWN[name][0])
     axes.legend(frameon=False, fontsize="small")
+    save(figure, path, title)
+
+
+def draw_segment(
+    curves: Mapping[str, Sequence[dict]], positions: Sequence[float], path: str | Path, title: str = ""
+) -> None:
+    """Draws accuracy (of language models perplexity) and loss along the segment between two networks.
+
+    Args:
+        curves: Rows of `Walk.points` by the name of the curve, such as a data set's.
+        positions: Of these rows, ascending from 0 to 1.
+        path: PNG file to write; its folder is made.
+        title: Title above the panels.
+    """
+    rows = next(iter(curves.values()))
+    names = [name for name in _SHOWN if name in rows[0] and name != "ece"]
+    figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+        for label, points in curves.items():
+            axes.plot(positions, _values(points, name), marker=".", linewidth=1.4, label=label)
+        style(axes, xlabel="position between the two networks", ylabel=_SHOWN[name][0])
+    axes.legend(frameon=False, fontsize="small")
+    save(figure, path, title)
+
+
+def draw_trust(rows: Mapping[str, Mapping], path: str | Path, title: str = "") -> None:
+    """Draws reliability diagrams, before and after temperature scaling where there is one, and risk against coverage.
+
+    Args:
+        rows: Values of `hf_geo.evaluation.trust` by the name of the network or ensemble.
+        path: PNG file to write; its folder is made.
+        title: Title above the panels.
+    """
+    diagrams = {"reliability": "as it is", "scaled_reliability": "at its temperature"}
+    diagrams = {key: label for key, label in diagrams.items() if key in next(iter(rows.values()))}
+    figure = Figure(figsize=(4.2 * (len(diagrams) + 1), 3.6), layout="constrained")
+    *left, last = figure.subplots(1, len(diagrams) + 1)
+    for axes, (key, label) in zip(left, diagrams.items(), strict=True):
+        axes.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle=":")
+        for row in rows.values():
+            _, accuracy, confidence = zip(*row[key], strict=True)
+            axes.plot(100 * np.array(confidence), 100 * np.array(accuracy), marker=".", linewidth=1.4)
+        style(axes, title=label, xlabel="confidence (%)", ylabel="accuracy (%)")
+    for name, row in rows.items():
+        coverage, risk = 100 * np.array(row["risk_coverage"]).T
+        last.plot(coverage, risk, marker=".", linewidth=1.4, label=name)
+    style(last, title="when unsure predictions are left out", xlabel="coverage (%)", ylabel="error (%)")
+    last.legend(frameon=False, fontsize="small")
     save(figure, path, title)
 
 

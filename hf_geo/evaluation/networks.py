@@ -40,9 +40,17 @@ class Positions:
         coefficients: (networks, num_points), or (networks, num_layers, num_points).
         batched: Whether to evaluate all networks in one call (`torch.func.vmap`); by default small networks on a GPU. It
             becomes False after the first call that vmap cannot make.
+        point_statistics: The norm statistics of each control point's own network. A network at a control point keeps
+            them; any other starts from their weighted mean. By default all start from the model's.
     """
 
-    def __init__(self, subspace: Subspace, coefficients: Tensor, batched: bool | None = None) -> None:
+    def __init__(
+        self,
+        subspace: Subspace,
+        coefficients: Tensor,
+        batched: bool | None = None,
+        point_statistics: Sequence[Statistics] | None = None,
+    ) -> None:
         self.subspace, self.model = subspace, subspace.model
         self.coefficients = coefficients
         parameters = list(self.model.parameters())
@@ -52,6 +60,13 @@ class Positions:
         self.statistics: Statistics = {
             name: t.expand(len(coefficients), *t.shape).clone() for name, t in running_statistics(self.model).items()
         }
+        self._fixed = torch.zeros(len(coefficients), dtype=torch.bool)
+        if point_statistics is not None:
+            self._fixed = (coefficients == 1).any(-1)
+            for name, rows in self.statistics.items():
+                weights = coefficients.to(rows.device, torch.float32).view(*coefficients.shape, *[1] * (rows.ndim - 1))
+                own = [point[name].to(rows.device) for point in point_statistics]
+                rows.copy_(sum(weights[:, i] * value for i, value in enumerate(own)))
 
     def recalibrate(self, loader: Iterable, max_batches: int | None) -> int:
         """Recalibrates every network in one pass over the loader, and returns the number of samples."""
@@ -67,7 +82,11 @@ class Positions:
             rows = [run(*network) for network in networks]
             return {name: torch.stack([row[name] for row in rows]) for name in moments}
 
-        return collect(self.model, self.statistics, (len(self.coefficients),), add, loader, max_batches)
+        before = {name: rows.clone() for name, rows in self.statistics.items()}
+        samples = collect(self.model, self.statistics, (len(self.coefficients),), add, loader, max_batches)
+        for name, rows in self.statistics.items():
+            rows[self._fixed] = before[name][self._fixed]
+        return samples
 
     def logits(self, batch: Any) -> list[Tensor]:
         """Each network's logits for a batch."""

@@ -11,12 +11,14 @@ from hf_geo.metrics import is_share
 from hf_geo.subspaces import SubspaceConfig
 from hf_geo.subspaces.shapes import SHAPES
 
-from .figures import draw_distances, draw_path, draw_triangle
+from .figures import draw_distances, draw_path, draw_triangle, draw_trust
 from .plans import Plan
 from .walk import Walk
 
 _TITLES = {"perplexity": "perplexity", "accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE",
-           "total_variation": "total variation"}  # fmt: skip
+           "total_variation": "total variation", "adaptive_ece": "adaptive ECE", "aurc": "AURC", "temperature": "T",
+           "scaled_nll": "NLL at T", "scaled_ece": "ECE at T", "ood_auroc": "OOD AUROC", "ood_fpr95": "OOD FPR95",
+           "validation_loss": "validation loss"}  # fmt: skip
 
 
 def name_positions(plan: Plan, config: SubspaceConfig) -> list[str]:
@@ -60,6 +62,11 @@ def as_data(
     }
 
 
+def select_position(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of the data of `as_data` whose network has the lowest loss on the validation split."""
+    return min(data["points"], key=lambda row: row["validation_loss"])
+
+
 def as_table(data: Mapping[str, Any]) -> str:
     """The data of `as_data` as a Markdown table, aligned for terminals, with shares in per cent."""
     rows = [(row["name"], row) for row in data["points"]]
@@ -82,7 +89,7 @@ def _format(column: str, value: float | None) -> str:
 
 
 def draw(data: Mapping[str, Any], folder: str | Path, title: str = "") -> dict[str, str]:
-    """Draws the walk of a subspace into `folder`.
+    """Draws the walk of a subspace, and the trust in its networks or in independent models, into `folder`.
 
     Lines and curves are drawn along their position, simplexes against the distance from the centre and, with three
     points, as a heat map. Layer-wise draws are in the data and not in the figures.
@@ -95,7 +102,27 @@ def draw(data: Mapping[str, Any], folder: str | Path, title: str = "") -> dict[s
     Returns:
         File names with captions.
     """
-    folder, kind = Path(folder), data["subspace"]["kind"]
+    folder, figures = Path(folder), {}
+    rows = _rows_of_trust(data)
+    if rows:
+        draw_trust(rows, folder / "trust.png", title)
+        figures["trust.png"] = "Reliability, before and after temperature scaling, and risk against coverage"
+    return figures if data["subspace"] is None else _draw_walk(data, folder, title) | figures
+
+
+def _rows_of_trust(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The networks and ensembles whose trust is drawn, by name; of a subspace an end, the centre, and the selected one."""
+    points = data["points"]
+    if data["subspace"] is not None:
+        count = data["subspace"]["num_points"]
+        centre = [row for row in points if row["position"] in (0.5, [1 / count] * count)]
+        points = [points[0], *centre, *([data["selected"]] if "selected" in data else [])]
+    rows = [*((row["name"], row) for row in points), *(("ensemble", row) for row in data["ensembles"][:1])]
+    return {name: row for name, row in rows if "reliability" in row}
+
+
+def _draw_walk(data: Mapping[str, Any], folder: Path, title: str) -> dict[str, str]:
+    kind = data["subspace"]["kind"]
     # A layer-wise position has one more axis than those of the grid.
     points = [row for row in data["points"] if np.ndim(row["position"]) == np.ndim(data["points"][0]["position"])]
     numbers = {row["name"]: number for number, row in enumerate(points)}
@@ -123,7 +150,14 @@ def note_on(data: Mapping[str, Any]) -> str:
     note = f"Measured on {data['samples']:,} predictions on the {data['split']} split"
     if data["recalibration_samples"]:
         note += f", with norm statistics of {data['recalibration_samples']:,} training samples at each position"
-    return note + "."
+    note += "."
+    if "selected" in data:
+        chosen, columns = data["selected"], ("perplexity", "accuracy", "nll", "ece")
+        found = ", ".join(
+            f"{_TITLES[column]} {_format(column, chosen[column])}" for column in columns if column in chosen
+        )
+        note += f" The validation loss chooses position {chosen['name']}; on the {data['split']} split it has {found}."
+    return note
 
 
 def add_to_card(card: str, figures: Mapping[str, str], table: str, note: str) -> str:

@@ -15,6 +15,8 @@ from hf_geo.subspaces import Subspace
 from .batches import batches, labels_of
 from .distributed import sum_over_processes
 from .networks import Models, Positions
+from .norms import Statistics
+from .trust import Confidences, TrustData, Validation, compare_with_other
 
 RECALIBRATION_BATCHES = 40
 
@@ -24,8 +26,8 @@ class Walk:
     """The results of an evaluation.
 
     Args:
-        points: For each network `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`, and for language models
-            `perplexity`.
+        points: For each network `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`, for language models
+            `perplexity`, and with `TrustData` the values of `hf_geo.evaluation.trust`.
         ensembles: For each ensemble, which averages the probabilities of networks, the same values, `members` (indices
             in `points`), and for two members the `total_variation` between their predictions.
         samples: Number of predictions that each value is a mean of.
@@ -46,6 +48,8 @@ def walk(
     *,
     ensembles: Sequence[Sequence[int]] = (),
     recalibration_batches: int | None = RECALIBRATION_BATCHES,
+    point_statistics: Sequence[Statistics] | None = None,
+    trust: TrustData | None = None,
     positions_at_once: int = 32,
     causal: bool = False,
     batched: bool | None = None,
@@ -62,6 +66,8 @@ def walk(
         recalibration: Batches to take norm statistics from; None to use the model's own at every position.
         ensembles: For each ensemble the indices of its positions.
         recalibration_batches: Batches to read from `recalibration`; None for all.
+        point_statistics: See `Positions`.
+        trust: Data to measure trust on, if it is to be measured.
         positions_at_once: Limits memory; must be at least the size of an ensemble.
         causal: Whether the logits at a token predict the next token, as those of a language model.
         batched: See `Positions`.
@@ -77,12 +83,12 @@ def walk(
     subspace.model.eval()
     try:
         for group in _groups(len(coefficients), ensembles, positions_at_once):
-            networks = Positions(subspace, rows[group], batched)
+            networks = Positions(subspace, rows[group], batched, point_statistics)
             if recalibration is not None:
                 recalibrated = networks.recalibrate(recalibration, recalibration_batches)
             chosen = [i for i, members in enumerate(ensembles) if set(members) <= set(group)]
             local = [[group.index(m) for m in ensembles[i]] for i in chosen]
-            single, joint, samples = _evaluate(networks, len(group), local, loader, causal)
+            single, joint, samples = _evaluate(networks, len(group), local, loader, causal, trust)
             batched = networks.batched  # vmap is not tried again once it has failed
             for i, values in zip(group, single, strict=True):
                 points[i] = values
@@ -95,50 +101,99 @@ def walk(
 
 
 def evaluate_models(
-    models: Sequence[nn.Module], loader: Iterable, *, ensembles: Sequence[Sequence[int]] = (), causal: bool = False
+    models: Sequence[nn.Module],
+    loader: Iterable,
+    *,
+    ensembles: Sequence[Sequence[int]] = (),
+    trust: TrustData | None = None,
+    causal: bool = False,
 ) -> Walk:
     """Evaluates independent models, and ensembles of them, in one pass over the data; as `walk`."""
     for model in models:
         model.eval()
-    points, joint, samples = _evaluate(Models(models), len(models), ensembles, loader, causal)
+    points, joint, samples = _evaluate(Models(models), len(models), ensembles, loader, causal, trust)
     rows = [{"members": list(members), **values} for members, values in zip(ensembles, joint, strict=True)]
     return Walk(points, rows, samples, 0)
 
 
 def _evaluate(
-    networks: Positions | Models, count: int, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool
-) -> tuple[list[dict[str, float]], list[dict[str, float]], int]:
-    single = [CalibrationSums() for _ in range(count)]
-    joint = [CalibrationSums() for _ in ensembles]
+    networks: Positions | Models,
+    count: int,
+    ensembles: Sequence[Sequence[int]],
+    loader: Iterable,
+    causal: bool,
+    trust: TrustData | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    sums = [CalibrationSums() for _ in range(count + len(ensembles))]
     distances = torch.zeros(len(ensembles), dtype=torch.float64)
-    with torch.inference_mode():
-        for batch in batches(loader, None, "Evaluation"):
-            labels = labels_of(batch)
-            logits = networks.logits(batch)
-            labels = labels.to(logits[0].device)
-            if causal:
-                labels, logits = labels[:, 1:], [each[:, :-1] for each in logits]
-            counted = labels != IGNORED
-            labels = labels[counted].long()
-            logs = [_log_probabilities(each[counted].float(), labels) for each in logits]
-            for sums, log in zip(single, logs, strict=True):
-                sums.update(log, labels)
-            for i, (sums, members) in enumerate(zip(joint, ensembles, strict=True)):
-                stacked = torch.stack([logs[m] for m in members])
-                sums.update(stacked.logsumexp(0) - math.log(len(members)), labels)
-                if len(members) == 2:
-                    distances[i] += total_variation(*stacked.exp()).sum().cpu()
-    everything = (*single, *joint)
-    *totals, distances = sum_over_processes([*(sums.sums for sums in everything), distances])
-    for sums, total in zip(everything, totals, strict=True):
-        sums.sums = total
-    samples = single[0].samples
-    points = [{"loss": values["nll"], **values} for values in (_values(sums, causal) for sums in single)]
-    rows = [_values(sums, causal) for sums in joint]
-    for row, members, distance in zip(rows, ensembles, distances.tolist(), strict=True):
+    more: list[dict[str, Any]] = [{} for _ in sums]
+    confidences: list[Confidences] = []
+    if trust is not None:
+        if trust.validation is not None:
+            more = _validate(networks, ensembles, trust.validation, causal)
+        confidences = [Confidences(row.get("temperature")) for row in more]
+    for labels, logs in _predictions(networks, ensembles, loader, causal):
+        for each, log in zip(sums, logs, strict=True):
+            each.update(log, labels)
+        for each, log in zip(confidences, logs, strict=False):
+            each.update(log, labels)
+        for i, members in enumerate(ensembles):
+            if len(members) == 2:
+                distances[i] += total_variation(*(logs[m].exp() for m in members)).sum().cpu()
+    *totals, distances = sum_over_processes([*(each.sums for each in sums), distances])
+    for each, total in zip(sums, totals, strict=True):
+        each.sums = total
+    samples = sums[0].samples
+    if trust is not None:
+        more = [row | each.compute() for row, each in zip(more, confidences, strict=True)]
+        if trust.other is not None:
+            others = [Confidences(None) for _ in sums]
+            for labels, logs in _predictions(networks, ensembles, trust.other, causal):
+                for each, log in zip(others, logs, strict=True):
+                    each.update(log, labels)
+            more = [row | found for row, found in zip(more, compare_with_other(confidences, others), strict=True)]
+    rows = [_values(each, causal) | row for each, row in zip(sums, more, strict=True)]
+    points = [{"loss": row["nll"], **row} for row in rows[:count]]
+    for row, members, distance in zip(rows[count:], ensembles, distances.tolist(), strict=True):
         if len(members) == 2:
             row["total_variation"] = distance / samples
-    return points, rows, samples
+    return points, rows[count:], samples
+
+
+def _validate(
+    networks: Positions | Models, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool
+) -> list[dict[str, float]]:
+    """The validation loss of each network and ensemble, and of classifiers the temperature."""
+    found: list = []
+    for labels, logs in _predictions(networks, ensembles, loader, causal):
+        # All logits of a text would take too much memory for a temperature.
+        found = found or [CalibrationSums() if causal else Validation() for _ in logs]
+        for each, log in zip(found, logs, strict=True):
+            each.update(log, labels)
+    if causal:
+        totals = sum_over_processes([each.sums for each in found])
+        for each, total in zip(found, totals, strict=True):
+            each.sums = total
+        return [{"validation_loss": each.compute()["nll"]} for each in found]
+    return [each.compute() for each in found]
+
+
+@torch.inference_mode()
+def _predictions(
+    networks: Positions | Models, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yields each batch's labels, and the log-probabilities of every network and then of every ensemble."""
+    for batch in batches(loader, None, "Evaluation"):
+        labels = labels_of(batch)
+        logits = networks.logits(batch)
+        labels = labels.to(logits[0].device)
+        if causal:
+            labels, logits = labels[:, 1:], [each[:, :-1] for each in logits]
+        counted = labels != IGNORED
+        labels = labels[counted].long()
+        logs = [_log_probabilities(each[counted].float(), labels) for each in logits]
+        means = (torch.stack([logs[m] for m in members]).logsumexp(0) - math.log(len(members)) for members in ensembles)
+        yield labels, [*logs, *means]
 
 
 def _log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def run_script(script: str, arguments: tuple[str, ...], log: str) -> Outcome:
     """Calls `main(arguments)` of a script with all of its output going to the file `log`; returns how it ended."""
     with _redirect_output(log):
         try:
-            status = _load_main(script)(list(arguments))
+            status = load_main(script)(list(arguments))
         except SystemExit as exit_:
             status = exit_.code
         except Exception as error:  # of whatever kind, it ends the trial and not the sweep
@@ -110,7 +110,7 @@ def classify_error(error: Exception) -> Outcome:
 
 
 @functools.cache
-def _load_main(script: str) -> Callable[[list[str]], int]:
+def load_main(script: str) -> Callable[[list[str]], int]:
     """Imports a script, which is in no package, and returns its `main`."""
     spec = importlib.util.spec_from_file_location(f"_script_{Path(script).stem}", script)
     module = importlib.util.module_from_spec(spec)

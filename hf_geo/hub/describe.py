@@ -70,17 +70,18 @@ class Description:
             self.made.append(README)
 
     def add_walk(self, data: dict[str, Any]) -> None:
-        """Draws the walk of a subspace, and puts it into the card if there is one.
+        """Draws the walk of a subspace, and puts it into the card if there is one; of independent models, draws the trust.
 
         Args:
             data: What evaluation.json holds.
         """
         figures, card = {}, self.folder / README
         with self._optional("The figure of the walk"):
-            drawn = draw(data, self.folder / "figures", f"{data['subspace']['kind']} on {data['dataset']}")
+            subject = data["subspace"]["kind"] if data["subspace"] else ", ".join(data["models"])
+            drawn = draw(data, self.folder / "figures", f"{subject} on {data['dataset']}")
             figures = {f"figures/{name}": caption for name, caption in drawn.items()}
             self.made += figures
-        if card.is_file():
+        if data["subspace"] and card.is_file():
             with self._optional("The card's section on the walk"):
                 text = add_to_card(card.read_text(encoding="utf-8"), figures, as_table(data), note_on(data))
                 with whole_file(card) as path:

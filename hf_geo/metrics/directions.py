@@ -22,10 +22,10 @@ class Metric:
 
 # By the name without its split: "f1" is also the metric of "eval_f1" and "test_macro_f1". A task adds its own.
 METRICS = {
-    **dict.fromkeys(("accuracy", "f1", "precision", "recall", "roc_auc"), Metric(True, is_share=True)),
+    **dict.fromkeys(("accuracy", "f1", "precision", "recall", "roc_auc", "auroc"), Metric(True, is_share=True)),
     **dict.fromkeys(("matthews_correlation", "exact_match", "bleu"), Metric(True)),
     **dict.fromkeys(("loss", "nll", "perplexity", "brier", "mae", "mse", "rmse", "fid"), Metric(False)),
-    **dict.fromkeys(("ece", "error_rate", "total_variation"), Metric(False, is_share=True)),
+    **dict.fromkeys(("ece", "error_rate", "total_variation", "aurc", "fpr95"), Metric(False, is_share=True)),
     "runtime": Metric(False, is_quality=False),
     **dict.fromkeys(("samples", "samples_per_second", "steps_per_second"), Metric(True, is_quality=False)),
 }

@@ -65,6 +65,8 @@ class EvaluationSetup:
         recalibration: Batches of training samples to take norm statistics from; None for language models.
         causal: Whether a logit at a token predicts the next token.
         processor: The image processor or tokenizer that an export of the first model needs, if any.
+        validation: Batches of the "eval" split where it is not the evaluated one: to fit and to choose on.
+        open_other: Opens batches of another dataset, of any classes, prepared for the models; None where a task has none.
     """
 
     models: Sequence[PreTrainedModel]
@@ -74,6 +76,8 @@ class EvaluationSetup:
     recalibration: "RepeatableLoader | None"
     causal: bool
     processor: Any
+    validation: DataLoader | None = None
+    open_other: Callable[[DataArguments], DataLoader] | None = None
 
 
 @dataclass(frozen=True)

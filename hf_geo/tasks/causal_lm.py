@@ -117,19 +117,24 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         longest=_max_positions(models[0]),
     )
     split = final_split(text.splits)
-    return EvaluationSetup(
-        models=models,
-        dataset=text.name,
-        split=split,
-        evaluation=DataLoader(
+
+    def loader(split: str) -> DataLoader:
+        return DataLoader(
             layout.evaluation_set(split),
             batch_size=layout.eval_batch_size,
             num_workers=options.num_workers,
             collate_fn=layout.collate,
-        ),
+        )
+
+    return EvaluationSetup(
+        models=models,
+        dataset=text.name,
+        split=split,
+        evaluation=loader(split),
         recalibration=None,
         causal=True,
         processor=tokenizers[0],
+        validation=loader("eval") if split != "eval" else None,
     )
 
 

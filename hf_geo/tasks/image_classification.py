@@ -122,16 +122,24 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         generator = torch.Generator().manual_seed(options.seed) if shuffle else None
         return DataLoader(train, shuffle=shuffle, generator=generator, **loader_args)
 
+    def loader(split: str) -> DataLoader:
+        collate = partial(collate_as_model, default_collate, labels)
+        return DataLoader(data.dataset(split, config), collate_fn=collate, **loader_args)
+
+    def open_other(other_args: DataArguments) -> DataLoader:
+        other = load_image_data(other_args, seed=options.seed)
+        return DataLoader(other.dataset(final_split(other.splits), config), **loader_args)
+
     return EvaluationSetup(
         models=models,
         dataset=data.name,
         split=split,
-        evaluation=DataLoader(
-            data.dataset(split, config), collate_fn=partial(collate_as_model, default_collate, labels), **loader_args
-        ),
+        evaluation=loader(split),
         recalibration=RepeatableLoader(recalibration),
         causal=False,
         processor=None if _is_timm(models[0]) else config.processor,
+        validation=loader("eval") if split != "eval" else None,
+        open_other=open_other,
     )
 
 

@@ -34,6 +34,12 @@ class SubspaceArguments:
     subspace_parameters: str = field(default="all", metadata=_HELP["parameters"])
     subspace_samples: int = field(default=1, metadata=_HELP["num_samples"])
     penalize_bend: bool = field(default=False, metadata=_HELP["penalize_bend"])
+    subspace_ends: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Two trained networks, folders or Hub ids, that stay fixed: only the bend of a curve is trained."
+        },
+    )
 
     @property
     def config(self) -> SubspaceConfig | None:
@@ -50,6 +56,10 @@ class SubspaceArguments:
                     "give --subspace (line, curve or simplex) too, or leave it out."
                 )
             return None
+        if self.subspace_ends and len(self.subspace_ends) != 2:
+            raise ValueError(
+                f"--subspace_ends are two networks; got {len(self.subspace_ends)}: {', '.join(self.subspace_ends)}."
+            )
         return SubspaceConfig(
             kind=self.subspace,
             num_points=self.num_points,
@@ -58,6 +68,7 @@ class SubspaceArguments:
             parameters=self.subspace_parameters,
             num_samples=self.subspace_samples,
             penalize_bend=self.penalize_bend,
+            fixed_ends=bool(self.subspace_ends),
         )
 
 

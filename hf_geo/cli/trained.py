@@ -1,0 +1,104 @@
+"""The options of scripts that evaluate trained models, on the data that the first of them was trained for by default."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_geo.data.config import DataArguments
+from hf_geo.data.sources import EMBEDDED
+from hf_geo.evaluation.walk import RECALIBRATION_BATCHES
+from hf_geo.models.adapters import find_base
+from hf_geo.tasks import TASKS, EvaluationOptions, find_trained, read_run_settings
+
+from .config import FieldParser
+from .options import add_trust, at_least, device, seed
+
+
+def parse_trained(
+    argv: Sequence[str] | None, add_options: Callable[[Callable[..., argparse.Action]], None], **parser_options: Any
+) -> tuple[argparse.Namespace, DataArguments]:
+    """Parses `--model`, the script's own options, and those of the data with the settings of the first model's run.
+
+    Args:
+        argv: The command line; the process's own if None.
+        add_options: Adds the script's own options, by the function it is given.
+        **parser_options: Options of the parser.
+
+    Raises:
+        ValueError: There is no such model, or nothing says which data to evaluate it on.
+    """
+    parser = FieldParser((DataArguments,), **parser_options)
+    add = parser.add_argument_group("Evaluation").add_argument
+    add(
+        "--model", action="append", required=True, metavar="NAME", help="Folder or Hub id; give it again for each more."
+    )
+    add_options(add)
+    add(
+        "--recalibration_batches",
+        type=at_least(0),
+        default=RECALIBRATION_BATCHES,
+        metavar="N",
+        help="Training batches from which norm statistics are taken at each position; 0 for all.",
+    )
+    add("--batch_size", type=at_least(1), metavar="N", help="Samples in a batch. Default: 128 images or 8 texts.")
+    add("--num_workers", type=at_least(0), default=0, metavar="N", help="Processes that prepare samples.")
+    add(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="Seed of drawn positions and of the training images that norm statistics are taken from.",
+    )
+    add("--json", action="store_true", help="Print JSON instead of a table.")
+    add(
+        "--device",
+        type=device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        metavar="TEXT",
+        help="Where to run.",
+    )
+    add_trust(add)
+    first, _ = parser.parse_known_args(argv)
+    fields = [field.name for field in dataclasses.fields(DataArguments)]
+    known = read_run_settings(find_trained(find_base(first.model[0]) or first.model[0]))
+    trained_with = {name: known[name] for name in fields if name in known}
+    # Labels are evaluated without noise, and an export knows the size of its images.
+    parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None})
+    dataset = known.get("dataset")
+    parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
+    options = parser.parse_args(argv)
+    if options.dataset is None:
+        reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
+        raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")
+    for name in ("train_split", "eval_size"):
+        given, trained = getattr(options, name), known.get(name)
+        if name in known and options.dataset == dataset and given != trained:
+            raise ValueError(
+                f"--{name} {given} would evaluate {first.model[0]!r}, trained with {trained}, on samples it was trained on: "
+                "leave it out."
+            )
+    return options, DataArguments(**{name: getattr(options, name) for name in fields})
+
+
+def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
+    """How the models are opened and their data read, from parsed options."""
+    return EvaluationOptions(
+        options.batch_size, options.num_workers, options.seed, options.device, options.trust_remote_code
+    )
+
+
+def is_known_anywhere(dataset: str | None) -> bool:
+    """Whether the dataset's name in a run's settings is enough to find it; of a folder they keep only the last part."""
+    if dataset is None or dataset.startswith("./"):
+        return False
+    return "/" in dataset or dataset in EMBEDDED or any(dataset in task.datasets for task in TASKS.values())
+
+
+def display_names(models: Sequence[str]) -> list[str]:
+    """The models' names; a folder is shown by the last part of its path unless two share it."""
+    short = [Path(name).resolve().name if Path(name).exists() else name for name in models]
+    return [name if short.count(name) == 1 else full for name, full in zip(short, models, strict=True)]
