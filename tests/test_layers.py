@@ -38,7 +38,7 @@ ROOMS = {
         "markdown",
         "plotting",
     },
-    "cli": {"tasks", "training", "hub", "evaluation", "checkpoints", "optim", "data", "models", "runs"},
+    "cli": {"tasks", "training", "hub", "evaluation", "checkpoints", "optim", "data", "metrics", "models", "runs"},
     "integrations": {"optim", "training"},
     "launch": {"integrations"},
 }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_geo.data.config import DataArguments
-from hf_geo.evaluation.merging import StateDict, are_equal, average, first_difference
+from hf_geo.evaluation.merging import StateDict, are_equal, average, first_difference, only_member
 from hf_geo.evaluation.norms import recalibrate_norms, running_statistics
 from hf_geo.evaluation.segment import walk_segment
 from hf_geo.evaluation.trust import TrustData
@@ -64,9 +64,9 @@ class Parents:
         """The weighted average, with norm statistics taken anew unless it is one of the networks; leaves it in the model."""
         self.load(average(self.states, coefficients))
         self.recalibrated = 0
-        if self.takes_statistics and 1 not in coefficients:
+        if self.takes_statistics and only_member(coefficients) is None:
             self.recalibrated = recalibrate_norms(self.model, self.setup.recalibration, self.batches)
-        return {name: value for name, value in self.model.state_dict().items() if name in self.states[0]}
+        return {name: value.clone() for name, value in self.model.state_dict().items() if name in self.states[0]}
 
     @property
     def base(self) -> nn.Module:

@@ -31,8 +31,8 @@ def are_equal(first: StateDict, other: StateDict) -> bool:
 def average(states: Sequence[StateDict], coefficients: Sequence[float] | None = None) -> dict[str, Tensor]:
     """The weighted sum of networks, tensor by tensor: a model soup (Wortsman et al. 2022, arXiv 2203.05482).
 
-    A network whose coefficient is 1 comes back bit for bit; sums are taken in double precision. Integer tensors, such as
-    counters, are the first network's.
+    A network that alone has a coefficient other than zero comes back bit for bit. Sums are taken in double precision.
+    Integer tensors, such as counters, are the first network's.
 
     Args:
         states: State dicts of one architecture.
@@ -53,6 +53,12 @@ def average(states: Sequence[StateDict], coefficients: Sequence[float] | None = 
         if difference := first_difference(states[0], other):
             raise ValueError(f"The networks are of different architectures: {difference}.")
     return {name: _combine(name, [state[name] for state in states], coefficients) for name in states[0]}
+
+
+def only_member(coefficients: Sequence[float]) -> int | None:
+    """The number of the network that an average is a copy of; None where it is one of several."""
+    members = [index for index, coefficient in enumerate(coefficients) if coefficient != 0]
+    return members[0] if len(members) == 1 else None
 
 
 def interpolate(first: StateDict, second: StateDict, position: float) -> dict[str, Tensor]:
@@ -115,6 +121,9 @@ def _combine(name: str, tensors: Sequence[Tensor], coefficients: Sequence[float]
         raise ValueError(
             f"{name!r} is sharded: gather whole weights first (`get_model_state_dict` with full_state_dict)."
         )
+    member = only_member(coefficients)
+    if member is not None:
+        return tensors[member].clone()
     if not (first.is_floating_point() or first.is_complex()):
         if first.ndim and any(not torch.equal(first, tensor) for tensor in tensors[1:]):
             raise ValueError(

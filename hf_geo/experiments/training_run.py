@@ -176,7 +176,8 @@ class Run:
             hardware=hardware(trainer.accelerator.num_processes, trainer.args.device),
             parameters=setup.num_parameters,
             versions=installed_versions(),
-            subspace=subspace and {name: getattr(subspace, name) for name in ("kind", "num_points", "layerwise")},
+            subspace=subspace
+            and {name: getattr(subspace, name) for name in ("kind", "num_points", "layerwise", "fixed_ends")},
             hub_id=self.hub_id if self.hub_id and "/" in self.hub_id else None,  # a bare name is no address yet
             library=setup.library,
             template=task.template,
