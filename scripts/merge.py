@@ -86,12 +86,13 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--select_position",
         action="store_true",
+        default=None,
         help="Of interpolate: take the position of the lowest validation loss.",
     )
     add(
         "--positions", type=at_least(3), default=11, metavar="N", help="Of barrier, interpolate: positions to evaluate."
     )
-    add("--also_dataset", action="append", default=[], metavar="NAME",
+    add("--also_dataset", action="append", metavar="NAME",
         help="Of interpolate: a further dataset of the same classes to evaluate the positions on.")  # fmt: skip
     add("--without_head", action="store_true",
         help="Merge classifiers of different classes: all but the head, which stays the first one's.")  # fmt: skip
@@ -111,11 +112,11 @@ def check(options: argparse.Namespace) -> None:
             f"--method {method} takes {needed}, and there is --model {count} times: name each with --model."
         )
     for name, owner in OWNERS.items():
-        if getattr(options, name) and method != owner:
+        if getattr(options, name) is not None and method != owner:
             raise ValueError(f"--{name} is for --method {owner}, not for {method}: leave it out.")
     if method == "curve" and not options.recipe:
         raise ValueError(
-            "--method curve trains a bend: name its recipe with --recipe (configs/subspaces/cifar10_bend.yaml)."
+            "--method curve trains a bend: name its recipe with --recipe (configs/subspaces/cifar10.yaml)."
         )
     if options.position is not None:
         if options.select_position:

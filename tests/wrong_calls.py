@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,12 @@ from typing import Any
 import datasets
 import pyarrow.parquet
 from datasets import ClassLabel, Features, Value
+from safetensors.torch import load_file, save_file
 
+from hf_geo.data.config import DataArguments
+from hf_geo.data.vision import load_image_data
+from hf_geo.hub.export import export_model
+from hf_geo.models.build import build_image_classifier
 from tests.data.images import encoded, shade
 
 Options = Mapping[str, Any]
@@ -208,6 +214,37 @@ def own_code(folder: Path, **changes: Any) -> None:
     config = {"model_type": "mine", "auto_map": CODE, "architectures": ["Model"], "num_labels": 10, **changes}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(MINE)
+
+
+# Merging
+
+
+def perturb(folder: Path) -> None:
+    """Other weights of the same network."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def other_architecture(folder: Path) -> None:
+    data = load_image_data(DataArguments(dataset="digits"))
+    settings = {"num_classes": 10, "id2label": data.id2label, "data_config": data.data_config}
+    export_model(build_image_classifier("test_byobnet", **settings), folder)
+
+
+def merging(
+    method: str, *words: str, others: Sequence[str] = ("other",), change: Callable | None = perturb
+) -> dict[str, Any]:
+    """Merging a trained folder of timm with changed copies of it."""
+
+    def make(folder: Path) -> Sequence[str]:
+        for name in others:
+            shutil.copytree(folder / "line", folder / name)
+            if change:
+                change(folder / name)
+        models = [f"--model={name}" for name in ("line", *others)]
+        return [f"--method={method}", *models, "--output_dir=new", *words]
+
+    return {"script": "merge", "given": make, "needs": ("line",)}
 
 
 # Checkpoints

@@ -101,7 +101,7 @@ def interpolate_between(parents: Parents, options: argparse.Namespace, data_args
     if options.select_position:
         trust = TrustData(parents.validation)
     curves = {parents.setup.dataset: parents.walk(positions, parents.setup.evaluation, trust=trust).points}
-    for name in options.also_dataset:
+    for name in options.also_dataset or ():
         setup = parents.reopen(DataArguments(dataset=name, max_eval_samples=data_args.max_eval_samples))
         curves[setup.dataset] = parents.walk(positions, setup.evaluation).points
     position, chosen = 0.5 if options.position is None else options.position, ""

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hf_geo.subspaces.shapes import check_sum
-
 StateDict = Mapping[str, Tensor]
+_TOLERANCE = 1e-5  # coefficients may be written with a few digits
 
 
 def first_difference(first: StateDict, other: StateDict) -> str | None:
@@ -48,7 +47,10 @@ def average(states: Sequence[StateDict], coefficients: Sequence[float] | None = 
         coefficients = [1 / len(states)] * len(states)
     if len(coefficients) != len(states):
         raise ValueError(f"There are {len(coefficients)} coefficients for {len(states)} networks: give one for each.")
-    check_sum(torch.tensor(coefficients, dtype=torch.float64))
+    if abs(sum(coefficients) - 1) > _TOLERANCE:
+        raise ValueError(
+            f"Coefficients sum to one, but {list(coefficients)} sum to {sum(coefficients):.6g}: change them."
+        )
     for other in states[1:]:
         if difference := first_difference(states[0], other):
             raise ValueError(f"The networks are of different architectures: {difference}.")

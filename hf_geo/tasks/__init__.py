@@ -92,6 +92,8 @@ def open_trained(
         for source in sources:
             warn_of_code(source.name)
     setup = TASKS[first].reopen(sources, data_args, options)
+    if data_args.eval_split is not None and data_args.eval_split == (data_args.test_split or "test"):
+        setup.validation = None  # the evaluated split itself, on which nothing may be chosen
     setup.models = [model.to(options.device).eval() for model in setup.models]
     return setup
 

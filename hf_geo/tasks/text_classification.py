@@ -99,20 +99,25 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
     for model in models:
         _check_sentences(model, data)
     split = final_split(data.splits)
-    encoded = encode_sentences(data.splits[split], tokenizers[0], _longest(tokenizers[0], models[0], data, data_args))
+    longest = _longest(tokenizers[0], models[0], data, data_args)
+
+    def loader(split: str) -> DataLoader:
+        return DataLoader(
+            encode_sentences(data.splits[split], tokenizers[0], longest),
+            batch_size=options.batch_size or EVAL_BATCH_SIZE,
+            num_workers=options.num_workers,
+            collate_fn=partial(collate_as_model, DataCollatorWithPadding(tokenizers[0]), labels),
+        )
+
     return EvaluationSetup(
         models=models,
         dataset=data.name,
         split=split,
-        evaluation=DataLoader(
-            encoded,
-            batch_size=options.batch_size or EVAL_BATCH_SIZE,
-            num_workers=options.num_workers,
-            collate_fn=partial(collate_as_model, DataCollatorWithPadding(tokenizers[0]), labels),
-        ),
+        evaluation=loader(split),
         recalibration=None,
         causal=False,
         processor=tokenizers[0],
+        validation=loader("eval") if split != "eval" else None,
     )
 
 

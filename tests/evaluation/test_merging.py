@@ -66,7 +66,7 @@ def test_an_average_is_the_weighted_sum_and_a_network_of_weight_one_comes_back_b
     [
         ({"a": torch.zeros(2)}, None, "for 'b' the first has shape [3], the other no such tensor"),
         ({"a": torch.zeros(2), "b": torch.zeros(4)}, None, "for 'b' the first has shape [3], the other shape [4]"),
-        ({"a": torch.zeros(2), "b": torch.zeros(3)}, [0.5, 0.6], "sum to one; got [0.5, 0.6]"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, [0.5, 0.6], "sum to one, but [0.5, 0.6] sum to 1.1"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, [1.0], "There are 1 coefficients for 2 networks"),
     ],
 )

@@ -133,6 +133,20 @@ def test_models_are_compared_with_their_ensemble(line: Path, tmp_path: Path, cap
     assert 0 < ensemble["total_variation"] < 1
 
 
+def test_trust_is_measured_and_a_position_chosen_by_validation(line: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    words = ("--trust", "--select_position", "--ood_dataset", "digits", "--output_dir", out)
+    assert evaluate(["--model", line, *QUICK, *words]) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["selected"] == min(found["points"], key=lambda row: row["validation_loss"])
+    chosen = found["selected"]
+    assert f"The validation loss chooses position {chosen['name']}; on the test split it has" in capsys.readouterr().out
+    for row in found["points"] + found["ensembles"]:
+        assert row["ood_auroc"] == 0.5  # the other data set is the same one
+        assert sum(count for count, _, _ in row["reliability"]) == 64 and row["temperature"] > 0
+    assert (out / "figures" / "trust.png").is_file()
+
+
 @pytest.fixture(scope="module")
 def language_line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A line of small language models, trained for two updates."""
@@ -191,6 +205,12 @@ def _of_a_folder(folder: Path) -> None:
         (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),
         (_of_a_folder, (), "was trained on './birds', whose path it does not keep: name the data with --dataset"),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
+        (lambda folder: (folder / "subspace_config.json").unlink(), ("--select_position",), "chooses on a subspace"),
+        (
+            None,
+            ("--trust", "--eval_split", "test"),
+            "no split to fit and to choose on besides the evaluated one, 'test'",
+        ),
         (shutil.rmtree, (), "There is no folder"),
     ],
 )
