@@ -194,7 +194,7 @@ ROWS: dict[str, Row] = {
     "merging one model": Row(names="--model 1 times", advises="name each with --model", **merging("average", others=())),
     "barrier between three": Row(names="barrier takes two networks, and there is --model 3 times", advises="name each", **merging("barrier", others=("b", "c"))),
     "merging by luck": Row(names="invalid choice: 'luck'", advises="greedy", **merging("luck")),
-    "merging architectures": Row(names="'line' and 'other' are of different architectures: for ", advises="the other no such tensor", **merging("average", change=other_architecture)),
+    "merging architectures": Row(names="'line' and 'other' are of different architectures: for ", advises="the other shape", **merging("average", change=other_architecture)),
     "merging equal models": Row(names="'line' and 'other' are equal, so the barrier between them is zero", advises="give other networks", **merging("barrier", change=None)),
     "merging quantized weights": Row(names="The weights of 'other' are quantized", advises="merge, then quantize", **merging("average", change=edit_json("config.json", quantization_config={"bits": 4}))),
     "merging on other classes": Row(names="has 10 classes, but data has 2", advises="", **merging("average", "--dataset=data", change=lambda other: (perturb(other), table(IMAGES)(other.parent)))),
@@ -205,7 +205,7 @@ ROWS: dict[str, Row] = {
     "position outside": Row(names="got 1.5", advises="lies in [0, 1]", **merging("interpolate", "--position=1.5")),
     "position twice": Row(names="--position and --select_position contradict", advises="give one of them", **merging("interpolate", "--position=0.5", "--select_position")),
     "choosing on the test split": Row(names="has no split to choose on besides the reported one", advises="--eval_split", **merging("greedy", "--eval_split=test")),
-    "greedy by what is not measured": Row(names="--metric f1 is not measured", advises="choose one of accuracy", **merging("greedy", "--metric=f1")),
+    "greedy by what is not measured": Row(names="--metric f1 is not measured", advises="choose one of loss, accuracy", **merging("greedy", "--metric=f1")),
     "bend without a recipe": Row(names="--method curve trains a bend", advises="--recipe", **merging("curve")),
     "merging into a result": Row(names="'line' holds a result already", advises="choose another --output_dir", **merging("average", "--output_dir=line")),
     # Inspecting

@@ -228,7 +228,7 @@ def perturb(folder: Path) -> None:
 def other_architecture(folder: Path) -> None:
     data = load_image_data(DataArguments(dataset="digits"))
     settings = {"num_classes": 10, "id2label": data.id2label, "data_config": data.data_config}
-    export_model(build_image_classifier("test_byobnet", **settings), folder)
+    export_model(build_image_classifier("test_resnet", model_args={"stem_width": 8}, **settings), folder)
 
 
 def merging(

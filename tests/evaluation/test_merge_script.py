@@ -109,6 +109,7 @@ def test_a_soup_opens_in_both_libraries_with_its_own_statistics_and_says_what_it
     )
 
 
+@pytest.mark.slow
 def test_a_greedy_soup_is_never_below_its_best_member_on_validation(runs: Path, tmp_path: Path) -> None:
     parents = [runs / name for name in ("tuned0.01", "seed1", "tuned0.03", "seed0")]
     words = [word for parent in parents for word in ("--model", parent)]
@@ -136,6 +137,7 @@ def test_an_interpolation_is_bit_equal_to_a_parent_at_its_end(runs: Path, tmp_pa
     assert results["points"][-1] == results["points"][position] | {"name": "merged"}
 
 
+@pytest.mark.slow
 def test_a_position_is_chosen_by_validation_and_reported_on_test(runs: Path, tmp_path: Path) -> None:
     words = ("--method", "interpolate", "--model", runs / "seed0", "--model", runs / "tuned0.03", "--select_position")
     assert merge([*words, *QUICK, "--positions", 5, "--output_dir", tmp_path / "out"]) == 0
@@ -147,6 +149,7 @@ def test_a_position_is_chosen_by_validation_and_reported_on_test(runs: Path, tmp
     assert found["split"] == "test" and rows[best]["loss"] != rows[best]["validation_loss"]
 
 
+@pytest.mark.slow
 def test_a_bend_is_trained_between_two_fixed_networks(runs: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "bend.yaml"
     lines = (
@@ -172,6 +175,7 @@ def test_a_bend_is_trained_between_two_fixed_networks(runs: Path, tmp_path: Path
     assert "between two trained networks" in (tmp_path / "bend" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_classifiers_of_different_classes_are_merged_without_the_head_where_asked(
     runs: Path, tmp_path: Path, capsys
 ) -> None:
