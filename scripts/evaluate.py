@@ -1,6 +1,7 @@
 """Evaluates a trained subspace along its positions, exports one of them, or compares trained models.
 
-Image classifiers by accuracy, likelihood and calibration; language models by perplexity too.
+Image classifiers by accuracy, likelihood and calibration; language models by perplexity too; generated images by their
+Fréchet distance from real ones, with pictures of samples and of paths between them.
 
     python scripts/evaluate.py --model outputs/quickstart_line
     python scripts/evaluate.py --model outputs/quickstart_line --trust --select_position
@@ -15,6 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +66,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = results_folder(options)
         if folder is not None:
             check_writable(folder)
-        setup = open_trained(sources, data_args, evaluation_options(options))
+        how = replace(evaluation_options(options), fid_model=options.fid_model)
+        setup = open_trained(sources, data_args, how)
         if exporting:
             print(f"  wrote {export(setup, sources[0], options)}")
             return 0
-        trust = trust_data(setup, options)
-        found = (
-            walk_subspace(setup, sources[0], options, trust) if is_subspace else compare_models(setup, options, trust)
-        )
+        pictures: list[str] = []
+        if setup.measure:
+            found, pictures = measure_models(setup, options, folder)
+        else:
+            trust = trust_data(setup, options)
+            found = (
+                walk_subspace(setup, sources[0], options, trust)
+                if is_subspace
+                else compare_models(setup, options, trust)
+            )
         if options.select_position:
             found["selected"] = select_position(found)
         origin = {"models": display_names(options.model), "dataset": setup.dataset, "split": setup.split}
         results = finite(origin | found)
         print(json.dumps(results, indent=2) if options.json else f"{as_table(results)}\n{note_on(results)}")
-        written = write(results, folder) if folder else []
+        written = [f"{folder}/{name}" for name in pictures] + (write(results, folder) if folder else [])
     print("\n".join(f"  wrote {path}" for path in written), file=sys.stderr if options.json else sys.stdout)
     return 0
 
@@ -127,6 +136,23 @@ def compare_models(setup: EvaluationSetup, options: argparse.Namespace, trust: T
     return as_data(found, display_names(options.model), [None] * count, None)
 
 
+def measure_models(
+    setup: EvaluationSetup, options: argparse.Namespace, folder: Path | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Measures models of a task that has no predictions to compare; returns the figures and its pictures' paths."""
+    for name in ("ensemble", "trust", "ood_dataset"):
+        if getattr(options, name):
+            raise ValueError(
+                f"--{name} is about predictions, which models that generate images have not: leave it out."
+            )
+    rows, pictures = setup.measure(folder)
+    points = [
+        {"name": name, "position": None, **row} for name, row in zip(display_names(options.model), rows, strict=True)
+    ]
+    found = {"subspace": None, "samples": rows[0]["samples"], "recalibration_samples": 0}
+    return found | {"points": points, "ensembles": []}, pictures
+
+
 def add_options(add: Callable[..., argparse.Action]) -> None:
     """Adds the script's own options."""
     add("--positions", type=at_least(2), default=21, metavar="N", help="Positions of a subspace to evaluate.")
@@ -155,6 +181,11 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
         help="Positions that share a pass over the data: more are faster and need more memory.",
     )
     add("--export_position", metavar="P", help="Write the network at a position (0.2, or weights 0.5,0.3,0.2) instead.")
+    add(
+        "--fid_model",
+        metavar="NAME",
+        help="In whose features generated images are compared with real ones, as for train.py.",
+    )
     add("--output_dir", metavar="DIR", help="Where results go. Default: the first model's folder.")
 
 

@@ -44,7 +44,6 @@ from hf_geo.tasks import build_setup, find_task, find_trained
 from hf_geo.training.callbacks import SameDataCallback
 from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.processes import UnusedParametersError
-from hf_geo.training.trainer import GeoTrainer
 
 PROG = "train.py"
 # A setting of these is on the card even where it keeps its default.
@@ -152,7 +151,7 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
         subspace = Subspace.attach(setup.model, subspace, model_init=new_model, points=ends, seed=args.seed)
     check_settings(args, metrics=(*task.metrics, "loss"))
     with no_empty_folder(args.output_dir):
-        trainer = GeoTrainer(
+        trainer = setup.trainer_class(
             setup.model,
             args,
             train_dataset=setup.datasets["train"],

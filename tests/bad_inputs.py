@@ -4,6 +4,9 @@ Options of a row replace those of a good call (`GOOD` in tests/wrong_calls.py); 
 files, a function makes them in the row's own folder, which is the working directory, and returns the options.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 
 from tests.wrong_calls import (
@@ -11,6 +14,7 @@ from tests.wrong_calls import (
     IMAGES,
     PNG,
     WORD_MODEL,
+    Options,
     Payload,
     Row,
     as_they_are,
@@ -40,6 +44,25 @@ from tests.wrong_calls import (
     with_options,
 )
 
+SMALL_GAN = {"task": "unconditional-image-generation", "model": "resnet_gan", "image_size": 16, "model_args": "width=4"}
+unlabelled = {f"{index}.png": PNG for index in range(20)}
+
+
+def generate(given: Options | Callable[[Path], Options], names: str, advises: str) -> Row:
+    """A run that generates images."""
+    return train(lambda folder: {**SMALL_GAN, **(given(folder) if callable(given) else given)}, names, advises)
+
+
+def weights(write: Callable[[Path], object]) -> Callable[[Path], Options]:
+    """Writes a file of Inception weights."""
+
+    def make(folder: Path) -> Options:
+        write(folder / "w.pth")
+        return {"fid_model": "w.pth"}
+
+    return make
+
+
 HELP = "--help says what each option takes"
 ROWS: dict[str, Row] = {
     # The command line
@@ -51,13 +74,28 @@ ROWS: dict[str, Row] = {
     "stray word": train(lambda _: ["stray"], "unknown option stray", HELP),
     "a float that is a word": train({"learning_rate": "fast"}, "--learning_rate: invalid float value: 'fast'", HELP),
     "neither true nor false": train({"bf16": "maybe"}, "--bf16: ", HELP),
-    "augmentation": train({"augmentation": "flip"}, "--augmentation: invalid choice: 'flip'", "crop-flip"),
+    "augmentation": train({"augmentation": "mirror"}, "--augmentation: invalid choice: 'mirror'", "crop-flip"),
     "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is one of image-classification, text-classification"),
     "a memory smaller than its write heads": train(
         {"model": "dnc", "dataset": "repeat-copy", "model_args": "memory_size=2,num_write_heads=3"},
         "memory_size=2 is too small for num_write_heads=3", "give memory_size=3 or more",
     ),
     "data that are no sequences to copy": train({"model": "dnc"}, "--dataset digits is no data to copy", "give --dataset repeat-copy"),
+    # Images to generate
+    "generating with a classifier": generate({"model": "test_resnet"}, "'test_resnet' generates no images", "resnet_gan"),
+    "a size that cannot be generated": generate({"image_size": 28}, "not of 28", "choose another image_size"),
+    "argument of a generator misspelt": generate({"model_args": "wdth=4"}, "no argument 'wdth'", "width"),
+    "generating with ALI-G": generate({"optim": "alig"}, "alig takes steps for a loss that falls to zero", "another --optim"),
+    "generating a line": generate({"subspace": "line"}, "one network with one loss", "leave --subspace out"),
+    "generating with a loss": generate({"loss": "smooth-top-k"}, "--loss smooth-top-k is for", "leave it out"),
+    "generating from a stream": generate({"streaming": "true"}, "--streaming True", "leave it out"),
+    "one image to compare with": generate({"max_eval_samples": 1}, "has one image", "more images"),
+    "classes where there are none": generate(files(unlabelled, label_column="label"), "There is no column 'label'", "The columns are image"),
+    "features of no folder": generate({"fid_model": "test_resnet"}, "is no trained classifier", "Inception weights"),
+    "no Inception weights": generate({"fid_model": "gone.pth"}, "There is no file 'gone.pth'", "give its path"),
+    "Inception weights with code": generate(weights(lambda path: torch.save({"a": Payload()}, path)), "more than weights", "download it again"),
+    "Inception weights cut short": generate(weights(lambda path: path.write_bytes(b"PK\x03\x04")), "is damaged", "download it again"),
+    "weights of another network": generate(weights(lambda path: torch.save({"a": torch.ones(1)}, path)), "another network", "weights-inception-2015"),
     # Numbers out of range
     "negative learning rate": number("learning_rate", -0.5, "a number of at least 0"),
     "a step without a bound": train(

@@ -20,12 +20,12 @@ ROOMS = {
     "metrics": set(),
     "models": {"hub.downloads"},
     "data": {"hub.retries", "metrics.perplexity"},  # one rule for the Hub's failures, one number for unscored labels
-    "evaluation": {"subspaces", "metrics", "markdown", "plotting"},
+    "evaluation": {"subspaces", "metrics", "checkpoints", "markdown", "plotting"},
     "checkpoints": set(),
     "runs": {"checkpoints", "metrics", "plotting"},
     "hub": {"runs", "checkpoints", "evaluation", "models", "markdown"},
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
-    "tasks": {"data", "losses", "models", "metrics", "hub.downloads"},
+    "tasks": {"training", "evaluation", "data", "losses", "models", "metrics", "hub.downloads"},
     "experiments": {
         "tasks",
         "training",

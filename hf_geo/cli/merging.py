@@ -150,6 +150,8 @@ def open_parents(options: argparse.Namespace, data_args: DataArguments) -> Paren
     if options.without_head:
         sources = [sources[0], *(_with_classes_of(sources[0], source) for source in sources[1:])]
     setup = open_trained(sources, data_args, how)
+    if setup.measure:
+        raise ValueError(f"{names[0]!r} generates images, and merges are judged by predictions: merge other models.")
     model = setup.models[0]
     if bases[0]:
         states = []

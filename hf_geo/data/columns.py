@@ -28,29 +28,35 @@ class Columns:
 
     Args:
         image: Column of the images.
-        label: Column of the classes: their numbers or their names.
+        label: Column of the classes: their numbers or their names; None for images without classes.
         class_names: Names of the classes in the order of their numbers, or None.
         guessed: Whether the label column holds bare integers, and neither the user nor its name says that they are classes.
     """
 
     image: str
-    label: str
+    label: str | None
     class_names: tuple[str, ...] | None
     guessed: bool = False
 
 
-def find_columns(features: Mapping[str, Any], image: str | None = None, label: str | None = None) -> Columns:
+def find_columns(
+    features: Mapping[str, Any], image: str | None = None, label: str | None = None, *, needs_classes: bool = True
+) -> Columns:
     """Finds the image and the label column: as the user names them, or by their usual names, or by their types.
 
     Args:
         features: `datasets` features by column.
         image: The image column, if the user names it.
         label: The label column, if the user names it.
+        needs_classes: Whether there has to be a label column. If not, only one of a usual name or of listed classes is one.
 
     Raises:
         ValueError: A named column is missing or of another type, or no column or more than one could be meant.
     """
-    return Columns(_choose(_IMAGE, image, features), *find_label(features, label))
+    found_image = _choose(_IMAGE, image, features)
+    if not (needs_classes or label or any(name in _LABEL.usual or _is_class(f) for name, f in features.items())):
+        return Columns(found_image, None, None)
+    return Columns(found_image, *find_label(features, label))
 
 
 def find_label(features: Mapping[str, Any], named: str | None = None) -> tuple[str, tuple[str, ...] | None, bool]:
@@ -66,11 +72,13 @@ def find_label(features: Mapping[str, Any], named: str | None = None) -> tuple[s
 
 
 def read_labels(rows: Dataset, columns: LabelColumn, split: str) -> np.ndarray:
-    """Reads the class numbers of a split, (N,) int64; words and booleans are numbered by `columns.class_names`.
+    """Reads the class numbers of a split, (N,) int64; words and booleans are numbered by `columns.class_names`, none is 0.
 
     Raises:
         ValueError: Labels are missing, or are words that are none of the classes.
     """
+    if columns.label is None:
+        return np.zeros(len(rows), dtype=np.int64)
     labels = rows.select_columns([columns.label]).with_format("arrow")[:][columns.label]
     check_complete(labels, "labels", split)
     labels = labels.to_numpy()
@@ -99,18 +107,20 @@ def name_classes(columns: AnyColumns, training: Sequence[Dataset]) -> AnyColumns
         columns: From `find_columns` or `find_sentence_columns`.
         training: The splits to train on.
     """
-    if columns.class_names or not _is_word(training[0].features[columns.label]):
+    if columns.class_names or columns.label is None or not _is_word(training[0].features[columns.label]):
         return columns
     words = {str(word) for part in training for word in part.unique(columns.label) if word is not None}
     return replace(columns, class_names=tuple(sorted(words)))
 
 
 def number_classes(columns: LabelColumn, labels: np.ndarray) -> tuple[str, ...]:
-    """Names classes that have only numbers: "0", "1", and so on up to the largest of `labels`.
+    """Names classes that have only numbers: "0", "1", and so on up to the largest of `labels`; none without a label column.
 
     Raises:
         ValueError: The column was guessed, or its numbers are too large for classes.
     """
+    if columns.label is None:
+        return ()
     low, high = int(labels.min()), int(labels.max())
     described = f"The integers in the column {columns.label!r} run from {low} to {high} in {len(labels)} samples"
     if columns.guessed:

@@ -89,11 +89,11 @@ class DataArguments:
         help="Height and width the network sees, in pixels; a model's image processor is set to it. Default: that of "
         "pretrained weights; from scratch that of small images (at least 32), or else the architecture's.",
     )
-    augmentation: Literal["auto", "none", "crop", "crop-flip", "timm"] = HfArg(
+    augmentation: Literal["auto", "none", "flip", "crop", "crop-flip", "timm"] = HfArg(
         default="auto",
-        help="Random changes to training images. crop: shifted by up to an eighth of the size; crop-flip: and "
-        "mirrored; timm: timm's random resized crop, flip and colours. auto: crop-flip up to 64 pixels, timm above, "
-        "and no flip for digits.",
+        help="Random changes to training images. flip: half of them mirrored; crop: shifted by up to an eighth of the size; "
+        "crop-flip: both; timm: timm's random resized crop, flip and colours. auto: crop-flip up to 64 pixels, timm above, "
+        "flip alone for images to generate, and no flip for digits.",
     )
     crop_shift: int | None = HfArg(
         default=None, help="Largest shift of crop and crop-flip, in pixels. Default: an eighth of the size."

@@ -36,12 +36,12 @@ def sample_seeds(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
     words = np.array([seed, epoch], dtype=np.int64).astype(np.uint64)
     mixed = np.zeros(len(samples), dtype=np.uint64)
     for word in (*words, np.asarray(samples, dtype=np.int64).astype(np.uint64)):
-        mixed = _splitmix64(mixed ^ word)
+        mixed = mix(mixed ^ word)
     return mixed
 
 
-def _splitmix64(z: np.ndarray) -> np.ndarray:
-    """The mixing function of SplitMix64 (Steele, Lea and Flood 2014); arithmetic wraps around."""
+def mix(z: np.ndarray) -> np.ndarray:
+    """Turns 64-bit numbers into well-mixed ones, by the mixing function of SplitMix64 (Steele, Lea and Flood 2014); arithmetic wraps around."""
     z = z + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -153,3 +153,59 @@ class EncodedImages(EpochCounter, torch.utils.data.Dataset):
     def samples_of_workers(self, pids: Iterable[int]) -> list[str]:
         """Names the samples that the data-loader workers with these process ids were reading."""
         return [self.name_sample(index) for index in self.in_progress.of_workers(pids)]
+
+
+class LatentSamples(torch.utils.data.Dataset):
+    """The samples of an image dataset, each with latent variables from N(0, 1): what a generator is trained with.
+
+    They depend on the seed, the epoch and the sample alone, as the augmentation does. So one process or several, micro-batches
+    of any size, a run without a break or a resumed one use the same.
+
+    Samples are `{"pixel_values": float32 (C, H, W), "class_labels": int, "latents": float32 (latent_dim,)}`.
+
+    Args:
+        images: The images and their classes.
+        latent_dim: Latent variables of a sample.
+        seed: Seed of the draws.
+    """
+
+    def __init__(self, images: TensorImages | EncodedImages, latent_dim: int, seed: int) -> None:
+        self.images, self.latent_dim, self.seed = images, latent_dim, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        many = getattr(self.images, "__getitems__", None)
+        samples = many(indices) if many else [self.images[i] for i in indices]
+        latents = draw_normals(sample_seeds(self.seed, self.images.epoch, np.asarray(indices)), self.latent_dim)
+        return [
+            {"pixel_values": sample["pixel_values"], "class_labels": sample["labels"], "latents": z}
+            for sample, z in zip(samples, latents, strict=True)
+        ]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.images.set_epoch(epoch)
+
+    def samples_of_workers(self, pids: Iterable[int]) -> list[str]:
+        """Names the samples that the data-loader workers with these process ids were reading."""
+        named = getattr(self.images, "samples_of_workers", None)
+        return named(pids) if named else []
+
+
+def draw_normals(seeds: np.ndarray, count: int) -> torch.Tensor:
+    """Draws numbers from N(0, 1), for each seed its own.
+
+    Args:
+        seeds: (N,) uint64.
+        count: How many for each seed.
+
+    Returns:
+        (N, count) float32.
+    """
+    bits = mix(seeds[:, None] ^ mix(np.arange(count, dtype=np.uint64)))
+    shares = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # inside (0, 1)
+    return torch.special.ndtri(torch.from_numpy(shares)).float()

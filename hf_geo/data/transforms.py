@@ -192,7 +192,7 @@ def make_transform(
 
     Args:
         config: How images are prepared for evaluation; for a timm network the argument of `TimmImages`.
-        augmentation: "none", "crop", "crop-flip", "timm" or "auto".
+        augmentation: "none", "flip", "crop", "crop-flip", "timm" or "auto".
         mirror: Whether "auto" and "timm" may mirror images; mirrored digits, for one, would be of another class or none.
         shift: Largest shift of "crop" and "crop-flip" in pixels; an eighth of the size by default.
         border: What they shift into the image: "black" or "reflect".
@@ -224,4 +224,4 @@ def make_transform(
         raise ValueError(
             f"--crop_shift {padding} leaves nothing to reflect of images of {size} pixels: choose a smaller one."
         )
-    return PixelTransform(images, padding, augmentation == "crop-flip", border)
+    return PixelTransform(images, padding, augmentation.endswith("flip"), border)

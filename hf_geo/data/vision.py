@@ -30,7 +30,7 @@ class ImageData:
     Args:
         name: Its name for people.
         hub_id: Its id on the Hub, if it came from there.
-        label_names: Names of the classes.
+        label_names: Names of the classes; none for images without classes.
         splits: "train", "eval" and, where there are labelled samples for it, "test".
         native_size: Height and width of the first training image in pixels.
         args: The user's options.
@@ -63,6 +63,11 @@ class ImageData:
         if skipped > 0:
             notes.append(f"{skipped:,} images could not be read and were skipped.")
         return " ".join(notes)
+
+    @property
+    def is_mirrorable(self) -> bool:
+        """Whether a mirrored image is of the same class, as far as the dataset's name tells."""
+        return not any(word in self.name.lower() for word in _MIRRORLESS)
 
     @property
     def num_classes(self) -> int:
@@ -123,11 +128,10 @@ class ImageData:
         if split not in self.splits:
             raise ValueError(f"{self.name} has no {split!r} split to use, only {', '.join(self.splits)}.")
         augment = split == "train" if augment is None else augment
-        mirror = not any(word in self.name.lower() for word in _MIRRORLESS)
         transform = make_transform(
             config,
             self.args.augmentation if augment else "none",
-            mirror,
+            self.is_mirrorable,
             shift=self.args.crop_shift,
             border=self.args.crop_border,
             color_jitter=self.args.color_jitter,
@@ -144,7 +148,7 @@ class ImageData:
         return part.dataset(transform, self.seed)
 
 
-def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
+def load_image_data(args: DataArguments, *, seed: int = 0, needs_classes: bool = True) -> ImageData:
     """Opens the dataset that `args` names, and determines its columns, classes and splits.
 
     Small images are decoded into memory when they are first needed, in every process.
@@ -152,6 +156,7 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
     Args:
         args: The user's options for the data.
         seed: Seed of augmentation, label noise and the order of a stream. Held-out parts and subsets do not depend on it.
+        needs_classes: Whether the images need two classes or more. If not, those without a label column have none.
 
     Raises:
         ValueError: The dataset, a split or a column is missing or does not fit, or the Hub cannot be reached.
@@ -164,13 +169,13 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
             "leave one of them out."
         )
     features = source.splits[names.train[0]].features
-    columns = find_columns(features or {}, args.image_column, args.label_column)
+    columns = find_columns(features or {}, args.image_column, args.label_column, needs_classes=needs_classes)
     bad = BadSamples(args.max_bad_samples)
     if args.streaming:
         splits, notes = load_streamed_splits(source, names, columns, args, bad)
         label_names = columns.class_names
     else:
-        splits, label_names, notes = _load_splits(source, names, columns, args, seed, bad)
+        splits, label_names, notes = _load_splits(source, names, columns, args, seed, bad, needs_classes)
     image = splits["train"].first
     return ImageData(
         name=source.name,
@@ -186,7 +191,13 @@ def load_image_data(args: DataArguments, *, seed: int = 0) -> ImageData:
 
 
 def _load_splits(
-    source: Source, names: SplitNames, columns: Columns, args: DataArguments, seed: int, bad: BadSamples
+    source: Source,
+    names: SplitNames,
+    columns: Columns,
+    args: DataArguments,
+    seed: int,
+    bad: BadSamples,
+    needs_classes: bool,
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...], list[str]]:
     """Makes the splits by role, the names of the classes, and where the splits come from, in words."""
     first, *more = names.train
@@ -200,12 +211,13 @@ def _load_splits(
     for name in more:
         train = train.joined(read(name))
     label_names = columns.class_names or number_classes(columns, train.labels)
-    if len(label_names) < 2:
+    if needs_classes and len(label_names) < 2:
         raise ValueError(
             f"All samples of the split {first!r} are of one class, {label_names[0]!r}, so there is nothing to learn: "
             "give images of a second class."
         )
-    train.check_labels(len(label_names))
+    num_classes = max(len(label_names), 1)  # images without classes are all of number 0
+    train.check_labels(num_classes)
     origin = {"train": f"split {first!r}" + "".join(f" and all of split {name!r}" for name in more)}
     if names.eval is None:
         kept, held = hold_out(first_labels, args.eval_size)
@@ -224,7 +236,7 @@ def _load_splits(
 
     notes = []
     for role, split in splits.items():
-        split.check_labels(len(label_names))
+        split.check_labels(num_classes)
         limit = args.max_train_samples if role == "train" else args.max_eval_samples
         splits[role] = split.select(subset(len(split), limit))
         notes.append(f"{role}: {len(splits[role]):,} images from {origin[role]}")

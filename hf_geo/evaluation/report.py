@@ -15,7 +15,8 @@ from .figures import draw_distances, draw_path, draw_triangle, draw_trust
 from .plans import Plan
 from .walk import Walk
 
-_TITLES = {"perplexity": "perplexity", "accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE",
+_TITLES = {"fid": "FID", "frechet_distance": "Fréchet distance", "precision": "precision", "recall": "recall",
+           "perplexity": "perplexity", "accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE",
            "total_variation": "total variation", "adaptive_ece": "adaptive ECE", "aurc": "AURC", "temperature": "T",
            "scaled_nll": "NLL at T", "scaled_ece": "ECE at T", "ood_auroc": "OOD AUROC", "ood_fpr95": "OOD FPR95",
            "validation_loss": "validation loss"}  # fmt: skip

@@ -162,7 +162,9 @@ class Run:
             dataset_name=setup.dataset_name,
             dataset_id=setup.dataset_id,
             results={
-                split: {name: values[f"{split}_{name}"] for name in (*task.metrics, "loss")}
+                split: {
+                    name: values[f"{split}_{name}"] for name in (*task.metrics, "loss") if f"{split}_{name}" in values
+                }
                 for split, values in measured.items()
             },
             samples={

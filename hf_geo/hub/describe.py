@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_geo.checkpoints.placing import whole_file
 from hf_geo.errors import in_words
+from hf_geo.evaluation.images import show_samples
 from hf_geo.evaluation.report import add_to_card, as_table, draw, note_on
 from hf_geo.models import generate_text
 from hf_geo.runs.figures import draw_by_size, draw_geometry, draw_training_curves
@@ -61,6 +62,8 @@ class Description:
             label = report.metric.replace("_", " ")
             if draw_by_size(results, report.metric, self.folder / SIZES, f"{label} (%); trained on sizes in red"):
                 figures[SIZES] = f"{label} by size, in per cent; red: the sizes that it was trained on"
+        with self._optional("The animation of samples"):
+            figures |= show_samples(self.folder)
         self.made += figures
         if "prompt" in report.fields:
             with self._optional("The sample of text"):

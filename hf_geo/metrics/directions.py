@@ -24,7 +24,9 @@ class Metric:
 METRICS = {
     **dict.fromkeys(("accuracy", "f1", "precision", "recall", "roc_auc", "auroc"), Metric(True, is_share=True)),
     **dict.fromkeys(("matthews_correlation", "exact_match", "bleu"), Metric(True)),
-    **dict.fromkeys(("loss", "nll", "perplexity", "brier", "mae", "mse", "rmse", "fid"), Metric(False)),
+    **dict.fromkeys(
+        ("loss", "nll", "perplexity", "brier", "mae", "mse", "rmse", "fid", "frechet_distance"), Metric(False)
+    ),
     **dict.fromkeys(("ece", "error_rate", "total_variation", "aurc", "fpr95"), Metric(False, is_share=True)),
     "runtime": Metric(False, is_quality=False),
     **dict.fromkeys(("samples", "samples_per_second", "steps_per_second"), Metric(True, is_quality=False)),

@@ -6,6 +6,7 @@ from . import text_classifiers as text_classifiers
 from .build import build_image_classifier, input_config
 from .config import ModelArguments, parse_model_args
 from .dnc import DncConfig, DncForSequenceCopy, build_copy_model
+from .gan import ResNetGanConfig, ResNetGanForImageGeneration
 from .image_sizes import check_images
 from .language import build_language_model, check_vocabulary, generate_text, open_tokenizer, room_for_tokens
 from .word_transformer import WordTransformerForCausalLM
@@ -15,6 +16,8 @@ __all__ = [
     "DncConfig",
     "DncForSequenceCopy",
     "ModelArguments",
+    "ResNetGanConfig",
+    "ResNetGanForImageGeneration",
     "WordTransformerConfig",
     "WordTransformerForCausalLM",
     "build_copy_model",

@@ -36,6 +36,17 @@ class ModelArguments:
     words_without_vector: Literal["drop", "train"] = HfArg(
         default="drop", help="With --word_vectors: leave other words out of the sentences, or train vectors for them."
     )
+    fid_model: str | None = HfArg(
+        default=None,
+        help="In whose features generated images are compared with real ones: a folder or Hub id of a timm classifier, or a "
+        "file of torch-fidelity's Inception weights (.pth, or ORGANISATION/REPOSITORY/FILE.pth on the Hub), with which the "
+        "distance is called FID. Default: the colours of 4 x 4 fields.",
+    )
+    fid_protocol: Literal["standard", "fromage"] = HfArg(
+        default="standard",
+        help="fromage: as that paper did, evaluate on the first 10,000 training images and stretch the range of each "
+        "generated one; real ones are mirrored at random.",
+    )
     trust_remote_code: bool = HfArg(
         default=False, help="Run Python code that the model brings along. It can do whatever you can: read it first."
     )

@@ -12,6 +12,7 @@ from hf_geo.models.sources import ModelSource, find_model, warn_of_code
 from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup
 from .causal_lm import CAUSAL_LM
 from .image_classification import IMAGE_CLASSIFICATION
+from .image_generation import IMAGE_GENERATION
 from .sequence_copy import SEQUENCE_COPY
 from .text_classification import TEXT_CLASSIFICATION
 from .trained import find_trained, read_run_settings
@@ -31,7 +32,9 @@ __all__ = [
 ]
 
 DEFAULT = IMAGE_CLASSIFICATION
-TASKS = {task.name: task for task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, CAUSAL_LM, SEQUENCE_COPY)}
+TASKS = {
+    task.name: task for task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, CAUSAL_LM, SEQUENCE_COPY, IMAGE_GENERATION)
+}
 
 
 def find_task(name: str | None, model: str | None, dataset: str | None) -> Task:

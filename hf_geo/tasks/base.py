@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from hf_geo.data.config import DataArguments
 from hf_geo.models import ModelArguments
 from hf_geo.models.sources import ModelSource
+from hf_geo.training.trainer import GeoTrainer
 
 
 @dataclass
@@ -32,6 +33,7 @@ class TrainingSetup:
         card_fields: The fields of the task's card template.
         describe_data: Describes the data, with what could not be read, when the run has ended.
         open_processor: Opens the processor that the card's snippets use, from an exported folder.
+        trainer_class: What trains the model.
     """
 
     model: PreTrainedModel
@@ -47,6 +49,7 @@ class TrainingSetup:
     card_fields: Mapping[str, Any]
     describe_data: Callable[[], str]
     open_processor: Callable[[Path], Any]
+    trainer_class: type[GeoTrainer] = GeoTrainer
     num_parameters: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class EvaluationSetup:
         processor: The image processor or tokenizer that an export of the first model needs, if any.
         validation: Batches of the "eval" split where it is not the evaluated one: to fit and to choose on.
         open_other: Opens batches of another dataset, of any classes, prepared for the models; None where a task has none.
+        measure: Measures the models where they have no predictions to compare: given the folder for pictures, if any, returns
+            the metrics of each model and the pictures' paths in the folder.
     """
 
     models: Sequence[PreTrainedModel]
@@ -78,6 +83,7 @@ class EvaluationSetup:
     processor: Any
     validation: DataLoader | None = None
     open_other: Callable[[DataArguments], DataLoader] | None = None
+    measure: Callable[[Path | None], tuple[list[dict[str, float]], list[str]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class EvaluationOptions:
         seed: Fixes which training samples are read first.
         device: Where the models go.
         trust_remote_code: Run Python code that comes with a model.
+        fid_model: In whose features generated images are compared with real ones, see `hf_geo.models.gan.features`.
     """
 
     batch_size: int | None = None
@@ -97,6 +104,7 @@ class EvaluationOptions:
     seed: int = 0
     device: str = "cpu"
     trust_remote_code: bool = False
+    fid_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,8 @@ class Task:
     Args:
         name: Value of --task.
         hub_name: The task's name on the Hub.
-        metrics: What is measured besides the loss, the main one first; `hf_geo.metrics.directions` knows whether higher
-            is better.
+        metrics: What is measured besides the loss, the main one first, without which no run is; `hf_geo.metrics.directions` knows
+            whether higher is better.
         template: The card template of its models.
         architectures: Endings of the names of transformers' classes that solve the task.
         models: Models of this package that solve it and are in no other registry.

@@ -82,7 +82,8 @@ class GeometryTelemetry(TrainerCallback):
     def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:
         optimizer = getattr(optimizer, "optimizer", optimizer)  # without accelerate's wrapper
         rates = {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups if "name" in group}
-        self._measured = rates if len(rates) > 1 else {}  # a single one is the Trainer's own learning_rate
+        # A single one is the Trainer's own learning_rate. An update may have several steps, of one network each.
+        self._measured.update(rates if len(rates) > 1 else {})
         if not self._before:
             return
         for size in ("step_size", "step_size_unclipped"):

@@ -4,10 +4,14 @@ These are the registered methods, and baselines of the papers that transformers 
 (Kingma & Ba 2015, arXiv 1412.6980), LARS (You et al. 2017, 1708.03888) and LAMB (You et al. 2020, 1904.00962).
 """
 
+import copy
+import math
 from typing import Any
 
 import torch
 from timm.optim import Lamb, Lars
+from torch import nn
+from transformers import TrainingArguments
 
 from hf_geo.optim import Method, get_method, list_optimizers
 
@@ -94,3 +98,63 @@ def parse_optim_args(method: Method, text: str | None) -> tuple[dict[str, Any], 
         except ValueError as error:
             raise ValueError(f"optim_args sets {key}={value}: {error}.") from error
     return settings, group_settings
+
+
+def split_module_settings(
+    args: TrainingArguments, model: nn.Module | None
+) -> tuple[TrainingArguments, dict[str, dict[str, Any]]]:
+    """Separates the settings of single modules, such as `discriminator.lr=4e-4`, from the others of `optim_args`.
+
+    Returns:
+        Arguments with the others alone, and the settings of modules by the modules' names in the model.
+    """
+    modules = dict(model.named_modules()) if model is not None else {}
+    others: list[str] = []
+    settings: dict[str, dict[str, Any]] = {}
+    for pair in (args.optim_args or "").split(","):
+        key, _, value = pair.partition("=")
+        module, _, name = key.strip().rpartition(".")
+        if module and module in modules:
+            settings.setdefault(module, {})[name] = parse_value(value)
+        else:
+            others.append(pair)
+    if settings:
+        args = copy.copy(args)
+        args.optim_args = ",".join(others) or None
+    return args, settings
+
+
+def apply_module_settings(optimizer: torch.optim.Optimizer, model: nn.Module, args: TrainingArguments) -> None:
+    """Gives the parameters of modules that `optim_args` names groups with settings of their own.
+
+    A learning rate given for a module takes the place of `args.learning_rate`: a group with a multiple of that keeps it.
+
+    Args:
+        optimizer: Before its first step.
+        model: The network, before any engine wraps it.
+        args: The training arguments.
+
+    Raises:
+        ValueError: A setting that the optimizer's groups do not have.
+    """
+    _, settings = split_module_settings(args, model)
+    name = getattr(args.optim, "value", args.optim)
+    for module, values in settings.items():
+        inside = set(model.get_submodule(module).parameters())
+        for group in list(optimizer.param_groups):
+            members = [p for p in group["params"] if p in inside]
+            if not members:
+                continue
+            unknown = sorted(set(values) - set(group))
+            if unknown:
+                raise ValueError(
+                    f"optim_args sets {module}.{unknown[0]}, but the parameter groups of {name} have no such setting: they "
+                    f"have {', '.join(key for key in group if key not in ('params', 'name'))}."
+                )
+            own = {**group, **values, "params": members, "name": f"{module}.{group.get('name', 'rest')}"}
+            if "lr" in values and 0 < args.learning_rate < math.inf:
+                own["lr"] = group["lr"] / args.learning_rate * values["lr"]
+            group["params"] = [p for p in group["params"] if p not in inside]
+            group.setdefault("name", "rest")
+            optimizer.add_param_group(own)
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]

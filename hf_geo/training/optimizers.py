@@ -19,7 +19,7 @@ from transformers.trainer_utils import SchedulerType
 from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
 
 from .arguments import GeoTrainingArguments
-from .methods import BASELINES, parse_optim_args
+from .methods import BASELINES, parse_optim_args, split_module_settings
 
 SAMPLES = 8  # to measure with; more would cost time and show nothing new
 
@@ -46,6 +46,7 @@ def make_optimizer(
     """
     refuse_engine(args)
     method = get_method(args.optim)
+    args, _ = split_module_settings(args, model)
     settings, group_settings = parse_optim_args(method, args.optim_args)
     if samples is not None and geometry == "auto" and method.geometry:
         grouping["invariant"] = measure_geometry(model, samples())
@@ -121,19 +122,25 @@ def load_samples(dataset: Iterable) -> list[Any]:
     return list(itertools.islice(dataset, SAMPLES))
 
 
-def baseline_cls_and_kwargs(args: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Returns the class and arguments of a baseline, as `Trainer.get_optimizer_cls_and_kwargs` does.
+def optimizer_class(
+    args: TrainingArguments, model: nn.Module | None
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Returns the class and arguments of a baseline or of transformers' optimizers, without the settings of single modules.
 
     Raises:
         ValueError: A setting of one group, or an engine that hides the norms of weights from LARS and LAMB.
     """
+    args, _ = split_module_settings(args, model)
+    if args.optim not in BASELINES:
+        return Trainer.get_optimizer_cls_and_kwargs(args, model)
     method = BASELINES[args.optim]
     if method.name != "adam":
         refuse_engine(args)
     settings, group_settings = parse_optim_args(method, args.optim_args)
     if group_settings:
         raise ValueError(
-            f"optim_args sets {next(iter(group_settings))!r} apart, but {method.name} treats all weights alike."
+            f"optim_args sets {next(iter(group_settings))!r} apart, which is no module of the model, and {method.name} makes no "
+            "other groups."
         )
     return method.cls, {"lr": args.learning_rate, **method.settings, **settings}
 

@@ -23,10 +23,10 @@ from .averaging import WeightAverage, kind_of_average
 from .callbacks import GeometryTelemetry, SetEpochCallback
 from .checks import check_combination, check_shared_folder
 from .loss import hand_loss_to_optimizer, mean_loss
-from .methods import BASELINES
+from .methods import apply_module_settings
 from .nonfinite import NonFiniteTrainingError, NonFiniteUpdates, remedy, weights_are_finite
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, norm_batches
-from .optimizers import baseline_cls_and_kwargs, make_optimizer, make_schedule, swa_schedule
+from .optimizers import make_optimizer, make_schedule, optimizer_class, swa_schedule
 from .processes import choose_search, end_process_groups, unused_parameters_named
 from .saving import CheckpointSaver
 from .signals import StopOnSignal, protect_workers
@@ -85,12 +85,14 @@ class GeoTrainer(transformers.Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds the optimizer once, from `args.optim`, `args.learning_rate`, `args.weight_decay` and `args.optim_args`."""
-        if self.optimizer is None and self.args.optim in list_optimizers():
-            model = self.model if model is None else model
+        model, is_new = self.model if model is None else model, self.optimizer is None
+        if is_new and self.args.optim in list_optimizers():
             samples = self.get_train_dataloader if self.train_dataset is not None else None
             grouping = {"geometry": self.args.geometry_groups, "decay_all": self.args.decay_all}
             self.optimizer = make_optimizer(self.args, model, samples=samples, **grouping)
         optimizer = super().create_optimizer(model)
+        if is_new:
+            apply_module_settings(optimizer, model, self.args)
         # An optimizer that accelerate has wrapped in an earlier `train` has the hook; DeepSpeed's placeholder is none.
         if isinstance(optimizer, torch.optim.Optimizer) and not isinstance(optimizer, AcceleratedOptimizer):
             optimizer.register_load_state_dict_pre_hook(check_same_optimizer)
@@ -99,9 +101,7 @@ class GeoTrainer(transformers.Trainer):
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: GeoTrainingArguments, model: PreTrainedModel | None = None):
         """As in transformers, and for the baselines it has no name for."""
-        if args.optim in BASELINES:
-            return baseline_cls_and_kwargs(args)
-        return transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
+        return optimizer_class(args, model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Builds the schedule once: one of `make_schedule`, else transformers' own."""

@@ -24,7 +24,7 @@ def in_cells(networks: str, **data: str) -> set[str]:
 
 
 FILES_OF_PAPERS = {
-    "fromage": {"cifar10", "imagenet", "mnist_depth", "wikitext2"},
+    "fromage": {"cifar10", "cifar10_gan", "imagenet", "mnist_depth", "wikitext2"},
     "ali-g": {"svhn", "imagenet", "snli", "dnc"} | in_cells("wrn densenet", cifar10="*", cifar100="*", cifar_train="*"),
     "spherical": in_cells("resnet18 vgg16", cifar10="* resnet20", cifar100="*", svhn="*", imagenet="resnet18"),
     "riemannian-bn": in_cells(

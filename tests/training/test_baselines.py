@@ -61,7 +61,7 @@ def test_settings_are_typed_and_defaults_the_methods(tmp_path, name: str) -> Non
     assert {group["eps"] for group in trainer.optimizer.param_groups} == {0.5}
     with pytest.raises(ValueError, match=f"{name} has no setting 'esp': did you mean 'eps'"):
         make_trainer(tmp_path, optim=name, optim_args="esp=0.5")
-    with pytest.raises(ValueError, match=rf"'rest' apart, but {name} treats all weights alike"):
+    with pytest.raises(ValueError, match=rf"'rest' apart, which is no module of the model, and {name} makes no other"):
         make_trainer(tmp_path, optim=name, optim_args="rest.eps=0.5").create_optimizer()
 
 

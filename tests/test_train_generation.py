@@ -1,0 +1,93 @@
+"""`scripts/train.py` on images to generate: the folder, the card and its pictures, resuming, and `scripts/evaluate.py`."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from tests.data.images import encoded, photo
+from tests.scripts import TRAIN, script
+from tests.training.launching import launch_or_fail
+
+SMALL = (
+    "--model", "resnet_gan", "--model_args", "width=4,chunk_dim=2,class_dim=4,norm_momentum=0.1", "--image_size", "16",
+    "--optim", "adam", "--per_device_train_batch_size", "8", "--max_train_samples", "16", "--max_eval_samples", "60",
+    "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "2",
+    "--disable_tqdm", "true", "--use_cpu", "true",
+)  # fmt: skip
+DIGITS = (*SMALL, "--dataset", "digits", "--max_steps", "4", "--eval_on_start", "true", "--ema_decay", "0.5")
+
+
+def run_script(name: str, *words: str | Path) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert script(name)(words) == 0
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    run_script("train", *DIGITS, "--output_dir", folder)
+    return folder
+
+
+def test_the_card_says_what_was_measured_and_shows_it(run) -> None:
+    card, results = ModelCard.load(run / "README.md"), json.loads((run / "eval_results.json").read_text())
+    measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert measured["frechet_distance"] == results["test_frechet_distance"] and "fid" not in measured
+    assert card.data.pipeline_tag == "unconditional-image-generation"
+    assert "Fréchet distance in the features of colours of 4 x 4 fields" in card.content and "FID" not in card.content
+    for name in ("figures/training.png", "figures/samples/step-0000004.png", "figures/samples.gif"):
+        assert f"]({name})" in card.content and (run / name).is_file()
+    assert Image.open(run / "figures/samples.gif").n_frames == 3  # updates 0, 2 and 4
+    assert Image.open(run / "figures/samples/step-0000000.png").size == (10 * 18 + 2, 10 * 18 + 2)
+    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    assert [row["step"] for row in history if "eval_frechet_distance" in row][:3] == [0, 2, 4]
+    assert [row["step"] for row in history if "generator_loss" in row] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_ends_with_the_same_weights_and_averages(run, tmp_path) -> None:
+    run_script("train", *DIGITS, "--resume_from_checkpoint", run / "checkpoint-3", "--output_dir", tmp_path)
+    for name in ("model.safetensors", "checkpoint-4/model.safetensors"):
+        resumed, unbroken = (load_file(folder / name) for folder in (tmp_path, run))
+        assert [key for key in unbroken if not torch.equal(resumed[key], unbroken[key])] == []
+
+
+def test_a_trained_network_is_measured_again_and_trained_on(run, tmp_path) -> None:
+    words = ("--model", run, "--model", run, "--max_eval_samples", "60", "--device", "cpu")
+    said = run_script("evaluate", *words, "--output_dir", tmp_path / "measured")
+    assert "Fréchet distance" in said
+    (first, second) = json.loads((tmp_path / "measured/evaluation.json").read_text())["points"]
+    assert first["frechet_distance"] == second["frechet_distance"] > 0
+    pictures = [tmp_path / f"measured/figures/{name}-{i}.png" for name in ("samples", "interpolation") for i in (1, 2)]
+    assert all(path.is_file() for path in pictures)
+    with pytest.raises(SystemExit):
+        run_script("evaluate", *words, "--ensemble")
+    model = AutoModel.from_pretrained(run)
+    assert model.config.num_classes == 10 and model.generate(range(10)).shape == (10, 3, 16, 16)
+
+
+def test_images_without_classes_are_compared_as_the_paper_did(tmp_path) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(30):
+        (tmp_path / f"data/{number}.png").write_bytes(encoded(photo(20 + number % 3, 20)))
+    words = (*SMALL, "--dataset", tmp_path / "data", "--max_steps", "1", "--fid_protocol", "fromage")
+    run_script("train", *words, "--output_dir", tmp_path / "run")
+    card = (tmp_path / "run/README.md").read_text()
+    assert "Evaluated on the first 16 of the training images, as published." in card
+    assert "stretched to the whole range" in card and "num_images=10" in card
+    assert AutoModel.from_pretrained(tmp_path / "run").config.num_classes == 0
+
+
+@pytest.mark.slow
+def test_two_processes_and_bf16(tmp_path) -> None:
+    words = ("--max_steps", "2", "--dataset", "digits", "--bf16", "true", "--gradient_accumulation_steps", "2")
+    launch_or_fail(TRAIN, *SMALL, *words, "--output_dir", tmp_path, processes=2)
+    assert json.loads((tmp_path / "eval_results.json").read_text())["test_frechet_distance"] > 0
