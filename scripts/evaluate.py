@@ -1,7 +1,7 @@
 """Evaluates a trained subspace along its positions, exports one of them, or compares trained models.
 
-Image classifiers by accuracy, likelihood and calibration; language models by perplexity too; generated images by their
-Fréchet distance from real ones, with pictures of samples and of paths between them.
+Image classifiers by accuracy, likelihood and calibration; language models by perplexity too; copied sequences bit by bit;
+generated images by their Fréchet distance from real ones, with pictures of samples and of paths between them.
 
     python scripts/evaluate.py --model outputs/quickstart_line
     python scripts/evaluate.py --model outputs/quickstart_line --trust --select_position

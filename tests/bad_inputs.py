@@ -80,7 +80,7 @@ ROWS: dict[str, Row] = {
         {"model": "dnc", "dataset": "repeat-copy", "model_args": "memory_size=2,num_write_heads=3"},
         "memory_size=2 is too small for num_write_heads=3", "give memory_size=3 or more",
     ),
-    "data that are no sequences to copy": train({"model": "dnc"}, "--dataset digits is no data to copy", "give --dataset repeat-copy"),
+    "data that are no sequences to copy": train({"model": "dnc"}, "A model of sequences trains on repeat-copy", "give --dataset repeat-copy"),
     # Images to generate
     "generating with a classifier": generate({"model": "test_resnet"}, "'test_resnet' generates no images", "resnet_gan"),
     "a size that cannot be generated": generate({"image_size": 28}, "not of 28", "choose another image_size"),

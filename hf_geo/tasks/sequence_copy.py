@@ -137,8 +137,8 @@ def score_sequences(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tens
 def _check_data(data_args: DataArguments) -> None:
     if data_args.dataset != REPEAT_COPY:
         raise ValueError(
-            f"--dataset {data_args.dataset} is no data to copy, which are drawn as they are needed: give --dataset "
-            f"{REPEAT_COPY}."
+            f"A model of sequences trains on {REPEAT_COPY}, which is drawn as it is needed, and not on {data_args.dataset}: "
+            f"give --dataset {REPEAT_COPY}."
         )
 
 
