@@ -17,8 +17,8 @@ _FREE = re.compile(
     "report_to|disable_tqdm|dataloader_.*|ddp_.*|fsdp.*|use_cpu|per_device_eval_batch_size|auto_find_batch_size|"
     "full_determinism|torch_compile.*|skip_memory_metrics|include_.*|overwrite|fallback_dir|restore_.*|do_.*"
 )
-# Settings that a run derives from its data, and that a recipe therefore does not have.
-_DERIVED = {"remove_unused_columns", "train_sampling_strategy"}
+# Settings that a run derives from its data or that the Trainer sets, and that a recipe therefore does not have.
+_DERIVED = {"remove_unused_columns", "train_sampling_strategy", "average_tokens_across_devices"}
 _BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
