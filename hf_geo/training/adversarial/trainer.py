@@ -24,6 +24,8 @@ class AdversarialTrainer(GeoTrainer):
     of -z, which has the same distribution, so that a sample's one draw serves both. Each step's gradient is the mean over
     the samples of all micro-batches and processes. The loss of the log is the discriminator's; the generator's is beside it.
 
+    A method that counts steps by groups, such as timm's LAMB, counts two an update.
+
     After each evaluation, a grid of samples from fixed latent variables is written to `figures/samples`.
 
     Differs from the authors' code: there, the generator's step draws latent variables anew.
