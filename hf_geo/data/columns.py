@@ -54,7 +54,9 @@ def find_columns(
         ValueError: A named column is missing or of another type, or no column or more than one could be meant.
     """
     found_image = _choose(_IMAGE, image, features)
-    if not (needs_classes or label or any(name in _LABEL.usual or _is_class(f) for name, f in features.items())):
+    if not (
+        needs_classes or label or any(name in _LABEL.usual or isinstance(f, ClassLabel) for name, f in features.items())
+    ):
         return Columns(found_image, None, None)
     return Columns(found_image, *find_label(features, label))
 
@@ -210,10 +212,6 @@ def _is_encoded(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("binary", "large_binary")
 
 
-def _is_class(feature: Any) -> bool:
-    return isinstance(feature, ClassLabel)
-
-
 def _is_integer(feature: Any) -> bool:
     return isinstance(feature, Value) and "int" in feature.dtype
 
@@ -258,7 +256,7 @@ _IMAGE = _Role(
 _LABEL = _Role(
     name="label",
     usual=("label", "labels", "fine_label"),
-    kinds=(_is_class, _is_integer, _is_word),
+    kinds=(lambda feature: isinstance(feature, ClassLabel), _is_integer, _is_word),
     contents="classes, integers or words",
     remedy="give a folder of images for each class, or a column of classes, integers or words",
 )

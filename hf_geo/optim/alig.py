@@ -48,11 +48,9 @@ class AliG(GeometricOptimizer):
     Args:
         params: Parameters, or groups of them.
         lr: Largest step size (the paper's eta), a number or a tensor of one; None or infinity for none. An unbounded step has
-            nothing to schedule: if a scheduler changes its `lr`, the next step raises; one that leaves it as it is does no
-            harm.
+            nothing to schedule: if a scheduler changes its `lr`, the next step raises.
         momentum: Nesterov momentum, in [0, 1).
-        max_norm: Largest norm of all parameters together, from construction on, instead of weight decay; None for none.
-            All groups have to agree on it.
+        max_norm: Largest norm of all parameters together, from construction on, the same in all groups; None for none.
         eps: Added to the squared gradient norm.
         adjusted_momentum: Whether the buffer holds gradients, and not steps.
         projection_fn: Called without arguments after construction and after every step. It is not saved, and has to look
