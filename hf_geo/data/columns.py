@@ -201,10 +201,6 @@ def _choose(role: "_Role", named: str | None, features: Mapping[str, Any]) -> st
     raise ValueError(f"No {role.name} column is found, nor one that could be it: {role.remedy}. {listing}")
 
 
-def _is_image(feature: Any) -> bool:
-    return isinstance(feature, Image)
-
-
 def _is_encoded(feature: Any) -> bool:
     """Whether the cells may be encoded images: bytes, or an image column as pandas writes it."""
     if isinstance(feature, Mapping):
@@ -249,7 +245,7 @@ class _Role:
 _IMAGE = _Role(
     name="image",
     usual=("image", "img"),
-    kinds=(_is_image, _is_encoded),
+    kinds=(lambda feature: isinstance(feature, Image), _is_encoded),
     contents="images",
     remedy="give a folder of images, or a column of encoded images",
 )
