@@ -41,7 +41,7 @@ from hf_geo.runs.folder import (
 from hf_geo.runs.report import write_measured
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import build_setup, find_task, find_trained
-from hf_geo.training.callbacks import SameDataCallback
+from hf_geo.training.callbacks import NoClassifierError, SameDataCallback
 from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.processes import UnusedParametersError
 
@@ -50,6 +50,8 @@ PROG = "train.py"
 ALWAYS_SHOWN = {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
 # A run resumes with the values of the checkpoint's run, or it could evaluate samples that were trained on.
 SPLIT_OPTIONS = {"dataset", "dataset_config", "train_split", "eval_split", "eval_size"}
+# What is said in a sentence although it is found in training.
+REFUSALS = (IncompatibleCheckpointError, NonFiniteTrainingError, UnusedParametersError, NoClassifierError, DataError)
 PUSHED_CHECKPOINTS = {"checkpoint": "last", "all_checkpoints": "all"}  # by hub_strategy
 
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             trainer.add_callback(PushEachSave(pusher, run.write_network))
     try:
         trained = run.train(options.checkpoint)
-    except (IncompatibleCheckpointError, NonFiniteTrainingError, UnusedParametersError, DataError) as error:
+    except REFUSALS as error:
         with one_sentence_errors(PROG):
             raise error
     # The network is written before anything else is tried: what fails from here on costs no training.

@@ -136,5 +136,10 @@ class DataArguments:
         if self.crop_shift is not None and self.crop_shift < 0:
             raise ValueError(f"--crop_shift must be at least 0, not {self.crop_shift}.")
         jitter = self.color_jitter or [0.0]
-        if len(jitter) not in (1, 3, 4) or not all(0 <= value < math.inf for value in jitter):
-            raise ValueError(f"--color_jitter is 1, 3 or 4 numbers of at least 0, not {' '.join(map(str, jitter))}.")
+        if (
+            len(jitter) not in (1, 3, 4)
+            or not all(0 <= value < math.inf for value in jitter)
+            or max(jitter[3:], default=0) > 0.5
+        ):
+            given = " ".join(map(str, jitter))
+            raise ValueError(f"--color_jitter is 1, 3 or 4 numbers of at least 0, the fourth at most 0.5, not {given}.")

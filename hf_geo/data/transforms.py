@@ -1,5 +1,6 @@
 """From an image to the network's input, prepared as the exported model does it, with light augmentation or timm's."""
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -174,6 +175,21 @@ class TimmTransform:
         with seeded(int(seed)):
             pixels = self._transform(to_channels(image, self.images.size[0]))
         return self.images.values(pixels[None])[0]
+
+
+def crop_share(size: int | None, resize: int) -> float:
+    """timm's `crop_pct` for images that are resized to `resize` pixels, of which the network sees `size` in the middle.
+
+    Raises:
+        ValueError: The size is not known, or larger.
+    """
+    if size is None or size > resize:
+        asked = "needs --image_size" if size is None else f"is at least the image size of {size}"
+        raise ValueError(f"--eval_resize {asked}, whose centre is cut out of it, but it is {resize}.")
+    share = size / resize
+    while int(size / share) < resize:  # as timm computes it
+        share = math.nextafter(share, 0)
+    return share
 
 
 Transform = PixelTransform | TimmTransform | WholeTransform

@@ -14,7 +14,7 @@ from .image_split import FIXED_STATISTICS, ImageSplit, colour_statistics, known_
 from .sources import Source, open_source
 from .splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
 from .streams import StreamedSplit, load_streamed_splits
-from .transforms import Preparation, make_transform
+from .transforms import Preparation, crop_share, make_transform
 
 _SMALL = 64  # pixels: networks are trained on images up to this size at their own size
 _MIRRORLESS = ("digits", "mnist", "svhn")  # a mirrored digit is of another class, or of none
@@ -97,16 +97,8 @@ class ImageData:
             size = size or max(32, *self.native_size)
             config["crop_pct"] = 1.0
         if self.args.eval_resize:
-            config["crop_pct"] = self._crop_share(size)
+            config["crop_pct"] = crop_share(size, self.args.eval_resize)
         return config if size is None else {**config, "input_size": (3, size, size)}
-
-    def _crop_share(self, size: int | None) -> float:
-        """The share of the resized image's side that the network sees in evaluation."""
-        resize = self.args.eval_resize
-        if size is None or size > resize:
-            asked = "needs --image_size" if size is None else f"is at least the image size of {size}"
-            raise ValueError(f"--eval_resize {asked}, whose centre is cut out of it, but it is {resize}.")
-        return size / resize
 
     def dataset(
         self, split: str, config: Mapping[str, Any] | Preparation, *, augment: bool | None = None
@@ -170,6 +162,10 @@ def load_image_data(args: DataArguments, *, seed: int = 0, needs_classes: bool =
         )
     features = source.splits[names.train[0]].features
     columns = find_columns(features or {}, args.image_column, args.label_column, needs_classes=needs_classes)
+    if not (needs_classes or args.label_column or args.streaming) and _is_empty(source, names, columns):
+        columns = Columns(columns.image, None, None)
+    if args.label_noise and columns.label is None:
+        raise ValueError(f"--label_noise {args.label_noise} is for classes, and the images of {source.name} have none.")
     bad = BadSamples(args.max_bad_samples)
     if args.streaming:
         splits, notes = load_streamed_splits(source, names, columns, args, bad)
@@ -188,6 +184,12 @@ def load_image_data(args: DataArguments, *, seed: int = 0, needs_classes: bool =
         origin="; ".join(notes) + ".",
         bad=bad,
     )
+
+
+def _is_empty(source: Source, names: SplitNames, columns: Columns) -> bool:
+    """Whether no training image has a label, as in a folder of images whose sub-folders are its splits."""
+    tables = [source.splits[name].data for name in names.train] if columns.label else []
+    return bool(tables) and all(table.column(columns.label).null_count == len(table) for table in tables)
 
 
 def _load_splits(

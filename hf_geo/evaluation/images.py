@@ -73,7 +73,9 @@ def show_samples(folder: Path) -> dict[str, str]:
     grids = sorted(Path(folder, SAMPLES).glob("step-*.png"))
     if not grids:
         return {}
-    figures = {f"{SAMPLES}/{grids[-1].name}": "Samples at the end: a row a class, a column a draw of latent variables"}
+    figures = {
+        f"{SAMPLES}/{grids[-1].name}": "Samples at the end; where there are classes, a row is a class and a column a draw"
+    }
     if len(grids) > 1:
         animate(grids, Path(folder, ANIMATION))
         figures[ANIMATION] = f"The same latent variables at {len(grids)} times of the training"

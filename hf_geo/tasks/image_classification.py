@@ -35,6 +35,9 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
             "has none: leave it out."
         )
     trust = model_args.trust_remote_code
+    source = find_model(model_args.model)
+    if source.kind != "timm" or model_args.pretrained:
+        _refuse_preparation(data_args, model_args.model)
     data = load_image_data(data_args, seed=args.seed)
     build_model = partial(
         build_image_classifier,
@@ -57,7 +60,6 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         trainer["processing_class"] = config.processor
     architecture = getattr(model.config, "architecture", model.config.model_type)
     pretrained = model_args.pretrained or model_args.model.split(".")[0] != architecture
-    source = find_model(model_args.model)
     return TrainingSetup(
         model=model,
         new_model=None if pretrained else build_model,
@@ -141,6 +143,17 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         validation=loader("eval") if split != "eval" else None,
         open_other=open_other,
     )
+
+
+def _refuse_preparation(data_args: DataArguments, model: str) -> None:
+    """Raises `ValueError` for settings of how images are prepared, which a trained network brings along."""
+    defaults = DataArguments()
+    for name in ("normalization", "eval_resize", "interpolation"):
+        value = getattr(data_args, name)
+        if value != getattr(defaults, name):
+            raise ValueError(
+                f"--{name} {value} is for a network from scratch: {model!r} keeps what it was trained with."
+            )
 
 
 def _is_timm(model: PreTrainedModel) -> bool:

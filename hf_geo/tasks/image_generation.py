@@ -79,6 +79,10 @@ def refuse_settings(model_args: ModelArguments, data_args: DataArguments, args: 
         ("loss", model_args.loss, "cross-entropy", "is for image classifiers"),
         ("label_smoothing_factor", args.label_smoothing_factor, 0.0, "is for classifiers"),
         ("neftune_noise_alpha", args.neftune_noise_alpha, None, "is noise on the embeddings of words"),
+        ("log_accuracy", args.log_accuracy, False, "is for classifiers"),
+        ("normalization", data_args.normalization, "data", "is for classifiers"),
+        ("eval_resize", data_args.eval_resize, None, "is for classifiers"),
+        ("interpolation", data_args.interpolation, None, "is for classifiers"),
         (
             "streaming",
             data_args.streaming,

@@ -116,9 +116,7 @@ class GeoTrainingArguments(TrainingArguments):
         super().__post_init__()
         self._restore_name(name)
         if self.log_geometry and self.logging_strategy != "steps":
-            raise ValueError(
-                f"--log_geometry measures at logging steps: it needs --logging_strategy steps, not {self.logging_strategy.value}."
-            )
+            raise ValueError(f"--log_geometry needs --logging_strategy steps, not {self.logging_strategy.value}.")
 
     def set_optimizer(
         self, name: str = _PLACEHOLDER, learning_rate: float | None = None, **kwargs
@@ -147,6 +145,11 @@ class GeoTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"--learning_rate inf leaves a step without a bound, which {name} cannot take: give a number."
             )
+        scheduled = self.lr_scheduler_type != "constant" or self.milestones or self.warmup_steps
+        if learning_rate == math.inf and scheduled:
+            raise ValueError(
+                "--learning_rate inf is nothing to schedule: give --lr_scheduler_type constant and no warm-up."
+            )
         self._set_clipping(name if ours else None)
         if learning_rate is not None:
             return learning_rate
@@ -170,6 +173,11 @@ class GeoTrainingArguments(TrainingArguments):
             raise ValueError("--swa_start and --ema_decay are two averages of the same weights: give one of them.")
         if self.swa_lr is not None and self.swa_start is None:
             raise ValueError("--swa_lr is the learning rate from --swa_start on: give that too.")
+        if self.swa_schedule == "linear" and self.swa_lr is None:
+            raise ValueError("--swa_schedule linear leads to --swa_lr: give that too.")
+        if self.swa_lr is not None and (self.milestones or self.learning_rate == 0):
+            given = "--milestones" if self.milestones else "--learning_rate 0"
+            raise ValueError(f"--swa_lr takes the place of a schedule's last part, which {given} leaves no place for.")
         if self.swa_lr is not None and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise ValueError(
                 f"--swa_lr follows a fixed schedule, which --lr_scheduler_type {self.lr_scheduler_type} is not."

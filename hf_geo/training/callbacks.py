@@ -11,6 +11,10 @@ from transformers.trainer_callback import ExportableState
 from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 
 
+class NoClassifierError(ValueError):
+    """Predictions are to be counted, but the model is no classifier."""
+
+
 class SetEpochCallback(TrainerCallback):
     """Calls `set_epoch` of the training data, where it has one, as an epoch begins.
 
@@ -97,7 +101,7 @@ class GeometryTelemetry(TrainerCallback):
                     self._measured.update({f"geometry/{kind}/{name}": value for kind, value in values.items()})
         self._before = {}
 
-    def add_predictions(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def add_predictions(self, logits: torch.Tensor | None, labels: torch.Tensor | None) -> None:
         """Counts the right predictions of a batch.
 
         Args:
@@ -105,13 +109,10 @@ class GeometryTelemetry(TrainerCallback):
             labels: (N,) class numbers.
 
         Raises:
-            ValueError: The logits are not those of a classifier.
+            NoClassifierError: The logits are not those of a classifier.
         """
-        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-            raise ValueError(
-                f"--log_accuracy is for classifiers, but the logits have the shape {tuple(logits.shape)} and the labels "
-                f"{tuple(labels.shape)}: leave it out."
-            )
+        if logits is None or labels is None or logits.ndim != 2 or labels.shape != logits.shape[:1]:
+            raise NoClassifierError("--log_accuracy is for classifiers with one label a sample: leave it out.")
         right = (logits.detach().argmax(-1) == labels).sum()
         counts = torch.stack([right, torch.full_like(right, len(labels))])
         self._right_and_all = counts if self._right_and_all is None else self._right_and_all + counts

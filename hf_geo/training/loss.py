@@ -73,7 +73,7 @@ def mean_loss(trainer: Trainer, compute: Callable, model: nn.Module, inputs: Any
     labels = inputs.get("labels")
     loss, outputs = compute(model, inputs, return_outputs=True, num_items_in_batch=number)
     if is_training and trainer.args.log_accuracy:
-        trainer.telemetry.add_predictions(outputs["logits"], labels)
+        trainer.telemetry.add_predictions(outputs.get("logits"), labels)
     loss = torch.where(items.to(loss.device) > 0, loss, 0.0)  # the mean over no items is not a number
     if is_training:
         loss = loss / missing_divisor(trainer)

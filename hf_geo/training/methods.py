@@ -107,6 +107,9 @@ def split_module_settings(
 
     Returns:
         Arguments with the others alone, and the settings of modules by the modules' names in the model.
+
+    Raises:
+        ValueError: A module and one within it both have settings.
     """
     modules = dict(model.named_modules()) if model is not None else {}
     others: list[str] = []
@@ -118,10 +121,24 @@ def split_module_settings(
             settings.setdefault(module, {})[name] = parse_value(value)
         else:
             others.append(pair)
+    for outer in settings:
+        for inner in settings:
+            if inner.startswith(f"{outer}."):
+                raise ValueError(f"optim_args sets {outer!r} and {inner!r} within it: set one of them.")
     if settings:
         args = copy.copy(args)
         args.optim_args = ",".join(others) or None
     return args, settings
+
+
+def refuse_unknown_modules(args: TrainingArguments) -> None:
+    """Raises `ValueError` for settings of modules that the model does not have, which transformers would pass over."""
+    for pair in (args.optim_args or "").split(","):
+        module, _, name = pair.partition("=")[0].strip().rpartition(".")
+        if module:
+            raise ValueError(
+                f"optim_args sets {module}.{name}, but the model has no module {module!r}: look for a typing error."
+            )
 
 
 def apply_module_settings(optimizer: torch.optim.Optimizer, model: nn.Module, args: TrainingArguments) -> None:

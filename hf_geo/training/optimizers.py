@@ -19,7 +19,7 @@ from transformers.trainer_utils import SchedulerType
 from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
 
 from .arguments import GeoTrainingArguments
-from .methods import BASELINES, parse_optim_args, split_module_settings
+from .methods import BASELINES, parse_optim_args, refuse_unknown_modules, split_module_settings
 
 SAMPLES = 8  # to measure with; more would cost time and show nothing new
 
@@ -132,6 +132,7 @@ def optimizer_class(
     """
     args, _ = split_module_settings(args, model)
     if args.optim not in BASELINES:
+        refuse_unknown_modules(args)
         return Trainer.get_optimizer_cls_and_kwargs(args, model)
     method = BASELINES[args.optim]
     if method.name != "adam":

@@ -1,6 +1,10 @@
 """Latent variables of samples: standard normal, and the same whatever the batch, process or worker."""
 
+from pathlib import Path
+
 import numpy as np
+import PIL.Image
+import pytest
 import torch
 
 from hf_geo.data import DataArguments, load_image_data
@@ -38,3 +42,14 @@ def test_images_without_classes(tmp_path) -> None:
     assert (data.num_classes, data.label_names) == (0, ())
     assert [len(data.splits[name]) for name in ("train", "eval")] == [18, 2]
     assert {sample["labels"] for sample in map(data.dataset("train", RAW).__getitem__, range(18))} == {0}
+
+
+def test_a_folder_whose_sub_folders_are_its_splits_has_no_classes(tmp_path: Path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for i in range(4):
+            PIL.Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / split / f"{i}.png")
+    data = load_image_data(DataArguments(dataset=str(tmp_path), eval_size=1), needs_classes=False)
+    assert data.num_classes == 0 and len(data.splits["test"]) == 4
+    with pytest.raises(ValueError, match=r"--label_noise 0.5 is for classes, and the images of .* have none"):
+        load_image_data(DataArguments(dataset=str(tmp_path), eval_size=1, label_noise=0.5), needs_classes=False)

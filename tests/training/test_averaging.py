@@ -1,5 +1,6 @@
 """SWA and EMA: the averages are the mean or the moving average of the weights there were, wherever they are used."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,9 @@ WRONG = [
     ({"swa_lr": 0.1}, "--swa_lr is the learning rate from --swa_start on"),
     ({"swa_start": 0.5, "swa_lr": 0.0}, "--swa_lr is a finite number above 0, not 0.0"),
     ({"swa_start": 0.5, "swa_lr": 0.1, "lr_scheduler_type": "reduce_lr_on_plateau"}, "reduce_lr_on_plateau is not"),
+    ({"swa_start": 0.5, "swa_schedule": "linear"}, "--swa_schedule linear leads to --swa_lr"),
+    ({"swa_start": 0.5, "swa_lr": 0.1, "milestones": [1.0]}, "which --milestones leaves no place for"),
+    ({"optim": "alig", "learning_rate": math.inf}, "--learning_rate inf is nothing to schedule"),
 ]
 
 

@@ -237,6 +237,25 @@ def test_training_accuracy_is_that_of_the_batches_since_the_last_log(tmp_path) -
         make_trainer(tmp_path, words, data=sentences, log_accuracy=True).train()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("hiden.lr=0.1", "optim_args sets hiden.lr, but the model has no module 'hiden'"),
+        ("hidden.lr=0.1,hidden.weight.lr=0.2", "no module 'hidden.weight'"),
+    ],
+)
+def test_settings_of_modules_that_are_not_there_are_refused(tmp_path, settings: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, Normalized(), optim="sgd", optim_args=settings).create_optimizer()
+
+
+def test_settings_of_a_module_within_another_are_refused(tmp_path) -> None:
+    model = nn.ModuleDict({"outer": nn.ModuleDict({"inner": nn.Linear(2, 2)})})
+    args = GeoTrainingArguments(output_dir=str(tmp_path), optim="sgd", optim_args="outer.lr=0.1,outer.inner.lr=0.2")
+    with pytest.raises(ValueError, match=r"sets 'outer' and 'outer\.inner' within it: set one of them"):
+        GeoTrainer.get_optimizer_cls_and_kwargs(args, model)
+
+
 def test_weight_decay_reaches_all_where_it_is_asked_for(tmp_path) -> None:
     for optim in ("sgd", "adamsrt"):
         settings = {"optim": optim, "weight_decay": 0.3, "geometry_groups": "structure"}

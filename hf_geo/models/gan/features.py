@@ -89,7 +89,11 @@ def _open_classifier(name: str) -> Features:
         x = (x - mean.to(x)) / std.to(x)
         return network.forward_head(network.forward_features(x), pre_logits=True).float()
 
-    return Features(Path(source.name).name if source.kind == "folder" else source.name, compute, network.num_features)
+    return Features(
+        Path(source.name).name if source.kind == "folder" else source.name,
+        compute,
+        getattr(network, "head_hidden_size", network.num_features),
+    )
 
 
 def _open_inception(name: str) -> Features:
