@@ -127,7 +127,7 @@ def test_published_values_are_of_recipes_and_variants_that_exist() -> None:
         for recipe, known in json.loads(path.read_text()).items():
             # Where the test labels are hidden, figures are of the validation images.
             part = "eval" if recipe.startswith("imagenet") else "test"
-            assert known["metric"].removeprefix(f"{part}_") in ("accuracy", "loss", "perplexity")
+            assert known["metric"].removeprefix(f"{part}_") in ("accuracy", "loss", "perplexity", "fid")
             assert len(known["source"]) > 20
             for variant, figures in known["values"].items():
                 assert read_recipe(path.parent / f"{recipe}.yaml", variant)["model"] and figures["value"] > 0
