@@ -94,17 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def trust_data(setup: EvaluationSetup, options: argparse.Namespace) -> TrustData | None:
     """The data that trust is measured on and a position is selected by, if either is asked for."""
     validates = options.trust or options.select_position
-    if validates and setup.validation is None:
-        raise ValueError(
-            f"{setup.dataset} has no split to fit and to choose on besides the evaluated one, {setup.split!r}: name another "
-            "one with --eval_split or --test_split, or leave --trust and --select_position out."
-        )
+    validation = setup.validation_or("leave --trust and --select_position out") if validates else None
     if options.ood_dataset is None:
-        return TrustData(setup.validation) if validates else None
+        return TrustData(validation) if validates else None
     if setup.open_other is None:
         raise ValueError("--ood_dataset is for image classifiers: leave it out.")
     other = setup.open_other(DataArguments(dataset=options.ood_dataset, max_eval_samples=options.max_eval_samples))
-    return TrustData(setup.validation if validates else None, other)
+    return TrustData(validation, other)
 
 
 def walk_subspace(

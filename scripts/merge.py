@@ -38,11 +38,13 @@ from hf_geo.hub.merged import METHODS, write_merge_card
 from hf_geo.runs.folder import check_writable, public_settings
 from hf_geo.runs.report import finite, write_results
 from hf_geo.subspaces.shapes import SHAPES
+from hf_geo.tasks import find_trained, read_run_settings
 
 PROG = "merge.py"
 OF_TWO = ("barrier", "interpolate", "curve")
 OWNERS = {"coefficients": "average", "metric": "greedy", "position": "interpolate", "select_position": "interpolate",
           "also_dataset": "interpolate", "recipe": "curve"}  # fmt: skip
+OF_A_WALK = ("recalibration_batches", "batch_size", "num_workers", "device")
 FIGURE = "figures/merge.png"
 
 
@@ -115,9 +117,15 @@ def check(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None and method != owner:
             raise ValueError(f"--{name} is for --method {owner}, not for {method}: leave it out.")
     if method == "curve" and not options.recipe:
-        raise ValueError(
-            "--method curve trains a bend: name its recipe with --recipe (configs/subspaces/cifar10.yaml)."
-        )
+        raise ValueError("--method curve trains a bend: name its recipe with --recipe (configs/subspaces/_base.yaml).")
+    if method == "curve":
+        for name, is_given in (("without_head", options.without_head), ("json", options.json)):
+            if is_given:
+                raise ValueError(f"--{name} is not for --method curve, which trains: leave it out.")
+        if options.device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"--device {options.device} cannot be chosen for training: set CUDA_VISIBLE_DEVICES, and leave it out."
+            )
     if options.position is not None:
         if options.select_position:
             raise ValueError("--position and --select_position contradict each other: give one of them.")
@@ -143,7 +151,7 @@ def describe(merge: Merge, parents: Parents, options: argparse.Namespace, data_a
         "base_models": hub_ids([*options.model, *([parents.adapter_of] if parents.adapter_of else [])]),
         "adapter_of": parents.adapter_of,
         "task": parents.task.hub_name,
-        "metric": parents.task.metric,
+        "metric": next((name for name in parents.task.metrics if name in merge.found.points[-1]), "loss"),
         "library": "timm" if architecture else "transformers",
         "model_class": type(model).__name__,
         "needs_hf_geo": maker.__module__.startswith("hf_geo."),
@@ -187,14 +195,29 @@ def write(
 def train_bend(options: argparse.Namespace, data_args: DataArguments) -> int:
     """Trains the bend of a curve between two fixed networks by scripts/train.py, and walks it by scripts/evaluate.py."""
     train, evaluate = (load_main(str(Path(__file__).with_name(f"{name}.py"))) for name in ("train", "evaluate"))
-    data = [
-        f"--{each.name}={getattr(data_args, each.name)}"
-        for each in dataclasses.fields(DataArguments)
-        if getattr(data_args, each.name) != each.default
-    ]
+    defaults = {each.name: each.default for each in dataclasses.fields(DataArguments)}
+    data = words_of({name: value for name, value in vars(data_args).items() if value != defaults[name]})
+    known = read_run_settings(find_trained(options.model[0]))
+    as_the_ends = {
+        name: known[name] for name in ("label_noise", "image_size") if known.get(name) and name not in options.given
+    }
+    shared = words_of({name: getattr(options, name) for name in ("seed", "trust_remote_code") if name in options.given})
+    on_cpu = ["--use_cpu=true"] if options.device == "cpu" and torch.cuda.is_available() else []
     bend = ["--subspace=curve", "--subspace_beta=0", "--subspace_ends", *options.model, f"--model={options.model[0]}"]
-    status = train([f"--config={options.recipe}", *data, *bend, f"--output_dir={options.output_dir}"])
-    return status or evaluate([f"--model={options.output_dir}", f"--positions={options.positions}", *data])
+    trained = [f"--config={options.recipe}", *data, *words_of(as_the_ends), *bend, *shared, *on_cpu]
+    walked = words_of({name: getattr(options, name) for name in OF_A_WALK if name in options.given})
+    status = train([*trained, f"--output_dir={options.output_dir}"])
+    return status or evaluate(
+        [f"--model={options.output_dir}", f"--positions={options.positions}", *data, *shared, *walked]
+    )
+
+
+def words_of(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    words: list[str] = []
+    for name, value in options.items():
+        words += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+    return words
 
 
 if __name__ == "__main__":

@@ -55,12 +55,7 @@ def generate(given: Options | Callable[[Path], Options], names: str, advises: st
 
 def weights(write: Callable[[Path], object]) -> Callable[[Path], Options]:
     """Writes a file of Inception weights."""
-
-    def make(folder: Path) -> Options:
-        write(folder / "w.pth")
-        return {"fid_model": "w.pth"}
-
-    return make
+    return lambda folder: (write(folder / "w.pth"), {"fid_model": "w.pth"})[1]
 
 
 HELP = "--help says what each option takes"
@@ -234,6 +229,7 @@ ROWS: dict[str, Row] = {
     "merging by luck": Row(names="invalid choice: 'luck'", advises="greedy", **merging("luck")),
     "merging architectures": Row(names="'line' and 'other' are of different architectures: for ", advises="the other shape", **merging("average", change=other_architecture)),
     "merging equal models": Row(names="'line' and 'other' are equal, so the barrier between them is zero", advises="give other networks", **merging("barrier", change=None)),
+    "merging equal models among more": Row(names="'b' and 'c' are equal: give", advises="other networks", **merging("average", others=("b", "c"))),
     "merging quantized weights": Row(names="The weights of 'other' are quantized", advises="merge, then quantize", **merging("average", change=edit_json("config.json", quantization_config={"bits": 4}))),
     "merging on other classes": Row(names="has 10 classes, but data has 2", advises="", **merging("average", "--dataset=data", change=lambda other: (perturb(other), table(IMAGES)(other.parent)))),
     "coefficients of another sum": Row(names="[0.5, 0.6] sum to 1.1", advises="change them", **merging("average", "--coefficients=0.5,0.6")),
@@ -245,6 +241,7 @@ ROWS: dict[str, Row] = {
     "choosing on the test split": Row(names="has no split to choose on besides the reported one", advises="--eval_split", **merging("greedy", "--eval_split=test")),
     "greedy by what is not measured": Row(names="--metric f1 is not measured", advises="choose one of loss, accuracy", **merging("greedy", "--metric=f1")),
     "bend without a recipe": Row(names="--method curve trains a bend", advises="--recipe", **merging("curve")),
+    "bend without a head": Row(names="--without_head is not for --method curve", advises="leave it out", **merging("curve", "--recipe=r.yaml", "--without_head")),
     "merging into a result": Row(names="'line' holds a result already", advises="choose another --output_dir", **merging("average", "--output_dir=line")),
     # Inspecting
     "inspecting an unknown model": inspect({"model": "resnet81"}, "Unknown model 'resnet81'", "Nearest: resnet18"),

@@ -2,7 +2,9 @@
 
 import argparse
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from hf_geo.evaluation.merging import barrier, greedy_soup
 from hf_geo.evaluation.trust import TrustData
 from hf_geo.evaluation.walk import Walk
 from hf_geo.metrics import higher_is_better
+from hf_geo.metrics.directions import nan_is_worst
 
 from .merging import Parents
 
@@ -59,8 +62,14 @@ def find_barrier(parents: Parents, options: argparse.Namespace, data_args: DataA
         for name, rows in curves.items()
     }
     shown = "; ".join(f"{name}: {100 * h['error']:.2f} % error, loss {h['loss']:.4f}" for name, h in heights.items())
-    if min(height["error"] for height in heights.values()) < CONNECTED:
-        verdict = "They are linearly connected: the networks between them are good too."
+    finite = [height["error"] for height in heights.values() if math.isfinite(height["loss"])]
+    if not finite:
+        verdict = "A loss on the way is not finite, so the barrier is infinite: do not average them."
+    elif min(finite) < CONNECTED:
+        verdict = (
+            "They are linearly connected: the networks between them are no worse than the two ends, "
+            f"up to {CONNECTED:.0%} error."
+        )
     else:
         verdict = (
             "They are not linearly connected, as networks of different initialisations are not even where all names match: "
@@ -100,14 +109,15 @@ def interpolate_between(parents: Parents, options: argparse.Namespace, data_args
     trust = None
     if options.select_position:
         trust = TrustData(parents.validation)
-    curves = {parents.setup.dataset: parents.walk(positions, parents.setup.evaluation, trust=trust).points}
+    own = parents.walk(positions, parents.setup.evaluation, trust=trust).points
+    curves = {parents.setup.dataset: own}
     for name in options.also_dataset or ():
         setup = parents.reopen(DataArguments(dataset=name, max_eval_samples=data_args.max_eval_samples))
-        curves[setup.dataset] = parents.walk(positions, setup.evaluation).points
+        curves[_unused(setup.dataset, curves)] = parents.walk(positions, setup.evaluation).points
     position, chosen = 0.5 if options.position is None else options.position, ""
     if options.select_position:
-        losses = [row["validation_loss"] for row in curves[parents.setup.dataset]]
-        position = positions[losses.index(min(losses))]
+        best = min(range(len(own)), key=lambda index: nan_is_worst(own[index]["validation_loss"]))
+        position = positions[best]
         chosen = f"The validation loss chooses position {position:.4g}. "
     merge = average_of([1 - position, position], parents)
     merge.conclusion = f"{chosen}{merge.conclusion}"
@@ -123,13 +133,19 @@ def average_of(coefficients: Sequence[float], parents: Parents) -> Merge:
     merged = after.points[0]
     losses = [row["loss"] for row in before]
     conclusion = f"The average has loss {merged['loss']:.4f}; its parents have {', '.join(f'{x:.4f}' for x in losses)}."
-    if merged["loss"] > max(losses):
+    if nan_is_worst(merged["loss"]) > max(map(nan_is_worst, losses)):
         conclusion += (
             " It is worse than each of them. Networks of different initialisations have no good average even where all names "
             "match: --method barrier shows whether these do."
         )
     found = Walk([*before, merged], [], after.samples, parents.recalibrated)
     return Merge(found, [*parents.names, "merged"], conclusion, coefficients, state)
+
+
+def _unused(name: str, used: Collection[str]) -> str:
+    """The name, with a number from 2 on where it is used already."""
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in used)
 
 
 MERGES = {

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -76,12 +77,7 @@ class Parents:
     @property
     def validation(self) -> DataLoader:
         """The validation split; raises `ValueError` where there is none besides the split that is reported on."""
-        if self.setup.validation is None:
-            raise ValueError(
-                f"{self.setup.dataset} has no split to choose on besides the reported one, {self.setup.split!r}: name another "
-                "one with --eval_split or --test_split."
-            )
-        return self.setup.validation
+        return self.setup.validation_or("take --method average, or interpolate with --position")
 
     def load(self, state: StateDict) -> None:
         """Puts weights into the model."""
@@ -167,10 +163,10 @@ def open_parents(options: argparse.Namespace, data_args: DataArguments) -> Paren
     if options.without_head:
         head = _head(model)
         states = [states[0], *(state | {name: states[0][name] for name in head} for state in states[1:])]
-    if len(states) == 2 and are_equal(*states):
-        raise ValueError(
-            f"{names[0]!r} and {names[1]!r} are equal, so the barrier between them is zero: give other networks."
-        )
+    for one, other in itertools.combinations(range(len(states)), 2):
+        if are_equal(states[one], states[other]):
+            so = ", so the barrier between them is zero" if options.method == "barrier" else ""
+            raise ValueError(f"{names[one]!r} and {names[other]!r} are equal{so}: give other networks.")
     return Parents(
         names,
         infer_task(sources[0].name, data_args.dataset),

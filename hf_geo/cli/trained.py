@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def parse_trained(
     dataset = known.get("dataset")
     parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
     options = parser.parse_args(argv)
+    names = (word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv))
+    options.given = {parser.options[name].dest for name in names if name in parser.options}
     if options.dataset is None:
         reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
         raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")

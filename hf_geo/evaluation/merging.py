@@ -4,10 +4,13 @@ Norm statistics belong to the weights they were taken for. After loading an aver
 `hf_geo.evaluation.recalibrate_norms(model, loader)`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from hf_geo.metrics.directions import nan_is_worst
 
 StateDict = Mapping[str, Tensor]
 _TOLERANCE = 1e-5  # coefficients may be written with a few digits
@@ -47,7 +50,7 @@ def average(states: Sequence[StateDict], coefficients: Sequence[float] | None = 
         coefficients = [1 / len(states)] * len(states)
     if len(coefficients) != len(states):
         raise ValueError(f"There are {len(coefficients)} coefficients for {len(states)} networks: give one for each.")
-    if abs(sum(coefficients) - 1) > _TOLERANCE:
+    if not abs(sum(coefficients) - 1) <= _TOLERANCE:  # nor is the sum NaN
         raise ValueError(
             f"Coefficients sum to one, but {list(coefficients)} sum to {sum(coefficients):.6g}: change them."
         )
@@ -80,7 +83,7 @@ def greedy_soup(
     """Chooses the networks of a greedy soup (Wortsman et al. 2022, arXiv 2203.05482, recipe 1).
 
     Networks are tried from the best to the worst; one joins if the uniform average with it is at least as good on
-    validation data. The soup is therefore never worse there than its best member.
+    validation data. The soup is therefore never worse there than its best member. A score of NaN is the worst.
 
     Args:
         states: State dicts of one architecture.
@@ -96,7 +99,7 @@ def greedy_soup(
     """
     sign = 1 if higher_is_better else -1
     scores = [sign * score(state) for state in states]
-    first, *others = sorted(range(len(states)), key=scores.__getitem__, reverse=True)
+    first, *others = sorted(range(len(states)), key=lambda index: nan_is_worst(-scores[index]))
     members, best = [first], scores[first]
     for index in others:
         found = sign * score(average([states[i] for i in (*members, index)]))
@@ -109,11 +112,13 @@ def barrier(values: Sequence[float]) -> float:
     """The height of the barrier between two networks (Frankle et al. 2020, arXiv 1912.05671).
 
     max_a E(a) - (E(0) + E(1)) / 2, where E(a) is the error at position a of the segment between the networks: the largest
-    error on the way minus the mean of the two ends. It is zero or more if the ends are among the positions.
+    error on the way minus the mean of the two ends. It is zero or more, and infinite if a value is infinite or NaN.
 
     Args:
         values: The error (1 - accuracy) or loss at each position, in order; the first and the last are the ends.
     """
+    if not all(map(math.isfinite, values)):
+        return math.inf
     return max(values) - (values[0] + values[-1]) / 2
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from hf_geo.markdown import format_table, replace_section
 from hf_geo.metrics import is_share
+from hf_geo.metrics.directions import nan_is_worst
 from hf_geo.subspaces import SubspaceConfig
 from hf_geo.subspaces.shapes import SHAPES
 
@@ -64,8 +65,8 @@ def as_data(
 
 
 def select_position(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of the data of `as_data` whose network has the lowest loss on the validation split."""
-    return min(data["points"], key=lambda row: row["validation_loss"])
+    """The row of the data of `as_data` whose network has the lowest loss on the validation split; NaN is the highest."""
+    return min(data["points"], key=lambda row: nan_is_worst(row["validation_loss"]))
 
 
 def as_table(data: Mapping[str, Any]) -> str:

@@ -14,11 +14,12 @@ from .card import installed_versions, one_line, render_card
 SOUPS = {"title": "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time",
          "url": "https://arxiv.org/abs/2203.05482", "arxiv": "2203.05482"}  # fmt: skip
 WISE_FT = {"title": "Robust fine-tuning of zero-shot models", "url": "https://arxiv.org/abs/2109.01903", "arxiv": "2109.01903"}  # fmt: skip
-METHODS = {
-    "average": ("Weighted average of the weights (a model soup)", SOUPS),
-    "greedy": ("Greedy soup: a network joins the average if it makes it no worse on validation data", SOUPS),
-    "interpolate": ("Interpolation between two networks (WiSE-FT)", WISE_FT),
-}
+METHODS = {  # the method, the merged network in a sentence, and the paper
+    "average": ("Model soup", "The weighted average of {parents}.", SOUPS),
+    "greedy": ("Greedy soup", "The average of the best of {parents}: each joined if it made the average no worse on "
+               "validation data.", SOUPS),
+    "interpolate": ("WiSE-FT", "A point on the straight line between {parents}.", WISE_FT),
+}  # fmt: skip
 
 
 def write_merge_card(folder: Path, data: Mapping[str, Any]) -> None:
@@ -29,7 +30,7 @@ def write_merge_card(folder: Path, data: Mapping[str, Any]) -> None:
         data: What merge.json holds.
     """
     name, dataset = one_line(data["name"]) or "model", one_line(data["dataset"]) or "data"
-    method, paper = METHODS[data["method"]]
+    method, sentence, paper = METHODS[data["method"]]
     merged = data["points"][-1]
     measured = [
         EvalResult(
@@ -41,7 +42,7 @@ def write_merge_card(folder: Path, data: Mapping[str, Any]) -> None:
             metric_name=metric,
             metric_value=merged[metric],
         )
-        for metric in (data["metric"], "loss")
+        for metric in dict.fromkeys((data["metric"], "loss"))
         if merged[metric] is not None
     ]
     base_models = data["base_models"]
@@ -60,7 +61,9 @@ def write_merge_card(folder: Path, data: Mapping[str, Any]) -> None:
     fields = {
         **data,
         "name": name,
-        "description": f"{method} of {len(data['parents'])} {'adapters' if data['adapter_of'] else 'networks'}.",
+        "description": sentence.format(
+            parents=f"{len(data['parents'])} {'adapters' if data['adapter_of'] else 'networks'}"
+        ),
         "method_name": method,
         "paper": paper,
         "table": as_table(data),

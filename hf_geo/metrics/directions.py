@@ -1,6 +1,7 @@
 """How each metric is read: its direction and its unit, for everything that ranks models."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,11 @@ def find_metric(name: str) -> Metric | None:
     parts = name.split("_")
     suffixes = ("_".join(parts[start:]) for start in range(len(parts)))
     return next((METRICS[suffix] for suffix in suffixes if suffix in METRICS), None)
+
+
+def nan_is_worst(value: float) -> tuple[bool, float]:
+    """A key that orders losses from the best to the worst, with NaN behind all others."""
+    return math.isnan(value), value
 
 
 def higher_is_better(name: str) -> bool:

@@ -72,6 +72,7 @@ class EvaluationSetup:
         open_other: Opens batches of another dataset, of any classes, prepared for the models; None where a task has none.
         measure: Measures the models where they have no predictions to compare: given the folder for pictures, if any, returns
             the metrics of each model and the pictures' paths in the folder.
+        is_drawn: Whether samples are drawn as they are needed, so that there is nothing to split.
     """
 
     models: Sequence[PreTrainedModel]
@@ -84,6 +85,25 @@ class EvaluationSetup:
     validation: DataLoader | None = None
     open_other: Callable[[DataArguments], DataLoader] | None = None
     measure: Callable[[Path | None], tuple[list[dict[str, float]], list[str]]] | None = None
+    is_drawn: bool = False
+
+    def validation_or(self, otherwise: str) -> DataLoader:
+        """The validation split.
+
+        Args:
+            otherwise: What to do without one, as the end of a sentence.
+
+        Raises:
+            ValueError: There is none besides the split that is reported on.
+        """
+        if self.validation is not None:
+            return self.validation
+        if self.is_drawn:
+            raise ValueError(f"{self.dataset} is drawn as it is needed and has no validation split: {otherwise}.")
+        raise ValueError(
+            f"{self.dataset} has no split to choose on besides the reported one, {self.split!r}: name another one with "
+            f"--eval_split or --test_split, or {otherwise}."
+        )
 
 
 @dataclass(frozen=True)

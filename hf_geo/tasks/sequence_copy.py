@@ -114,6 +114,7 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         recalibration=None,
         causal=False,
         processor=None,
+        is_drawn=True,
     )
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.models.tiny import byte_tokenizer, gpt2
+from tests.paths import REPOSITORY
 from tests.scripts import script
 
 merge, evaluate, train = script("merge"), script("evaluate"), script("train")
@@ -35,17 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         run(folder / f"seed{seed}", "--model", "test_resnet", "--seed", seed, "--max_steps", 40)
     for seed, rate in ((2, 0.01), (3, 0.03)):
-        run(
-            folder / f"tuned{rate}",
-            "--model",
-            folder / "seed0",
-            "--seed",
-            seed,
-            "--learning_rate",
-            rate,
-            "--max_steps",
-            12,
-        )
+        first = ("--model", folder / "seed0", "--seed", seed, "--learning_rate", rate)
+        run(folder / f"tuned{rate}", *first, "--max_steps", 12)
     return folder
 
 
@@ -135,6 +127,8 @@ def test_an_interpolation_is_bit_equal_to_a_parent_at_its_end(runs: Path, tmp_pa
     assert found.keys() == own.keys() and all(torch.equal(found[name], value) for name, value in own.items())
     results = read(tmp_path / "end", "merge.json")
     assert results["points"][-1] == results["points"][position] | {"name": "merged"}
+    assert [*results["curves"]] == ["digits", "digits (2)"]
+    assert "A point on the straight line between 2 networks. It has" in (tmp_path / "end" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -149,20 +143,31 @@ def test_a_position_is_chosen_by_validation_and_reported_on_test(runs: Path, tmp
     assert found["split"] == "test" and rows[best]["loss"] != rows[best]["validation_loss"]
 
 
+def test_a_task_whose_main_metric_no_walk_measures_is_merged_by_its_loss(tmp_path: Path, capsys) -> None:
+    sizes = ("--dataset", "repeat-copy", "--model", "dnc", "--max_train_samples", 16, "--max_eval_samples", 8)
+    for seed in (0, 1):
+        assert train([*sizes, *QUIET, "--seed", seed, "--max_steps", 1, "--output_dir", tmp_path / f"{seed}"]) == 0
+    pair = ("--model", tmp_path / "0", "--model", tmp_path / "1", "--output_dir", tmp_path / "out")
+    with pytest.raises(SystemExit):
+        merge(["--method", "greedy", *pair])
+    assert "repeat-copy is drawn as it is needed and has no validation split" in capsys.readouterr().err
+    assert merge(["--method", "average", *pair]) == 0
+    assert read(tmp_path / "out", "merge.json")["metric"] == "loss"
+    assert "The weighted average of 2 networks. It has" in (tmp_path / "out" / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_bend_is_trained_between_two_fixed_networks(runs: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "bend.yaml"
-    lines = (
-        "model: test_resnet",
-        "optim: sgd",
-        "learning_rate: 0.02",
-        "max_steps: 3",
-        "save_strategy: 'no'",
-        "report_to: none",
-    )
-    recipe.write_text("\n".join(lines))
-    pair = ("--model", runs / "seed0", "--model", runs / "seed1")
-    assert merge(["--method", "curve", "--recipe", recipe, *pair, *QUICK, "--output_dir", tmp_path / "bend"]) == 0
+    recipe, noisy = tmp_path / "bend.yaml", tmp_path / "noisy"
+    base = REPOSITORY / "configs" / "subspaces" / "_base.yaml"
+    recipe.write_text(f"base: {base}\nlearning_rate: 0.02\nmax_steps: 3\nsave_strategy: 'no'\nreport_to: none\n")
+    shutil.copytree(runs / "seed0", noisy)
+    settings = read(noisy, "training_args.json") | {"label_noise": 0.25}
+    (noisy / "training_args.json").write_text(json.dumps(settings))
+    words = ("--recipe", recipe, "--model", noisy, "--model", runs / "seed1", "--seed", 7)
+    assert merge(["--method", "curve", *words, *QUICK, "--output_dir", tmp_path / "bend"]) == 0
+    settings = read(tmp_path / "bend", "training_args.json")
+    assert (settings["seed"], settings["label_noise"]) == (7, 0.25)
     points = load_file(tmp_path / "bend" / "subspace.safetensors")
     ends = [weights(runs / name) for name in ("seed0", "seed1")]
     spanned = [name.removeprefix("point0.timm_model.") for name in points if name.startswith("point0.")]
@@ -185,17 +190,8 @@ def test_classifiers_of_different_classes_are_merged_without_the_head_where_aske
     (other / "config.json").write_text(
         json.dumps(config | {"label_names": [*"abcdefghij"], "id2label": None, "label2id": None})
     )
-    words = [
-        "--method",
-        "average",
-        "--model",
-        runs / "seed0",
-        "--model",
-        other,
-        *QUICK,
-        "--output_dir",
-        tmp_path / "out",
-    ]
+    pair = ("--model", runs / "seed0", "--model", other)
+    words = ["--method", "average", *pair, *QUICK, "--output_dir", tmp_path / "out"]
     with pytest.raises(SystemExit):
         merge(words)
     assert "The models have different classes" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.merging import average, barrier, first_difference, greedy_soup, interpolate
+from hf_geo.evaluation.report import select_position
 from hf_geo.evaluation.segment import walk_segment
 from hf_geo.evaluation.trust import TrustData
 from hf_geo.evaluation.walk import Walk, evaluate_models
@@ -68,6 +70,8 @@ def test_an_average_is_the_weighted_sum_and_a_network_of_weight_one_comes_back_b
         ({"a": torch.zeros(2), "b": torch.zeros(4)}, None, "for 'b' the first has shape [3], the other shape [4]"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, [0.5, 0.6], "sum to one, but [0.5, 0.6] sum to 1.1"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, [1.0], "There are 1 coefficients for 2 networks"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, [math.nan, 0.5], "[nan, 0.5] sum to nan"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, [math.inf, 0.5], "[inf, 0.5] sum to inf"),
     ],
 )
 def test_what_has_no_average_is_refused(other: dict, coefficients: list | None, message: str) -> None:
@@ -88,6 +92,17 @@ def test_the_barrier_is_the_largest_error_minus_the_mean_of_the_ends() -> None:
     assert barrier([0.1, 0.4, 0.9, 0.3]) == pytest.approx(0.9 - 0.2)
     assert barrier([0.2, 0.1, 0.2]) == 0
     assert barrier([0.1, 0.05, 0.3]) == pytest.approx(0.1)  # the higher end is part of the way
+    for values in ([1, math.nan, 2], [1, 2, math.nan], [math.inf, 2, math.inf]):
+        assert barrier(values) == math.inf
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_nan_is_the_worst_score(higher: bool) -> None:
+    states = [{"w": torch.tensor([value])} for value in (math.nan, 3.0, math.nan, 3.0)]
+    members, best = greedy_soup(states, lambda state: state["w"].item(), higher_is_better=higher)
+    assert (members, best) == ([1, 3], 3)
+    points = [{"validation_loss": loss} for loss in (math.nan, 2.0, math.inf, 1.0)]
+    assert select_position({"points": points}) == points[3]
 
 
 @pytest.mark.parametrize("higher", [True, False])

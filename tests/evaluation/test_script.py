@@ -209,7 +209,7 @@ def _of_a_folder(folder: Path) -> None:
         (
             None,
             ("--trust", "--eval_split", "test"),
-            "no split to fit and to choose on besides the evaluated one, 'test'",
+            "no split to choose on besides the reported one, 'test'",
         ),
         (shutil.rmtree, (), "There is no folder"),
     ],
