@@ -130,7 +130,7 @@ def draw_by_size(results: Mapping[str, Any], metric: str, path: str | Path, titl
 
 
 def _style(axes: Axes, label: str, **settings: str) -> None:
-    style(axes, xlabel="update", ylabel=label, **settings)
+    style(axes, xlabel="update", ylabel=label.replace("_", " "), **settings)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 

@@ -16,7 +16,7 @@ from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 from hf_geo.evaluation.norms import recalibrate_norms
 
 from .arguments import GeoTrainingArguments
-from .norms import fresh_statistics, local_shard
+from .norms import fresh_statistics, local_shard, renew_singular_vectors
 
 AVERAGED = "averaged_weights.safetensors"
 
@@ -88,9 +88,10 @@ class WeightAverage(TrainerCallback):
             _assign(model, own)
 
     def finalize(self, model: nn.Module, batches: Iterable) -> None:
-        """Gives the model the averages for good, with norm statistics of them."""
+        """Gives the model the averages for good, with norm statistics and singular vectors of them."""
         if self.count:
             _assign(model, self.averages)
+            renew_singular_vectors(model)
             recalibrate_norms(model, batches)
         self.is_final = True
 

@@ -10,33 +10,55 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.data import Dataset, IterableDataset, Subset
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
 from hf_geo.evaluation.norms import recalibrate_norms, running_statistics
 
+POWER_ITERATIONS = 30  # of singular vectors that have to be found anew
 RECALIBRATION_SAMPLES = 2048  # for an evaluation during training; at the end all training samples are used
 
 
 @contextmanager
 def fresh_statistics(model: nn.Module, batches: Callable[[], Iterable]) -> Iterator[None]:
-    """Gives the model, inside the context, norm statistics of its present weights.
+    """Gives the model, inside the context, norm statistics and singular vectors of its present weights.
 
     Args:
         model: Any module.
         batches: Makes a loader of training samples; called only if there are statistics to take.
     """
     statistics = running_statistics(model)
-    kept = {name: buffer.clone() for name, buffer in statistics.items()}
-    if kept:
+    vectors = {(id(norm), name): v for norm, _ in _spectral_norms(model) for name, v in norm.named_buffers()}
+    kept = {name: buffer.clone() for name, buffer in (statistics | vectors).items()}
+    renew_singular_vectors(model)
+    if statistics:
         recalibrate_norms(model, batches())
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, buffer in statistics.items():
+            for name, buffer in (statistics | vectors).items():
                 buffer.copy_(kept[name])
+
+
+@torch.no_grad()
+def renew_singular_vectors(model: nn.Module) -> None:
+    """Gives spectral norms the largest singular vectors of their present weights, which in training they follow step by step."""
+    for norm, weights in _spectral_norms(model):
+        was_training = norm.training
+        norm.train()
+        for _ in range(POWER_ITERATIONS):
+            norm(weights.original)
+        norm.train(was_training)
+
+
+def _spectral_norms(model: nn.Module) -> list[tuple[nn.Module, ParametrizationList]]:
+    """The spectral norms of a model, each with the weights that it alone parametrizes."""
+    lists = (module for module in model.modules() if isinstance(module, ParametrizationList) and len(module) == 1)
+    return [(weights[0], weights) for weights in lists if isinstance(weights[0], _SpectralNorm)]
 
 
 def broadcast_buffers(model: nn.Module) -> None:

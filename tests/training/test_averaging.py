@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.utils.parametrizations import spectral_norm
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
@@ -106,6 +107,19 @@ def test_the_learning_rate_of_swa_is_constant_from_its_start(tmp_path) -> None:
     assert rates == pytest.approx([0.3 * (1 - step / 12) for step in range(6)] + [0.07] * 6)
     trainer.train()  # another run in the same process begins anew
     assert trainer._average.count == 2 and trainer.get_learning_rates() == pytest.approx([0.07] * 2)
+
+
+def test_averages_get_singular_vectors_of_their_own(tmp_path) -> None:
+    model = Normalized()
+    spectral_norm(model.hidden)
+    trainer = make_trainer(tmp_path, model, optim="sgd", learning_rate=3.0, max_steps=12, ema_decay=0.9)
+    trainer.train()
+    vector = model.hidden.parametrizations.weight[0]._u.clone()
+    with trainer.evaluation_weights():
+        assert torch.linalg.matrix_norm(model.eval().hidden.weight, 2).item() == pytest.approx(1, abs=1e-3)
+    assert torch.equal(model.hidden.parametrizations.weight[0]._u, vector)
+    trainer.finalize()
+    assert torch.linalg.matrix_norm(model.eval().hidden.weight, 2).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_line_leads_to_the_learning_rate_of_swa(tmp_path) -> None:
