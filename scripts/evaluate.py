@@ -119,6 +119,8 @@ def walk_subspace(
         trust=trust,
         positions_at_once=options.positions_at_once,
         causal=setup.causal,
+        bins=options.ece_bins,
+        average=options.average,
     )
     positions = [position.tolist() for position in plan.positions]
     return as_data(found, name_positions(plan, subspace.config), positions, subspace.config)
@@ -128,7 +130,15 @@ def compare_models(setup: EvaluationSetup, options: argparse.Namespace, trust: T
     """Evaluates each model, and their ensemble if asked for."""
     count = len(setup.models)
     ensembles = [tuple(range(count))] if options.ensemble and count > 1 else []
-    found = evaluate_models(setup.models, setup.evaluation, ensembles=ensembles, trust=trust, causal=setup.causal)
+    found = evaluate_models(
+        setup.models,
+        setup.evaluation,
+        ensembles=ensembles,
+        trust=trust,
+        causal=setup.causal,
+        bins=options.ece_bins,
+        average=options.average,
+    )
     return as_data(found, display_names(options.model), [None] * count, None)
 
 
@@ -151,6 +161,9 @@ def measure_models(
 
 def add_options(add: Callable[..., argparse.Action]) -> None:
     """Adds the script's own options."""
+    add("--ece_bins", type=at_least(1), default=15, metavar="N", help="Bins of the calibration error.")
+    averages = ("probabilities", "logits")
+    add("--average", choices=averages, default=averages[0], help="What ensembles average.")
     add("--positions", type=at_least(2), default=21, metavar="N", help="Positions of a subspace to evaluate.")
     add(
         "--ensemble",

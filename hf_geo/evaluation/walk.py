@@ -28,8 +28,8 @@ class Walk:
     Args:
         points: For each network `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`, for language models
             `perplexity`, and with `TrustData` the values of `hf_geo.evaluation.trust`.
-        ensembles: For each ensemble, which averages the probabilities of networks, the same values, `members` (indices
-            in `points`), and for two members the `total_variation` between their predictions.
+        ensembles: For each ensemble the same values, `members` (indices in `points`), and for two members the
+            `total_variation` between their predictions.
         samples: Number of predictions that each value is a mean of.
         recalibration_samples: Number of samples that the norm statistics are of; 0 for a network without any.
     """
@@ -52,6 +52,8 @@ def walk(
     trust: TrustData | None = None,
     positions_at_once: int = 32,
     causal: bool = False,
+    bins: int = 15,
+    average: str = "probabilities",
     batched: bool | None = None,
 ) -> Walk:
     """Evaluates a subspace at several positions, each with recalibrated norm statistics.
@@ -70,6 +72,8 @@ def walk(
         trust: Data to measure trust on, if it is to be measured.
         positions_at_once: Limits memory; must be at least the size of an ensemble.
         causal: Whether the logits at a token predict the next token, as those of a language model.
+        bins: Bins of the calibration error.
+        average: What an ensemble averages: "probabilities", or "logits" as the authors of subspaces did.
         batched: See `Positions`.
 
     Raises:
@@ -88,7 +92,7 @@ def walk(
                 recalibrated = networks.recalibrate(recalibration, recalibration_batches)
             chosen = [i for i, members in enumerate(ensembles) if set(members) <= set(group)]
             local = [[group.index(m) for m in ensembles[i]] for i in chosen]
-            single, joint, samples = _evaluate(networks, len(group), local, loader, causal, trust)
+            single, joint, samples = _evaluate(networks, len(group), local, loader, causal, trust, bins, average)
             batched = networks.batched  # vmap is not tried again once it has failed
             for i, values in zip(group, single, strict=True):
                 points[i] = values
@@ -107,11 +111,13 @@ def evaluate_models(
     ensembles: Sequence[Sequence[int]] = (),
     trust: TrustData | None = None,
     causal: bool = False,
+    bins: int = 15,
+    average: str = "probabilities",
 ) -> Walk:
     """Evaluates independent models, and ensembles of them, in one pass over the data; as `walk`."""
     for model in models:
         model.eval()
-    points, joint, samples = _evaluate(Models(models), len(models), ensembles, loader, causal, trust)
+    points, joint, samples = _evaluate(Models(models), len(models), ensembles, loader, causal, trust, bins, average)
     rows = [{"members": list(members), **values} for members, values in zip(ensembles, joint, strict=True)]
     return Walk(points, rows, samples, 0)
 
@@ -123,16 +129,18 @@ def _evaluate(
     loader: Iterable,
     causal: bool,
     trust: TrustData | None,
+    bins: int,
+    average: str,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
-    sums = [CalibrationSums() for _ in range(count + len(ensembles))]
+    sums = [CalibrationSums(bins) for _ in range(count + len(ensembles))]
     distances = torch.zeros(len(ensembles), dtype=torch.float64)
     more: list[dict[str, Any]] = [{} for _ in sums]
     confidences: list[Confidences] = []
     if trust is not None:
         if trust.validation is not None:
-            more = _validate(networks, ensembles, trust.validation, causal)
+            more = _validate(networks, ensembles, trust.validation, causal, average)
         confidences = [Confidences(row.get("temperature")) for row in more]
-    for labels, logs in _predictions(networks, ensembles, loader, causal):
+    for labels, logs in _predictions(networks, ensembles, loader, causal, average):
         for each, log in zip(sums, logs, strict=True):
             each.update(log, labels)
         for each, log in zip(confidences, logs, strict=False):
@@ -148,7 +156,7 @@ def _evaluate(
         more = [row | each.compute() for row, each in zip(more, confidences, strict=True)]
         if trust.other is not None:
             others = [Confidences(None) for _ in sums]
-            for labels, logs in _predictions(networks, ensembles, trust.other, causal):
+            for labels, logs in _predictions(networks, ensembles, trust.other, causal, average):
                 for each, log in zip(others, logs, strict=True):
                     each.update(log, labels)
             more = [row | found for row, found in zip(more, compare_with_other(confidences, others), strict=True)]
@@ -161,11 +169,11 @@ def _evaluate(
 
 
 def _validate(
-    networks: Positions | Models, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool
+    networks: Positions | Models, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool, average: str
 ) -> list[dict[str, float]]:
     """The validation loss of each network and ensemble, and of classifiers the temperature."""
     found: list = []
-    for labels, logs in _predictions(networks, ensembles, loader, causal):
+    for labels, logs in _predictions(networks, ensembles, loader, causal, average):
         # All logits of a text would take too much memory for a temperature.
         found = found or [CalibrationSums() if causal else Validation() for _ in logs]
         for each, log in zip(found, logs, strict=True):
@@ -180,7 +188,7 @@ def _validate(
 
 @torch.inference_mode()
 def _predictions(
-    networks: Positions | Models, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool
+    networks: Positions | Models, ensembles: Sequence[Sequence[int]], loader: Iterable, causal: bool, average: str
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Yields each batch's labels, and the log-probabilities of every network and then of every ensemble."""
     for batch in batches(loader, None, "Evaluation"):
@@ -192,7 +200,11 @@ def _predictions(
         counted = labels != IGNORED
         labels = labels[counted].long()
         logs = [_log_probabilities(each[counted].float(), labels) for each in logits]
-        means = (torch.stack([logs[m] for m in members]).logsumexp(0) - math.log(len(members)) for members in ensembles)
+        members = [torch.stack([logs[m] for m in numbers]) for numbers in ensembles]
+        if average == "logits":  # which differ from log-probabilities by a constant
+            means = [each.mean(0).log_softmax(-1) for each in members]
+        else:
+            means = [each.logsumexp(0) - math.log(len(each)) for each in members]
         yield labels, [*logs, *means]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.plans import plan_walk
-from hf_geo.evaluation.walk import Walk, walk
+from hf_geo.evaluation.walk import Walk, evaluate_models, walk
 from hf_geo.metrics.calibration import calibration_metrics
 from hf_geo.subspaces import Subspace, SubspaceConfig
 from tests.processes import in_two
@@ -45,6 +45,19 @@ def trained(case: Case, layerwise: bool = False) -> Subspace:
             if name.startswith("fc"):
                 parameter.mul_(6)
     return subspace
+
+
+def test_ensembles_of_logits_and_bins_of_the_calibration_error() -> None:
+    models, batches = [GoldenNetwork().eval() for _ in range(2)], data()
+    found = evaluate_models(models, batches, ensembles=[(0, 1)], bins=20, average="logits")
+    with torch.no_grad():
+        logits = torch.stack([torch.cat([model(x) for x, _ in batches]) for model in models])
+    labels = torch.cat([y for _, y in batches])
+    for row, p in zip(
+        [*found.points, found.ensembles[0]], [*logits.softmax(-1), logits.mean(0).softmax(-1)], strict=True
+    ):
+        expected = calibration_metrics(p, labels, bins=20)
+        assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
 def one_by_one(subspace: Subspace, position: Tensor, evaluation: list, recalibration: list) -> tuple[Tensor, Tensor]:
