@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 
 from tests.data.images import encoded, photo
 from tests.scripts import TRAIN, script
@@ -51,6 +51,13 @@ def test_the_card_says_what_was_measured_and_shows_it(run) -> None:
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
     assert [row["step"] for row in history if "eval_frechet_distance" in row][:3] == [0, 2, 4]
     assert [row["step"] for row in history if "generator_loss" in row] == [1, 2, 3, 4]
+
+
+def test_it_is_pushed_and_opened_from_the_hub(run, online, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", online.write_token)
+    run_script("push", run, "ada/digits")
+    again = AutoModel.from_pretrained("ada/digits").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in load_file(run / "model.safetensors").items())
 
 
 def test_a_resumed_run_ends_with_the_same_weights_and_averages(run, tmp_path) -> None:

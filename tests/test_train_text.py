@@ -106,6 +106,16 @@ def test_a_line_of_bilstms_is_described_and_walked(place, line) -> None:
     assert both["ensembles"][0]["members"] == ["line", "end"]
 
 
+def test_it_is_pushed_and_opened_from_the_hub(line, online, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", online.write_token)
+    assert script("push")([line, "ada/pairs"]) == 0
+    again, pushed = (
+        AutoModelForSequenceClassification.from_pretrained("ada/pairs").state_dict(),
+        line / "model.safetensors",
+    )
+    assert all(torch.equal(again[name], tensor) for name, tensor in load_file(pushed).items())
+
+
 def test_an_encoder_trains_by_the_same_command(place) -> None:
     words = ("--model", place / "bert", "--optim", "fromage", "--train_sampling_strategy", "group_by_length")
     folder = train(place, "encoder", *words, "--max_length", "11", "--save_strategy", "no")
