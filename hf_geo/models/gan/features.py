@@ -13,7 +13,6 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import TimmWrapperForImageClassification
 
 from hf_geo.hub.downloads import download
 
@@ -72,7 +71,6 @@ def _open_classifier(name: str) -> Features:
             "exports, or a .pth file of Inception weights."
         )
     model = build_image_classifier(name, num_classes=source.config.get("num_classes") or source.config["num_labels"])
-    assert isinstance(model, TimmWrapperForImageClassification)
     network, config = model.timm_model.eval().requires_grad_(False), input_config(model)
     channels, *size = config["input_size"]
     if channels != 3:
