@@ -33,15 +33,14 @@ def save_result(folder: str | Path, write: Callable[[Path], None], *, first: boo
     """
     folder = Path(folder)
     partial = folder / PARTIAL
-    try:
-        return (
-            first_error_across_ranks(try_write(lambda: first and _make_empty(partial)))
-            or first_error_across_ranks(try_write(lambda: write(partial)))
-            or first_error_across_ranks(try_write(lambda: first and _complete(folder)))
-        )
-    finally:
-        if first:
-            shutil.rmtree(partial, ignore_errors=True)
+    failure = (
+        first_error_across_ranks(try_write(lambda: first and _make_empty(partial)))
+        or first_error_across_ranks(try_write(lambda: write(partial)))
+        or first_error_across_ranks(try_write(lambda: first and _complete(folder)))
+    )
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+    return failure
 
 
 def save_where_there_is_room(

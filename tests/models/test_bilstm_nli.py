@@ -146,6 +146,7 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
         build_bilstm(tokenizer, ("a", "b"), sentences=2, vectors=torch.ones(1, 4), model_args=arguments)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_this_package_opens_it(tmp_path) -> None:
     tokenizer = build_sentence_tokenizer(["the", "a", "cat", "sat", "."], lowercase=True)
     arguments = {"hidden_size": 3, "classifier_size": 3}

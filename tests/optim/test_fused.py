@@ -18,14 +18,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hf_geo.optim import AdamSRT, Fromage, create_optimizer
 from hf_geo.optim.fromage import move_at_once
 from hf_geo.optim.kernels import tables
-from tests.cases import CASES, PATHS, Case, assert_same, clones, drive, each_case, each_path, make_params
+from tests.cases import CASES, PATHS, Case, assert_same, clones, drive, each_path, make_params
 from tests.optim import test_contract, test_golden
 from tests.paths import REPOSITORY
 
 pytest.importorskip("triton")
 
-# Rows shorter and longer than a block, tensors of several pieces and tiles, scalars, and two tensors without elements.
-SHAPES = ((4, 3, 2, 2), (5, 19), (6, 300), (2, 5000), (2, 1200), (70, 101), (7,), (4100,), (), (0,))
+# Rows shorter and longer than a block, tensors of several pieces, scalars, and two tensors without elements.
+SHAPES = ((4, 3, 2, 2), (5, 19), (6, 300), (2, 5000), (2, 1200), (7,), (4100,), (), (0,))
+TILES = (70, 101)  # a matrix of several
+# The other rows take a path of one of these.
+ROWS = [pytest.param(case, marks=() if case in PATHS else pytest.mark.slow, id=case.id) for case in CASES]
 
 
 def fused(case: Case) -> Case:
@@ -38,7 +41,7 @@ def as_written(case: Case) -> Case:
 
 def shapes_for(case: Case) -> tuple[tuple[int, ...], ...]:
     """`omega` wants weights of fewer rows than columns."""
-    return tuple(s for s in SHAPES if "omega" not in case.geometry or s[:1] < s[1:2])
+    return (*(s for s in SHAPES if s[:1] < s[1:2]), TILES) if "omega" in case.geometry else SHAPES
 
 
 def assert_state_same(ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer, tolerance: float) -> None:
@@ -47,7 +50,7 @@ def assert_state_same(ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer
         assert_same(list(state.values()), list(expected.values()), rtol=tolerance, atol=tolerance)
 
 
-@each_case
+@pytest.mark.parametrize("case", ROWS)
 def test_fused_steps_are_the_reference_s(case: Case):
     params, expected = make_params(shapes_for(case)), make_params(shapes_for(case))
     optimizer, reference = fused(case).make(params), as_written(case).make(expected)

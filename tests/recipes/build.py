@@ -25,7 +25,8 @@ from tests.recipes.every import scaled_down
 # Settings that neither model nor data depend on: variants that differ in nothing else share these.
 OF_OPTIMIZER = {
     "optim", "optim_args", "learning_rate", "weight_decay", "max_grad_norm", "geometry_groups", "lr_scheduler_type",
-    "lr_scheduler_kwargs", "milestones", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "lr_scheduler_kwargs", "milestones", "gamma", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "decay_all",
+    "swa_start", "swa_lr", "swa_schedule", "num_train_epochs", "max_steps", "log_accuracy",
 }  # fmt: skip
 setups: dict[str, tasks.TrainingSetup] = {}
 

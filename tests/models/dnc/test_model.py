@@ -115,6 +115,7 @@ print(json.dumps({"package": "hf_geo" in sys.modules, "logits": model(torch.rand
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_this_package_opens_it(tmp_path) -> None:
     model = make_model().eval()
     model.save_pretrained(tmp_path / "model")
