@@ -67,6 +67,7 @@ def test_a_resumed_run_ends_with_the_same_weights_and_averages(run, tmp_path) ->
         assert [key for key in unbroken if not torch.equal(resumed[key], unbroken[key])] == []
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_measured_again_with_pictures(run, tmp_path) -> None:
     words = ("--model", run, "--max_eval_samples", "60", "--device", "cpu", "--output_dir", tmp_path)
     assert "Fréchet distance" in run_script("evaluate", *words)
@@ -75,6 +76,7 @@ def test_a_trained_network_is_measured_again_with_pictures(run, tmp_path) -> Non
     assert all((tmp_path / f"figures/{name}.png").is_file() for name in ("samples", "interpolation"))
 
 
+@pytest.mark.slow
 def test_images_without_classes_are_compared_as_the_paper_did(tmp_path) -> None:
     (tmp_path / "data").mkdir()
     for number in range(30):

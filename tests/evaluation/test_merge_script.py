@@ -143,6 +143,7 @@ def test_a_position_is_chosen_by_validation_and_reported_on_test(runs: Path, tmp
     assert found["split"] == "test" and rows[best]["loss"] != rows[best]["validation_loss"]
 
 
+@pytest.mark.slow
 def test_a_task_whose_main_metric_no_walk_measures_is_merged_by_its_loss(tmp_path: Path, capsys) -> None:
     sizes = ("--dataset", "repeat-copy", "--model", "dnc", "--max_train_samples", 16, "--max_eval_samples", 8)
     for seed in (0, 1):
