@@ -83,15 +83,6 @@ class ImageSplit:
         """Whether the labels are withheld, as in the test split of a contest."""
         return bool((self.labels == -1).all())
 
-    def check_labels(self, num_classes: int) -> None:
-        """Raises `ValueError` unless all labels are classes."""
-        low, high = self.labels.min(), self.labels.max()
-        if low < 0 or high >= num_classes:
-            raise ValueError(
-                f"The labels of the split {self.name!r} run from {low} to {high}, but there are {num_classes} classes, "
-                f"0 to {num_classes - 1}: repair them, or name another column with --label_column."
-            )
-
     def select(self, indices: np.ndarray) -> "ImageSplit":
         """The part of the split at `indices`."""
         rows, labels, positions = self.rows.select(indices), self.labels[indices], self.positions[indices]

@@ -118,3 +118,13 @@ def add_label_noise(labels: np.ndarray, share: float, num_classes: int, seed: in
     chosen = rng.permutation(len(labels))[: round(share * len(labels))]
     noisy[chosen] = rng.integers(num_classes, size=len(chosen))
     return noisy
+
+
+def check_labels(labels: np.ndarray, num_classes: int, split: str) -> None:
+    """Raises `ValueError` unless all labels of a split are classes."""
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"The labels of the split {split!r} run from {low} to {high}, but there are {num_classes} classes, "
+            f"0 to {num_classes - 1}: repair them, or name another column with --label_column."
+        )

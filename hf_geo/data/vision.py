@@ -12,7 +12,7 @@ from .columns import Columns, find_columns, name_classes, number_classes
 from .config import DataArguments
 from .image_split import FIXED_STATISTICS, ImageSplit, colour_statistics, known_statistics
 from .sources import Source, open_source
-from .splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
+from .splits import SplitNames, add_label_noise, check_labels, choose_splits, hold_out, subset
 from .streams import StreamedSplit, load_streamed_splits
 from .transforms import Preparation, crop_share, make_transform
 
@@ -219,7 +219,7 @@ def _load_splits(
             "give images of a second class."
         )
     num_classes = max(len(label_names), 1)  # images without classes are all of number 0
-    train.check_labels(num_classes)
+    check_labels(train.labels, num_classes, train.name)
     origin = {"train": f"split {first!r}" + "".join(f" and all of split {name!r}" for name in more)}
     if names.eval is None:
         kept, held = hold_out(first_labels, args.eval_size)
@@ -238,7 +238,7 @@ def _load_splits(
 
     notes = []
     for role, split in splits.items():
-        split.check_labels(num_classes)
+        check_labels(split.labels, num_classes, split.name)
         limit = args.max_train_samples if role == "train" else args.max_eval_samples
         splits[role] = split.select(subset(len(split), limit))
         notes.append(f"{role}: {len(splits[role]):,} images from {origin[role]}")

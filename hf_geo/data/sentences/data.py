@@ -9,7 +9,7 @@ import numpy as np
 from ..columns import name_classes, number_classes, read_labels
 from ..config import DataArguments
 from ..sources import Source, open_source
-from ..splits import SplitNames, add_label_noise, choose_splits, hold_out, subset
+from ..splits import SplitNames, add_label_noise, check_labels, choose_splits, hold_out, subset
 from .columns import TextColumns, find_sentence_columns
 
 _NO_LABEL = -1
@@ -59,15 +59,6 @@ class Sentences:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def check_labels(self, num_classes: int) -> None:
-        """Raises `ValueError` unless all labels are classes."""
-        low, high = self.labels.min(), self.labels.max()
-        if low < 0 or high >= num_classes:
-            raise ValueError(
-                f"The labels of the split {self.name!r} run from {low} to {high}, but there are {num_classes} classes, "
-                f"0 to {num_classes - 1}: repair them, or name another column with --label_column."
-            )
 
     def select(self, indices: np.ndarray) -> "Sentences":
         """The part of the split at `indices`."""
@@ -144,7 +135,7 @@ def load_sentence_data(args: DataArguments, *, seed: int = 0) -> SentenceData:
         )
     notes = []
     for role, split in splits.items():
-        split.check_labels(len(label_names))
+        check_labels(split.labels, len(label_names), split.name)
         limit = args.max_train_samples if role == "train" else args.max_eval_samples
         splits[role] = split.select(subset(len(split), limit))
         notes.append(f"{role}: {len(splits[role]):,} rows from {origin[role]}")
