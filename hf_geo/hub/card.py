@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData, constants
 
 import hf_geo
 from hf_geo.checkpoints.placing import whole_file
@@ -78,8 +78,13 @@ def installed_versions() -> dict[str, str]:
     return {"hf_geo": hf_geo.__version__} | {package: version(package) for package in VERSIONED}
 
 
-def card_metadata(report: RunReport) -> ModelCardData:
-    """Returns the front matter of a card, with the measured results as its `model-index`."""
+def card_metadata(report: RunReport, thumbnail: str | None = None) -> ModelCardData:
+    """Returns the front matter of a card, with the measured results as its `model-index`.
+
+    Args:
+        report: What was done and measured.
+        thumbnail: A picture in the folder, which the Hub shows of a repository whose name is known.
+    """
     name, dataset = one_line(report.name) or "model", one_line(report.dataset_name) or "data"
     final = report.results.get(report.final_split, {})
     measured = [
@@ -107,6 +112,10 @@ def card_metadata(report: RunReport) -> ModelCardData:
         datasets=[report.dataset_id] if report.dataset_id else None,
         base_model=report.base_model,
         metrics=list(final),
+        thumbnail=f"{constants.ENDPOINT}/{report.hub_id}/resolve/main/{thumbnail}"
+        if report.hub_id and thumbnail
+        else None,
+        widget=[{"text": one_line(example)}] if (example := report.fields.get("widget")) else None,
     )
 
 
@@ -137,6 +146,6 @@ def write_card(folder: str | Path, report: RunReport, *, figures: Mapping[str, s
         **report.fields,
         **fields,
     }
-    card = render_card(report.template, card_metadata(report), values)
+    card = render_card(report.template, card_metadata(report, next(iter(figures), None)), values)
     with whole_file(Path(folder, "README.md")) as path:
         path.write_text(card, encoding="utf-8")

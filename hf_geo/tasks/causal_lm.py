@@ -87,6 +87,7 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
             "vocabulary": f"{len(tokenizer):,}",
             "measured": layout.perplexity,
             "prompt": prompt,
+            "widget": prompt,
             "new_tokens": room_for_tokens(model, len(tokenizer(prompt)["input_ids"])),
         },
         describe_data=lambda: text.description,

@@ -73,6 +73,7 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
             "needs_hf_geo": model.config.model_type == BILSTM,
             "classes": list(data.label_names),
             "example": example,
+            "widget": example[0] if len(example) == 1 else None,
         },
         describe_data=lambda: _describe(data, encoded),
         open_processor=partial(AutoTokenizer.from_pretrained, trust_remote_code=trust),

@@ -28,7 +28,7 @@ TEMPLATES = {
     },
     "language.md.jinja": {
         "architecture": "gpt2", "pretrained": True, "needs_hf_geo": True, "vocabulary": "100", "data_description": "All of it.",
-        "measured": "per word", "prompt": "Once", "new_tokens": 60, "sample": "Once upon a time",
+        "measured": "per word", "prompt": "Once", "widget": "Once", "new_tokens": 60, "sample": "Once upon a time",
     },
 }  # fmt: skip
 
@@ -106,6 +106,20 @@ def test_no_value_breaks_out(template: str, tmp_path) -> None:
 def test_nor_does_any_other(value: str, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("card")
     check(card_of(folder, "language.md.jinja", value), card_of(folder, "language.md.jinja"))
+
+
+def test_a_card_links_its_data_its_origin_and_a_thumbnail(tmp_path) -> None:
+    report = report_of(
+        dataset_id="ada/data", base_model="timm/resnet18", hub_id="ada/run", template="vision.md.jinja",
+        fields=TEMPLATES["vision.md.jinja"],
+    )  # fmt: skip
+    write_card(tmp_path, report, figures={"figures/training.png": "Loss"}, fields={})
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "from [timm/resnet18](https://huggingface.co/timm/resnet18)" in card
+    assert "on [digits](https://huggingface.co/datasets/ada/data)" in card
+    data = yaml.safe_load(FRONT_MATTER.match(card)[1])
+    assert data["thumbnail"].endswith("/ada/run/resolve/main/figures/training.png")
+    assert (data["base_model"], data["datasets"], "widget" in data) == ("timm/resnet18", ["ada/data"], False)
 
 
 def test_ordinary_values_stay_as_they_are() -> None:
