@@ -115,7 +115,7 @@ def card_metadata(report: RunReport, thumbnail: str | None = None) -> ModelCardD
         thumbnail=f"{constants.ENDPOINT}/{report.hub_id}/resolve/main/{thumbnail}"
         if report.hub_id and thumbnail
         else None,
-        widget=[{"text": one_line(example)}] if (example := report.fields.get("widget")) else None,
+        widget=None if (example := report.fields.get("widget")) is None else [{"text": one_line(example)}],
     )
 
 
