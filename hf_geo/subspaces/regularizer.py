@@ -1,6 +1,9 @@
 """The squared cosine between two control points, which keeps them apart."""
 
+import math
+import sys
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -21,10 +24,31 @@ def squared_cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     Returns:
         A tensor of shape ().
     """
-    products = [part for part in (_plain_products(first, second), _sharded_products(first, second)) if part is not None]
-    dot, norm_first, norm_second = torch.stack(products).sum(0).unbind()
+    dot, norm_first, norm_second = _products(first, second).unbind()
     floor = torch.finfo(dot.dtype).tiny
     return dot.square() / (norm_first * norm_second).clamp_min(floor)
+
+
+@torch.no_grad()
+def compare_points(points: Sequence[Sequence[Tensor]]) -> dict[str, float]:
+    """Cosine and L2 distance of every two points: "cosine/0-1", "distance/0-1" and so on, read from the device at once.
+
+    Args:
+        points: Each a list of tensors taken as one long vector, as for `squared_cosine`.
+    """
+    pairs = list(combinations(range(len(points)), 2))
+    found = torch.stack([_products(points[i], points[j]) for i, j in pairs]).tolist()
+    values = {}
+    for (i, j), (dot, first, second) in zip(pairs, found, strict=True):
+        values[f"cosine/{i}-{j}"] = dot / max(math.sqrt(first * second), sys.float_info.min)
+        values[f"distance/{i}-{j}"] = math.sqrt(max(first + second - 2 * dot, 0.0))
+    return values
+
+
+def _products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """<a, b>, <a, a> and <b, b> in a tensor of shape (3,)."""
+    parts = [part for part in (_plain_products(first, second), _sharded_products(first, second)) if part is not None]
+    return torch.stack(parts).sum(0)
 
 
 def _plain_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor | None:

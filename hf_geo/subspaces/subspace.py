@@ -189,10 +189,12 @@ class Subspace:
         """
         if pair is None:
             pair = self.config.shape.draw_pair(self.config.num_points, generator, self.config.penalize_bend)
-        for index in pair:
-            self.config.check_point(index)
-        points = [span.points for span in self._spans if span.first.ndim >= 2]
-        return squared_cosine(*([point[index] for point in points] for index in pair))
+        return squared_cosine(*map(self.point_weights, pair))
+
+    def point_weights(self, index: int) -> list[Tensor]:
+        """The spanned weights of control point `index` with two or more axes; sharded ones are not gathered."""
+        self.config.check_point(index)
+        return [span.points[index] for span in self._spans if span.first.ndim >= 2]
 
     def point_state_dict(self, index: int) -> dict[str, Tensor]:
         """Control point `index` as a state dict of the plain model.

@@ -11,6 +11,7 @@ from transformers import Trainer
 
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, split_batch
+from hf_geo.subspaces.regularizer import compare_points
 
 from .loss import missing_divisor
 from .norms import fresh_statistics
@@ -118,6 +119,11 @@ class SubspaceTraining:
         # All processes draw the same pair of control points.
         regularizer = self.subspace.regularizer(generator=draw_generator(self.seed, *key, SHARED_DRAW))
         return loss + beta * regularizer / missing_divisor(self._trainer)
+
+    def measures(self) -> dict[str, float]:
+        """Cosine and L2 distance of every two control points, for the log: `subspace/cosine/0-1` and so on."""
+        points = [self.subspace.point_weights(index) for index in range(self.subspace.config.num_points)]
+        return {f"subspace/{name}": value for name, value in compare_points(points).items()} if points[0] else {}
 
     @contextmanager
     def for_evaluation(self, model: nn.Module, batches: Callable[[], Iterable]) -> Iterator[None]:

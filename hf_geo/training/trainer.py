@@ -175,8 +175,7 @@ class GeoTrainer(transformers.Trainer):
         return self._subspace_training.loss(compute, inputs, (self.state.global_step, self._micro_batch))
 
     def _get_grad_norm(self, *args, **kwargs) -> Tensor | float:
-        # The only place that knows the norm of an update's gradient.
-        norm = super()._get_grad_norm(*args, **kwargs)
+        norm = super()._get_grad_norm(*args, **kwargs)  # known only here
         self.nonfinite.end_update(norm if self.accelerator.scaler is None else None)
         return norm
 
@@ -188,10 +187,11 @@ class GeoTrainer(transformers.Trainer):
         super()._run_epoch(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Logs as transformers does, with the telemetry of the optimizer and the number of updates that were not finite."""
+        """Logs as transformers does, with measures of the optimizer and the subspace, and the count of non-finite updates."""
         if "learning_rate" in logs:
             nonfinite = {"nonfinite_steps": self.nonfinite.total} if self.nonfinite.total else {}
-            logs = {**logs, **self.telemetry.collect(), **nonfinite}
+            points = self._subspace_training.measures() if self._subspace_training else {}
+            logs = {**logs, **self.telemetry.collect(), **points, **nonfinite}
         super().log(logs, *args, **kwargs)
 
     # Evaluation

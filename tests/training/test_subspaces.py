@@ -1,5 +1,7 @@
 """A subspace inside GeoTrainer: where batches run, what is added to the loss, evaluation at the centre, resume."""
 
+from itertools import combinations
+
 import pytest
 import torch
 from torch import nn
@@ -94,3 +96,20 @@ def test_bad_combinations(tmp_path) -> None:
         start(tmp_path, subspace=SubspaceConfig("line", num_samples=2), gradient_checkpointing=True)
     with pytest.raises(ValueError, match="nothing to regularize"):
         start(tmp_path, nn.BatchNorm1d(8).double(), optim="fromage")
+
+
+@pytest.mark.parametrize("kind", ["line", "curve", "simplex"])
+def test_cosine_and_distance_of_the_points_are_logged(tmp_path, kind: str) -> None:
+    config = SubspaceConfig(kind, num_points=3 if kind == "simplex" else None, jitter=0.5)
+    trainer = start(tmp_path, subspace=config, optim="sgd", learning_rate=0.1, logging_steps=1, max_steps=2)
+    trainer.train()
+    weights = [name for name, parameter in Normalized().named_parameters() if parameter.ndim > 1]
+    states = [trainer.subspace.point_state_dict(index) for index in range(trainer.subspace.config.num_points)]
+    points = [torch.cat([state[name].flatten() for name in weights]) for state in states]
+    expected = {}
+    for i, j in combinations(range(len(points)), 2):
+        expected[f"subspace/cosine/{i}-{j}"] = torch.cosine_similarity(points[i], points[j], dim=0).item()
+        expected[f"subspace/distance/{i}-{j}"] = torch.dist(points[i], points[j]).item()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    shown = [{name: value for name, value in row.items() if name.startswith("subspace/")} for row in rows]
+    assert shown[1] == pytest.approx(expected, abs=1e-12) and shown[0] != shown[1]
