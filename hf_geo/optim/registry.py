@@ -55,10 +55,11 @@ class Method:
     """A registered optimizer.
 
     Args:
-        name: The name that users type: lower case letters and digits (timm splits names at underscores).
+        name: The name that users type: lower case letters and digits (timm splits names at underscores); of another
+            library, its name for it after the library's and a colon.
         cls: The `torch.optim.Optimizer` class.
         paper: Where the method was published; None for a baseline of another library.
-        lr: Learning rate used when the user gives none.
+        lr: Learning rate used when the user gives none; None where there has to be one.
         settings: Further settings used unless the user gives others.
         needs_loss: Whether `step` needs the value of the loss (`set_loss(value)` or a closure).
         clipping: The effect of clipping the global gradient norm: "allowed" (as with SGD or Adam), "irrelevant" (the step
@@ -67,12 +68,14 @@ class Method:
         geometry_settings: Further settings of those groups, used unless the user gives others.
         geometry_lr: Learning rate of those groups, as a multiple of the others'.
         instead_of_decay: For a class without `weight_decay`, the setting that bounds the weights.
+        whole_weights: Whether the rule is not elementwise, so that engines that flatten weights are refused.
+        group_settings: Settings that the class takes from parameter groups alone.
     """
 
     name: str
     cls: type[torch.optim.Optimizer]
     paper: Paper | None
-    lr: float
+    lr: float | None
     settings: Mapping[str, Any] = field(default_factory=lambda: NO_SETTINGS)
     needs_loss: bool = False
     clipping: Literal["allowed", "irrelevant", "harmful", "own"] = "allowed"
@@ -80,11 +83,14 @@ class Method:
     geometry_settings: Mapping[str, Any] = field(default_factory=lambda: NO_SETTINGS)
     geometry_lr: float = 1.0
     instead_of_decay: str | None = None
+    whole_weights: bool = True
+    group_settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("settings", "geometry_settings"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        if not (self.name.isalnum() and self.name.islower()):
+        library, _, name = self.name.rpartition(":")
+        if not (name.isalnum() and (library or name.islower())):
             raise ValueError(f"A method's name is lower case letters and digits, not {self.name!r}.")
         if not (isinstance(self.cls, type) and issubclass(self.cls, torch.optim.Optimizer)):
             raise TypeError(f"Method {self.name!r} needs a torch.optim.Optimizer class, not {self.cls!r}.")
@@ -101,11 +107,12 @@ class Method:
 
     def check_settings(self, names: Any) -> None:
         """Raises `ValueError` for a setting the class does not take, and names the nearest that it does."""
+        known = [*self.arguments, *self.group_settings]
         for name in names:
-            if name not in self.arguments:
-                near = difflib.get_close_matches(name, self.arguments, n=1)
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ValueError(f"{self.name} has no setting {name!r}: {hint}It takes {', '.join(self.arguments)}.")
+                raise ValueError(f"{self.name} has no setting {name!r}: {hint}It takes {', '.join(known)}.")
 
 
 _METHODS: dict[str, Method] = {}

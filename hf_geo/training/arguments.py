@@ -1,16 +1,17 @@
 """`GeoTrainingArguments`: transformers' arguments, with the geometry-aware optimizers among the choices."""
 
-import difflib
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from .methods import find_method, known_methods, parse_optim_args
+from hf_geo.optim import Method
+
+from .methods import find_method, known_methods, library_names, nearest_names, parse_optim_args
+from .ranges import check_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,8 @@ _PLACEHOLDER = "adamw_torch"
 
 @dataclass
 class GeoTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` whose `optim` also accepts `hf_geo.optim.list_optimizers()`, `adam`, `lars` and `lamb`.
+    """`transformers.TrainingArguments` whose `optim` also accepts `hf_geo.optim.list_optimizers()`, `adam`, `lars`, `lamb`, and
+    `timm:NAME` and `torch:NAME` for every optimizer of timm's registry and of torch.optim.
 
     Differs from transformers in three defaults, which depend on the optimizer: `learning_rate` is the method's own (5e-5
     for transformers' optimizers), `max_grad_norm` is the method's own (1.0 for transformers' optimizers), and weight
@@ -33,7 +35,10 @@ class GeoTrainingArguments(TrainingArguments):
 
     optim: str = field(
         default=DEFAULTS["optim"],
-        metadata={"help": f"The optimizer: {', '.join(known_methods())}, or any of transformers' own names."},
+        metadata={
+            "help": f"The optimizer: {', '.join(known_methods())}, timm:NAME or torch:NAME for one of timm's registry or "
+            "torch.optim, or any of transformers' own names."
+        },
     )
     learning_rate: float | None = field(
         default=None,
@@ -112,7 +117,7 @@ class GeoTrainingArguments(TrainingArguments):
         self._clipping_given = self.max_grad_norm is not None
         self.learning_rate = self._resolve(name, self.learning_rate, self.optim_args)
         # transformers (5.24) refuses a name that it does not know, so it sees another one while it checks the rest.
-        self.optim = _PLACEHOLDER if name in known_methods() else name
+        self.optim = _PLACEHOLDER if find_method(name) else name
         super().__post_init__()
         self._restore_name(name)
         if self.log_geometry and self.logging_strategy != "steps":
@@ -124,24 +129,25 @@ class GeoTrainingArguments(TrainingArguments):
         """As in transformers, for all optimizer names; `learning_rate` and clipping not given are the optimizer's own."""
         name = getattr(name, "value", name)
         learning_rate = self._resolve(name, learning_rate, kwargs.get("args"))
-        placeholder = _PLACEHOLDER if name in known_methods() else name
+        placeholder = _PLACEHOLDER if find_method(name) else name
         super().set_optimizer(placeholder, learning_rate=learning_rate, **kwargs)
         self._restore_name(name)
         return self
 
     def _resolve(self, name: str, learning_rate: float | None, optim_args: str | None) -> float:
         """Checks an optimizer's name and settings, sets its clipping, and returns its learning rate."""
-        ours = name in known_methods()
+        method = find_method(name)
         theirs = [n.value for n in OptimizerNames]
-        if name not in theirs and not ours:
-            near = difflib.get_close_matches(str(name), [*known_methods(), *theirs], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+        if method is None and name not in theirs:
+            near = nearest_names(name, [*known_methods(), *theirs, *library_names()])
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(
-                f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(known_methods())}. From transformers: {', '.join(theirs)}."
+                f"Unknown optimizer {name!r}.{hint} From hf_geo: {', '.join(known_methods())}. From transformers: "
+                f"{', '.join(theirs)}. Of timm and torch.optim: timm:NAME and torch:NAME."
             )
-        if ours:
-            parse_optim_args(find_method(name), optim_args)
-        if learning_rate == math.inf and not (ours and find_method(name).needs_loss):
+        if method:
+            parse_optim_args(method, optim_args)
+        if learning_rate == math.inf and not (method and method.needs_loss):
             raise ValueError(
                 f"--learning_rate inf leaves a step without a bound, which {name} cannot take: give a number."
             )
@@ -150,13 +156,15 @@ class GeoTrainingArguments(TrainingArguments):
             raise ValueError(
                 "--learning_rate inf is nothing to schedule: give --lr_scheduler_type constant and no warm-up."
             )
-        self._set_clipping(name if ours else None)
-        if learning_rate is not None:
-            return learning_rate
-        return find_method(name).lr if ours else DEFAULTS["learning_rate"]
+        self._set_clipping(method)
+        if learning_rate is None:
+            learning_rate = method.lr if method else DEFAULTS["learning_rate"]
+        if learning_rate is None:
+            raise ValueError(f"{name} has no learning rate of its own: give --learning_rate.")
+        return learning_rate
 
     def _restore_name(self, name: str) -> None:
-        if name in known_methods():
+        if find_method(name):
             self.optim = name
 
     def _set_direction(self) -> None:
@@ -183,9 +191,9 @@ class GeoTrainingArguments(TrainingArguments):
                 f"--swa_lr follows a fixed schedule, which --lr_scheduler_type {self.lr_scheduler_type} is not."
             )
 
-    def _set_clipping(self, name: str | None) -> None:
+    def _set_clipping(self, method: Method | None) -> None:
         """Sets `max_grad_norm` by the method's policy where it is not given; reports a value that works against the method."""
-        policy = find_method(name).clipping if name else "allowed"
+        policy = method.clipping if method else "allowed"
         if not self._clipping_given:
             self.max_grad_norm = DEFAULTS["max_grad_norm"] if policy == "allowed" else 0.0
         elif self.max_grad_norm > 0 and policy != "allowed":
@@ -195,65 +203,6 @@ class GeoTrainingArguments(TrainingArguments):
                 "own": "the method clips each group by itself (grad_clip), after this",
             }[policy]
             log = logger.warning if policy == "harmful" else logger.info
-            log("max_grad_norm=%s with %s: %s; --max_grad_norm 0 turns it off.", self.max_grad_norm, name, effect)
-
-
-_LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
-
-
-def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value >= least, f"a whole number of at least {least}"
-
-
-_SHARE = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
-_BELOW_ONE = (lambda value: 0 <= value < 1, "a number from 0 to below 1")
-_SIZE = (lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
-_POSITIVE = (lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
-_SEED = (lambda value: 0 <= value <= _LARGEST_SEED, f"a whole number from 0 to {_LARGEST_SEED}")
-
-# Ranges that transformers does not check, or checks only after the model is loaded.
-RANGES = {
-    "learning_rate": (lambda value: value >= 0, "a number of at least 0"),
-    "weight_decay": _SIZE,
-    "max_grad_norm": _SIZE,
-    "gamma": _POSITIVE,
-    "swa_start": (lambda value: 0 <= value < 1, "a share of training, from 0 to below 1"),
-    "swa_lr": _POSITIVE,
-    "ema_decay": (lambda value: 0 < value < 1, "a share between 0 and 1"),
-    "adam_beta1": _BELOW_ONE,
-    "adam_beta2": _BELOW_ONE,
-    "adam_epsilon": _SIZE,
-    "label_smoothing_factor": _SHARE,
-    "num_train_epochs": _POSITIVE,
-    "max_steps": (lambda value: value == -1 or value >= 1, "at least 1, or -1 to train for --num_train_epochs"),
-    "warmup_steps": _SIZE,
-    "per_device_train_batch_size": _whole(1),
-    "per_device_eval_batch_size": _whole(1),
-    "gradient_accumulation_steps": _whole(1),
-    "eval_accumulation_steps": _whole(1),
-    "dataloader_num_workers": _whole(0),
-    "dataloader_prefetch_factor": _whole(1),
-    "save_total_limit": _whole(1),
-    "max_nonfinite_steps": _whole(1),
-    "logging_steps": _POSITIVE,
-    "save_steps": _POSITIVE,
-    "eval_steps": _POSITIVE,
-    "eval_delay": _SIZE,
-    "seed": _SEED,
-    "data_seed": _SEED,
-}
-
-
-def check_ranges(args: Any) -> None:
-    """Raises `ValueError` for the first of `RANGES` that a number of the training arguments is outside of.
-
-    Args:
-        args: Training arguments; missing ones and None are not checked.
-    """
-    for name, (fits, takes) in RANGES.items():
-        value = getattr(args, name, None)
-        if isinstance(value, int | float) and not fits(value):
-            raise ValueError(f"--{name} is {takes}, not {value}.")
-    milestones = args.milestones or []
-    if any(not after > before for before, after in zip([0.0, *milestones], milestones, strict=False)):
-        raise ValueError(f"--milestones are epochs above 0 in rising order, not {' '.join(map(str, milestones))}.")
+            log(
+                "max_grad_norm=%s with %s: %s; --max_grad_norm 0 turns it off.", self.max_grad_norm, method.name, effect
+            )

@@ -19,7 +19,13 @@ from transformers.trainer_utils import SchedulerType
 from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
 
 from .arguments import GeoTrainingArguments
-from .methods import BASELINES, parse_optim_args, refuse_unknown_modules, split_module_settings
+from .methods import (
+    check_parameters,
+    find_method,
+    parse_optim_args,
+    refuse_unknown_modules,
+    split_module_settings,
+)
 
 SAMPLES = 8  # to measure with; more would cost time and show nothing new
 
@@ -125,18 +131,20 @@ def load_samples(dataset: Iterable) -> list[Any]:
 def optimizer_class(
     args: TrainingArguments, model: nn.Module | None
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Returns the class and arguments of a baseline or of transformers' optimizers, without the settings of single modules.
+    """Returns the class and arguments of another library's optimizer, without the settings of single modules.
 
     Raises:
-        ValueError: A setting of one group, or an engine that hides the norms of weights from LARS and LAMB.
+        ValueError: A setting of one group, weight decay that the method has not, a tensor that it cannot update, or an
+            engine that hides the whole weights it needs.
     """
     args, _ = split_module_settings(args, model)
-    if args.optim not in BASELINES:
+    method = find_method(args.optim)
+    if method is None:
         refuse_unknown_modules(args)
         return Trainer.get_optimizer_cls_and_kwargs(args, model)
-    method = BASELINES[args.optim]
-    if method.name != "adam":
+    if method.whole_weights:
         refuse_engine(args)
+    check_parameters(method, args, model)
     settings, group_settings = parse_optim_args(method, args.optim_args)
     if group_settings:
         raise ValueError(

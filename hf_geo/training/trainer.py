@@ -100,7 +100,7 @@ class GeoTrainer(transformers.Trainer):
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: GeoTrainingArguments, model: PreTrainedModel | None = None):
-        """As in transformers, and for the baselines it has no name for."""
+        """As in transformers, and for the optimizers of timm and torch."""
         return optimizer_class(args, model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):

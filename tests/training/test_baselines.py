@@ -7,7 +7,7 @@ import pytest
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainingArguments
-from hf_geo.training.methods import BASELINES
+from hf_geo.training.methods import SHORT_NAMES, find_method
 from hf_geo.training.optimizers import refuse_engine
 from tests.training.problems import Normalized, make_trainer
 
@@ -45,17 +45,17 @@ def test_the_first_step_is_the_papers(tmp_path, rule) -> None:
 
     trainer.add_callback(Look())
     trainer.train()
-    assert type(trainer.optimizer.optimizer) is BASELINES[rule.__name__].cls
+    assert type(trainer.optimizer.optimizer) is find_method(rule.__name__).cls
     for name, p in trainer.model.named_parameters():
         expected = rule(*seen[name], decay=DECAY if name in ("hidden.weight", "out.weight") else 0.0)
         np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", SHORT_NAMES)
 def test_settings_are_typed_and_defaults_the_methods(tmp_path, name: str) -> None:
     args = GeoTrainingArguments(str(tmp_path), optim=name)
     assert args.optim == args.to_dict()["optim"] == name
-    assert args.learning_rate == BASELINES[name].lr
+    assert args.learning_rate == find_method(name).lr
     trainer = make_trainer(tmp_path, optim=name, optim_args="eps=0.5")
     trainer.create_optimizer()
     assert {group["eps"] for group in trainer.optimizer.param_groups} == {0.5}

@@ -1,46 +1,20 @@
-"""The optimizers that `--optim` may name besides transformers' own, and their `--optim_args`.
-
-These are the registered methods, and baselines of the papers that transformers has no name for: Adam with L2 regularization
-(Kingma & Ba 2015, arXiv 1412.6980), LARS (You et al. 2017, 1708.03888) and LAMB (You et al. 2020, 1904.00962).
-"""
+"""`--optim_args`: settings of an optimizer, of its parameter groups, and of single modules."""
 
 import copy
+import inspect
 import math
+import re
 from typing import Any
 
 import torch
-from timm.optim import Lamb, Lars
 from torch import nn
 from transformers import TrainingArguments
 
-from hf_geo.optim import Method, get_method, list_optimizers
+from hf_geo.optim import Method
+
+from .names import find_method
 
 _WORDS = {"true": True, "false": False, "none": None}
-
-# No card cites the papers of baselines. transformers' adamw_torch decays weights apart from the gradient, Adam through it.
-BASELINES = {
-    method.name: method
-    for method in (
-        Method("adam", torch.optim.Adam, paper=None, lr=1e-3),
-        Method("lars", Lars, paper=None, lr=1.0, settings={"momentum": 0.9}),
-        # The Trainer clips already, where --max_grad_norm asks for it.
-        Method("lamb", Lamb, paper=None, lr=1e-3, settings={"max_grad_norm": None}),
-    )
-}
-
-
-def known_methods() -> list[str]:
-    """Lists the names of the registered methods and of the baselines."""
-    return [*list_optimizers(), *BASELINES]
-
-
-def find_method(name: str) -> Method:
-    """Returns the row of a registered method or a baseline.
-
-    Raises:
-        ValueError: Unknown name.
-    """
-    return BASELINES.get(name) or get_method(name)
 
 
 def parse_value(text: str) -> Any:
@@ -96,8 +70,29 @@ def parse_optim_args(method: Method, text: str | None) -> tuple[dict[str, Any], 
         try:
             target[name] = parse_value(value)
         except ValueError as error:
-            raise ValueError(f"optim_args sets {key}={value}: {error}.") from error
+            if not _takes_words(method.arguments.get(name)):
+                raise ValueError(f"optim_args sets {key}={value}: {error}.") from error
+            target[name] = value
     return settings, group_settings
+
+
+def _takes_words(argument: inspect.Parameter | None) -> bool:
+    """Whether an argument of an optimizer's class may be text, such as the name of a choice."""
+    if argument is None:
+        return False
+    return isinstance(argument.default, str) or bool(re.search(r"\bstr\b", str(argument.annotation)))
+
+
+def check_parameters(method: Method, args: TrainingArguments, model: nn.Module | None) -> None:
+    """Raises `ValueError` where a library's optimizer cannot update the model, or would pass over the weight decay."""
+    if args.weight_decay and "weight_decay" not in method.arguments:
+        raise ValueError(f"{method.name} has no weight decay, but --weight_decay {args.weight_decay} was given.")
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim != 2] if model is not None else []
+    if method.cls is torch.optim.Muon and others:
+        raise ValueError(
+            f"{method.name} updates matrices alone, and this model has {len(others)} tensors of other shapes, such as "
+            f"{tuple(others[0].shape)}: choose timm:muon, which flattens convolutions and gives the rest to AdamW."
+        )
 
 
 def split_module_settings(
@@ -156,13 +151,15 @@ def apply_module_settings(optimizer: torch.optim.Optimizer, model: nn.Module, ar
     """
     _, settings = split_module_settings(args, model)
     name = getattr(args.optim, "value", args.optim)
+    method = find_method(name)
+    marks = method.group_settings if method else ()
     for module, values in settings.items():
         inside = set(model.get_submodule(module).parameters())
         for group in list(optimizer.param_groups):
             members = [p for p in group["params"] if p in inside]
             if not members:
                 continue
-            unknown = sorted(set(values) - set(group))
+            unknown = sorted(set(values) - {*group, *marks})
             if unknown:
                 raise ValueError(
                     f"optim_args sets {module}.{unknown[0]}, but the parameter groups of {name} have no such setting: they "

@@ -1,0 +1,142 @@
+"""Optimizers of timm and torch by `--optim timm:NAME` and `torch:NAME`."""
+
+import pytest
+import timm
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from transformers import PreTrainedConfig
+
+from hf_geo import GeoTrainer, GeoTrainingArguments
+from hf_geo.training.methods import find_method, library_names
+from tests.training.problems import flat
+
+IMAGES, LABELS = load_digits(return_X_y=True)
+DIGITS = [
+    {"pixel_values": torch.tensor(image, dtype=torch.float32).view(1, 8, 8) / 16, "labels": int(label)}
+    for image, label in zip(IMAGES[:640], LABELS, strict=False)
+]
+
+
+class Network(nn.Module):
+    """A convolution before a batch normalization, another one, and a head; or a perceptron of matrices alone."""
+
+    def __init__(self, matrices: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = PreTrainedConfig()
+        if matrices:
+            layers = [nn.Flatten(), nn.Linear(64, 32, bias=False), nn.ReLU(), nn.Linear(32, 10, bias=False)]
+        else:
+            stem, inner = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2)
+            layers = [stem, nn.BatchNorm2d(4), nn.ReLU(), inner, nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        logits = self.layers(pixel_values)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def make(folder, model: nn.Module, **settings) -> GeoTrainer:
+    defaults = {"max_steps": 20, "save_steps": 10, "logging_steps": 5, "warmup_steps": 2, "disable_tqdm": True}
+    args = GeoTrainingArguments(str(folder), per_device_train_batch_size=32, **(defaults | settings))
+    return GeoTrainer(model, args, train_dataset=DIGITS)
+
+
+def check_run(folder, name: str, **settings) -> GeoTrainer:
+    """Trains for 20 updates, and again from the tenth on, to the same weights."""
+    trainer = make(folder, Network(settings.pop("matrices", False)), optim=name, **settings)
+    start = flat(trainer.model)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert all(0 < loss < 50 for loss in losses) and not torch.equal(flat(trainer.model), start), losses
+    again = make(folder / "again", Network(len(list(trainer.model.parameters())) == 2), optim=name, **settings)
+    again.train(resume_from_checkpoint=str(folder / "checkpoint-10"))
+    assert torch.equal(flat(again.model), flat(trainer.model)), "a resumed run ends elsewhere"
+    return trainer
+
+
+def test_muon_trains_and_resumes(tmp_path) -> None:
+    trainer = check_run(tmp_path, "timm:muon", optim_args="layers.6.use_fallback=true,ns_coefficients=original")
+    optimizer = trainer.optimizer.optimizer
+    by_muon = {name for name, p in trainer.model.named_parameters() if optimizer.state[p]["use_muon"]}
+    assert by_muon == {"layers.3.weight"}  # one channel goes into the first convolution: that is no matrix
+    assert {group["ns_coefficients"] for group in optimizer.param_groups} == {"original"}
+    assert optimizer.defaults["momentum"] == 0.95 and trainer.args.to_dict()["optim"] == "timm:muon"
+
+
+def test_timms_muon_equals_torchs_on_matrices(tmp_path) -> None:
+    settings = {"learning_rate": 0.01, "weight_decay": 0.1, "max_steps": 5, "save_strategy": "no"}
+    alike = "nesterov=true,adjust_lr_fn=original,ns_coefficients=original"
+    runs = [
+        make(tmp_path, Network(matrices=True), optim=name, optim_args=given, **settings)
+        for name, given in (("timm:muon", alike), ("torch:Muon", None))
+    ]
+    start = flat(runs[0].model)
+    for run in runs:
+        run.train()
+    torch.testing.assert_close(flat(runs[0].model), flat(runs[1].model), rtol=1e-4, atol=1e-6)
+    assert (flat(runs[0].model) - start).abs().max() > 0.01
+
+
+@pytest.mark.slow
+def test_muon_takes_the_interior_convolutions_of_resnet_18(tmp_path) -> None:
+    model = timm.create_model("resnet18")
+    optimizer = make(tmp_path, model, optim="timm:muon", optim_args="ns_steps=1").create_optimizer()
+    for p in model.parameters():
+        p.grad = p.detach().clone()
+    optimizer.step()
+    found = {name: optimizer.state[p]["use_muon"] for name, p in model.named_parameters()}
+    interior = {name for name, p in model.named_parameters() if name.startswith("layer") and p.ndim == 4}
+    assert len(interior) == 19 and all(found[name] for name in interior)
+    assert not any(found[name] for name, p in model.named_parameters() if p.ndim == 1)
+
+
+REFUSED = {
+    "timm:adahessian": "needs second derivatives",
+    "timm:bnbadam": r"needs a CUDA GPU and the package bitsandbytes \(pip install bitsandbytes\)",
+    "timm:fusedlamb": "needs a CUDA GPU and the package apex",
+    "timm:adafactor": "has no learning rate of its own: give --learning_rate",
+    "timm:moun": r"no optimizer 'timm:moun'. The nearest are timm:muon",
+    "torch:LBFGS": "evaluates the loss several times within a step",
+    "torch:SparseAdam": "takes sparse gradients alone",
+    "torch:adamw": "torch has no optimizer 'torch:adamw'. The nearest are torch:AdamW",
+    "jax:adam": "before the colon comes timm or torch",
+    "moun": "Unknown optimizer 'moun'. Did you mean 'timm:muon'",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_says_why(name: str) -> None:
+    if torch.cuda.is_available() and "CUDA" in REFUSED[name]:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises((ValueError, ImportError), match=REFUSED[name]):
+        GeoTrainingArguments("unused", optim=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optim": "torch:Muon"}, "updates matrices alone, and this model has 7 .* such as .4, 1, 3, 3.: choose timm:muon"),
+        ({"optim": "torch:Rprop", "weight_decay": 0.1}, "torch:Rprop has no weight decay"),
+        ({"optim": "timm:lars", "optim_args": "rest.trust_coeff=1"}, "makes no other groups"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_model_is_refused(tmp_path, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, Network(), **settings).create_optimizer()
+
+
+NEEDS_RATE = {"timm:adafactor", "timm:cadafactor", "timm:sgdp", "timm:csgdp"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", library_names())
+def test_every_name_trains_and_resumes_or_is_refused(tmp_path, name: str) -> None:
+    try:
+        find_method(name)
+    except (ValueError, ImportError) as error:
+        assert name in str(error)
+        return
+    rate = {"learning_rate": 0.01} if name in NEEDS_RATE else {}
+    check_run(tmp_path, name, **rate, matrices=name == "torch:Muon")
