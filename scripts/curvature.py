@@ -1,0 +1,82 @@
+"""Measures how soon the gradient of a trained classifier changes along itself (Bernstein et al. 2020, figure 1).
+
+    python scripts/curvature.py --model outputs/mlp --max_train_samples 1000
+    python scripts/curvature.py --model outputs/shallow --model outputs/deep --dataset ylecun/mnist --output_dir outputs/curvature
+
+Of a run that has checkpoints, each of them is measured; of any other model, the model. From the weights, 100 relative steps go
+along the initial gradients; measured are the loss and the relative change of the first layer's gradient. Both are over the
+training samples (of a model that is no image classifier: the evaluated ones), without augmentation; --max_train_samples takes
+a fixed subset of them. curvature.csv and curvature.png go into the first model's folder, unless --output_dir names another.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from hf_geo.checkpoints.listing import list_checkpoints
+from hf_geo.checkpoints.placing import place_result, whole_file
+from hf_geo.cli.options import at_least
+from hf_geo.cli.output import protect_output
+from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
+from hf_geo.cli.user_errors import one_sentence_errors
+from hf_geo.data.config import DataArguments
+from hf_geo.evaluation.curvature import draw_curvature, measure_curvature
+from hf_geo.runs.folder import check_writable
+from hf_geo.tasks import find_trained, open_trained
+
+PROG = "curvature.py"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script; returns its exit status."""
+    protect_output()
+    with one_sentence_errors(PROG):
+        usage = f"{PROG} --model NAME [--OPTION VALUE ...]"
+        options, data_args = parse_trained(argv, add_options, prog=PROG, usage=usage, description=__doc__)
+        folder = Path(options.output_dir or options.model[0])
+        if not (options.output_dir or folder.is_dir()):
+            raise ValueError(f"{options.model[0]!r} is no folder: say with --output_dir where results go.")
+        check_writable(folder)
+        tables = [
+            measure(name, shown, options, data_args)
+            for name, shown in zip(options.model, display_names(options.model), strict=True)
+        ]
+        table = pd.concat(tables)
+        with whole_file(folder / "curvature.csv") as path:
+            table.to_csv(path, index=False)
+        draw_curvature(table, folder / "curvature.png")
+        last = table[table.step == options.steps]
+        print(last.to_json(orient="records") if options.json else last.to_string(index=False))
+    names = "\n".join(f"  wrote {folder}/curvature.{kind}" for kind in ("csv", "png"))
+    print(names, file=sys.stderr if options.json else sys.stdout)
+    return 0
+
+
+def measure(name: str, shown: str, options: argparse.Namespace, data_args: DataArguments) -> pd.DataFrame:
+    """Measures each checkpoint of a run, or a single model; returns a row a network and step."""
+    place_result(name)
+    source = find_trained(name)
+    checkpoints = [] if source.has_file("subspace_config.json") else list_checkpoints(name)
+    networks = [find_trained(str(path)) for path in checkpoints] or [source]
+    setup = open_trained(networks, data_args, evaluation_options(options))
+    loader = setup.evaluation if setup.recalibration is None else setup.recalibration
+    labels = [path.name.replace("-", " ") for path in checkpoints] or ["trained"]
+    rows = [
+        {"model": shown, "network": label, **row}
+        for label, model in zip(labels, setup.models, strict=True)
+        for row in measure_curvature(model, loader, steps=options.steps)
+    ]
+    return pd.DataFrame(rows)
+
+
+def add_options(add: Callable[..., argparse.Action]) -> None:
+    """Adds the script's own options."""
+    add("--steps", type=at_least(1), default=100, metavar="N", help="Steps, each of a thousandth of a tensor's norm.")
+    add("--output_dir", metavar="DIR", help="Where results go. Default: the first model's folder.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The gradient along itself: against a softmax regression worked out in NumPy, and the script on a run's checkpoints."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from hf_geo.evaluation.curvature import measure_curvature
+from tests.evaluation.test_script import make_run
+from tests.scripts import script
+
+curvature = script("curvature")
+
+
+def test_the_steps_are_those_of_a_softmax_regression_by_hand() -> None:
+    x, y = torch.randn(30, 4, dtype=torch.float64), torch.randint(3, (30,))
+    model = nn.Linear(4, 3).double()
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rows = measure_curvature(model, [(x[:20], y[:20]), (x[20:], y[20:])], steps=5, size=0.1)
+
+    def loss_and_gradients(w: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        scores = np.exp(x.numpy() @ w.T + b)
+        p = scores / scores.sum(1, keepdims=True)
+        error = (p - np.eye(3)[y]) / len(y)
+        return -np.log(p[range(30), y]).mean(), error.T @ x.numpy(), error.sum(0)
+
+    w, b = (weights[name].numpy() for name in ("weight", "bias"))
+    _, first, first_b = loss_and_gradients(w, b)
+    for step, row in enumerate(rows):
+        loss, gradient, _ = loss_and_gradients(w, b)
+        change = np.linalg.norm(gradient - first) / np.linalg.norm(first)
+        assert row == pytest.approx({"step": step, "loss": loss, "gradient_change": change}, abs=1e-6)
+        w = w - 0.1 * np.linalg.norm(w) * first / np.linalg.norm(first)
+        b = b - 0.1 * np.linalg.norm(b) * first_b / np.linalg.norm(first_b)
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "message"),
+    [
+        (nn.BatchNorm1d(4), torch.zeros(6).long(), "no trainable weight of two axes"),
+        (nn.Linear(4, 3), torch.zeros(6, 3).long(), "one label a sample"),
+        (nn.Sequential(nn.Linear(4, 3), nn.Threshold(torch.inf, 0.0)), torch.zeros(6).long(), "has norm 0.0"),
+    ],
+)
+def test_what_has_no_curvature_is_refused(model: nn.Module, labels: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure_curvature(model, [(torch.randn(6, 4), labels)])
+
+
+def test_every_checkpoint_of_a_run_is_measured_and_drawn(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
+    for step in (5, 10):
+        shutil.copytree(other, run / f"checkpoint-{step}")
+    assert curvature(["--model", run, "--model", other, "--steps", 2, "--max_train_samples", 40]) == 0
+    table = pd.read_csv(run / "curvature.csv")
+    networks = [("run", "checkpoint 5"), ("run", "checkpoint 10"), ("other", "trained")]
+    assert [*zip(table.model, table.network, strict=True)] == [network for network in networks for _ in range(3)]
+    # All three are the same network.
+    assert table.groupby("step")[["loss", "gradient_change"]].std().to_numpy() == pytest.approx(0, abs=1e-6)
+    assert table.gradient_change[0] == 0 < table.gradient_change[1] and table.loss[1] < table.loss[0]
+    assert (run / "curvature.png").is_file()
