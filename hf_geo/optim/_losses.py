@@ -1,6 +1,7 @@
 """Checks of ALI-G's loss: it has to be one number, and should be above zero."""
 
 import logging
+import math
 from numbers import Real
 from typing import Any
 
@@ -26,31 +27,43 @@ def as_scalar(loss: Any) -> Tensor:
     return torch.tensor(float(loss), dtype=torch.float64)
 
 
+def check_lower_bound(group: dict[str, Any]) -> None:
+    """Makes `group["lower_bound"]` a float; raises `TypeError` or `ValueError` unless it is a finite number."""
+    bound = group["lower_bound"]
+    if isinstance(bound, bool) or not isinstance(bound, Real):
+        raise TypeError(f"lower_bound has to be a number, not {bound!r}.")
+    if not math.isfinite(bound):
+        raise ValueError(f"lower_bound has to be finite, not {bound}.")
+    group["lower_bound"] = float(bound)
+
+
 class LossWatch:
-    """Warns once of losses for which no step is taken: the first negative one, or zeros from the start."""
+    """Warns once of losses for which no step is taken: the first one below its bound, or all at it from the start."""
 
     def __init__(self) -> None:
         self.seen = 0
-        self.all_zero = True
+        self.all_at_bound = True
         self.warned = False
 
-    def check(self, loss: Tensor) -> None:
+    def check(self, loss: Tensor, bound: float) -> None:
         """Checks the loss of a step, unless it lies on an accelerator, whose work this would wait for."""
         if torch.compiler.is_compiling() or self.warned or not loss.is_cpu:
             return
         value = loss.tolist()
         self.seen += 1
-        self.all_zero &= value == 0
-        if value < 0:
-            found = f"the loss of step {self.seen} is negative ({value:.4g})"
-        elif self.all_zero and self.seen == FIRST:
-            found = f"the first {FIRST} losses are all 0"
+        self.all_at_bound &= value == bound
+        if value < bound:
+            is_negative = "negative" if bound == 0 else f"below lower_bound={bound:g}"
+            found = f"the loss of step {self.seen} is {is_negative} ({value:.4g})"
+        elif self.all_at_bound and self.seen == FIRST:
+            found = f"the first {FIRST} losses are all {bound:g}"
         else:
             return
         self.warned = True
         logger.warning(
-            "AliG takes no step if the loss is 0 or negative, as its step is proportional to the loss, and %s. It is for "
-            "losses whose least value is 0, such as cross-entropy; for objectives of either sign, such as those of policy "
-            "optimization (GRPO, PPO), choose another optimizer.",
+            "AliG takes no step if the loss is at or below its lower bound (%g), as its step is proportional to their "
+            "difference, and %s. It is for losses whose least value is known, such as 0 for cross-entropy; for objectives of "
+            "either sign, such as those of policy optimization (GRPO, PPO), choose another optimizer.",
+            bound,
             found,
         )

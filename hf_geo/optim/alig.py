@@ -4,7 +4,7 @@ Berrada, Zisserman, Kumar: Training Neural Networks for and by Interpolation. IC
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import reduce
 from operator import itemgetter
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ._base import GeometricOptimizer, check_flag, check_number
-from ._losses import LossWatch, as_scalar
-from .kernels.blocks import batches, blocks
+from ._losses import LossWatch, as_scalar, check_lower_bound
+from .kernels.blocks import batches, cut_large
 from .kernels.fused import kernel_ready, sgd_step
 from .kernels.shards import local, local_grad, norms, zeros_like
 
@@ -27,9 +27,9 @@ KEPT = ("projection_fn", "step_size", "step_size_unclipped", "_loss", "_skipped"
 class AliG(GeometricOptimizer):
     """ALI-G: SGD whose step size is the loss over the squared gradient norm, up to a bound.
 
-    With the loss l of the gradients g at hand, taken over all parameters of all groups,
+    With the loss l of the gradients g at hand, taken over all parameters of all groups, and its lower bound b* (0 in the paper),
 
-        size <- min(lr, max(0, l) / (|g|^2 + eps))
+        size <- min(lr, max(0, l - b*) / (|g|^2 + eps))
         b <- momentum * b + size * g
         w <- w - size * g - momentum * b
 
@@ -39,7 +39,7 @@ class AliG(GeometricOptimizer):
     `step` needs the loss: as the value of its closure, `step(lambda: loss)`, which does not have to evaluate the model
     again; or through `set_loss(loss)` before `step()`. It is the loss whose gradient is at hand: averaged over processes
     and micro-batches as the gradient is, and not scaled for mixed precision. Do not clip the gradient: the step grows.
-    With a loss at or below zero no step is taken; if losses start like that, as in policy optimization, a warning says so
+    With a loss at or below its bound no step is taken; if losses start like that, as in policy optimization, a warning says so
     once (of losses that are numbers or on the CPU: reading others would wait for the device).
 
     A step whose loss or gradient norm is not finite changes nothing, and is counted in `skipped_steps`. After a step,
@@ -56,13 +56,16 @@ class AliG(GeometricOptimizer):
         projection_fn: Called without arguments after construction and after every step. It is not saved, and has to look
             parameters up when called, as an engine may have exchanged them.
         fused: As in `Fromage`.
+        lower_bound: The least value that the loss can take, of either sign, the same in all groups: 0 where every sample
+            can be fitted. Above the true least value, steps end early; below it, they stay large at the minimum.
 
     Raises:
         TypeError: A setting is not of its kind.
-        ValueError: A setting is out of its range; both `max_norm` and `projection_fn`; groups with different `max_norm`.
+        ValueError: A setting is out of its range; both `max_norm` and `projection_fn`; groups with different `max_norm` or
+            `lower_bound`.
 
-    Differs from the authors' code: the bound is called `lr`, so schedulers drive it; a negative loss counts as zero;
-    steps that are not finite are left out; `max_norm` is a setting; nothing waits for the device.
+    Differs from the authors' code: the bound is called `lr`, so schedulers drive it; a loss below its bound counts as at it; the bound
+    may be another number than 0; steps that are not finite are left out; `max_norm` is a setting; nothing waits for the device.
 
     Example:
         >>> optimizer = AliG(model.parameters(), lr=0.1, momentum=0.9)
@@ -86,12 +89,13 @@ class AliG(GeometricOptimizer):
         adjusted_momentum: bool = False,
         projection_fn: Callable[[], None] | None = None,
         fused: bool | None = None,
+        lower_bound: float = 0.0,
     ) -> None:
         if projection_fn is not None and not callable(projection_fn):
             raise TypeError(f"projection_fn has to be a function without arguments or None, not {projection_fn!r}.")
         self.projection_fn = projection_fn
         self._watch = LossWatch()
-        defaults = {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps}
+        defaults = {"lr": lr, "momentum": momentum, "max_norm": max_norm, "eps": eps, "lower_bound": lower_bound}
         super().__init__(params, {**defaults, "adjusted_momentum": adjusted_momentum, "fused": fused})
         self._project()
 
@@ -114,12 +118,17 @@ class AliG(GeometricOptimizer):
         check_flag(group, "adjusted_momentum")
         if group["max_norm"] is not None and self.projection_fn is not None:
             raise ValueError(f"max_norm={group['max_norm']} and projection_fn were both given: give one of them.")
-        first = self.param_groups[0]["max_norm"]
-        if group["max_norm"] != first:
-            raise ValueError(
-                f"max_norm bounds all parameters together, but one group has {first} and another {group['max_norm']}: give "
-                "one value to AliG itself."
-            )
+        check_lower_bound(group)
+        for name, subject in (
+            ("max_norm", "bounds all parameters"),
+            ("lower_bound", "is of the loss of all parameters"),
+        ):
+            first = self.param_groups[0][name]
+            if group[name] != first:
+                raise ValueError(
+                    f"{name} {subject} together, but one group has {first} and another {group[name]}: give one value to "
+                    "AliG itself."
+                )
 
     def set_loss(self, loss: float | Tensor) -> None:
         """Hands over the loss that belongs to the gradients at hand, for the next `step()` alone.
@@ -144,11 +153,12 @@ class AliG(GeometricOptimizer):
 
     def _update(self, loss: Any) -> None:
         loss, self._loss = self._loss if loss is None else as_scalar(loss), None
+        lower_bound = self.param_groups[0].get("lower_bound", 0.0)  # states of earlier versions have none
         if loss is None:
             loss = self._default_loss()
         else:
             self._refuse_schedules()
-            self._watch.check(loss)
+            self._watch.check(loss, lower_bound)
         work = []
         for group, members in filter(itemgetter(1), self._groups_with_gradient()):
             keys = ("momentum_buffer",) if group["momentum"] else ()
@@ -158,7 +168,7 @@ class AliG(GeometricOptimizer):
             return
         unfused = [p for *_, others in work for p in others]
         sq_norm = _squared_norm([table for *_, tables, _ in work for table in tables], unfused, local_grad)
-        loss = loss.to(sq_norm)
+        loss = loss.to(sq_norm) - lower_bound if lower_bound else loss.to(sq_norm)  # 0 costs no operation
         if self._skipped is None:
             self._skipped = torch.zeros((), device=sq_norm.device)
         skip, sizes = None, []
@@ -170,7 +180,7 @@ class AliG(GeometricOptimizer):
                 if skip is None:
                     skip = (~(loss.isfinite() & sq_norm.isfinite())).float()
                     self._skipped += skip
-                # size <- min(lr, max(0, l) / (|g|^2 + eps))
+                # size <- min(lr, max(0, l - b*) / (|g|^2 + eps))
                 unclipped = (loss / (sq_norm + group["eps"])).clamp(min=0.0).nan_to_num(0.0)
                 size = unclipped.clamp(max=group["lr"])
             sizes.append((size, unclipped))
@@ -248,13 +258,3 @@ def alig(
     for w, g, b in cut_large(weights, grads, buffers):
         # b <- momentum b + size g,  w <- w - size g - momentum b
         sgd_step(w, torch._foreach_mul(g, size), b, lr=1.0, momentum=momentum, nesterov=True, skip=skip)
-
-
-def cut_large(*lists: list[Tensor]) -> Iterator[list[list[Tensor]]]:
-    """The lists as they are, or the blocks of the tensors in lists of one, so that products of them stay small."""
-    if len(lists[0]) > 1:
-        yield list(lists)
-        return
-    (tensors,) = zip(*lists, strict=True)
-    for block in blocks(0 if tensors[0].ndim else None, *tensors):
-        yield [[tensor] for tensor in block]

@@ -47,6 +47,8 @@ GEOMETRY = {
     "weight_norm": "weight norm",
     "grad_norm": "gradient norm",
     "relative_update": "relative update",
+    "spectral_norm": "spectral norm of the weight",
+    "spectral_update": "spectral norm of the step",
     "effective_lr": "lr / |w|²",
     "angle": "mean angle of a step (rad)",
 }

@@ -1,6 +1,7 @@
 """Callbacks around a Trainer's epochs and steps: the data's epoch and splits, and measures of each weight's update."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +58,8 @@ class GeometryTelemetry(TrainerCallback):
 
     Per weight of two or more axes: `geometry/weight_norm/NAME`, `geometry/grad_norm/NAME` (after clipping),
     `geometry/relative_update/NAME` (norm of the step over the norm of the weight), `geometry/effective_lr/NAME`
-    (lr / |w|^2), and for weights in the group "geometry" `geometry/angle/NAME`: the mean angle, in radians, by which
+    (lr / |w|^2), `geometry/spectral_norm/NAME` and `geometry/spectral_update/NAME` (largest singular value of the weight
+    and of the step, as matrices with a row an output, by `spectral_norms`), and for weights in the group "geometry" `geometry/angle/NAME`: the mean angle, in radians, by which
     the rows along the first axis turned. Methods with an adaptive step also give `geometry/step_size` and
     `geometry/step_size_unclipped`.
 
@@ -145,8 +147,30 @@ def measure(
         "relative_update": (after - before).norm() / norm,
         "effective_lr": group["lr"] / norm.square(),
     }
+    values["spectral_norm"], values["spectral_update"] = spectral_norms(before.flatten(1), (after - before).flatten(1))
     if group.get("name") == "geometry":
         # The angle between unit vectors a and b is 2 atan2(|a - b|, |a + b|), exact for small angles unlike acos.
         a, b = (torch.nn.functional.normalize(t.flatten(1), dim=1) for t in (before, after))
         values["angle"] = (2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))).mean()
     return values
+
+
+def spectral_norms(*matrices: torch.Tensor, iterations: int = 20) -> list[torch.Tensor]:
+    """Estimates the largest singular values of matrices by power iteration: never above them, but for rounding.
+
+    Args:
+        *matrices: Shape (m, n). They start from one vector that is the same in every call.
+        iterations: Products with the matrix and its transpose. 20 are within a few per cent where the largest singular values
+            lie close together, and exact where they do not.
+
+    Returns:
+        0-dim tensors, 0 for a matrix of zeros.
+    """
+    norms = []
+    for matrix in matrices:
+        normalize = partial(torch.nn.functional.normalize, dim=0, eps=torch.finfo(matrix.dtype).tiny)
+        v = torch.arange(1, matrix.shape[1] + 1, device=matrix.device, dtype=matrix.dtype).cos()
+        for _ in range(iterations):
+            v = matrix.mT @ normalize(matrix @ normalize(v))
+        norms.append((matrix @ normalize(v)).norm())
+    return norms

@@ -1,13 +1,17 @@
 """The mean loss of a micro-batch, and of the update that it is a part of, for optimizers whose step depends on it."""
 
+import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from transformers import Trainer
 
+logger = logging.getLogger(__name__)
 EARLY = 10  # the first updates, whose loss is handed over on the host
 
 
@@ -78,6 +82,45 @@ def mean_loss(trainer: Trainer, compute: Callable, model: nn.Module, inputs: Any
     if is_training:
         loss = loss / missing_divisor(trainer)
     return (loss, outputs) if return_outputs else loss
+
+
+def smoothing_floor(factor: float, classes: int) -> float:
+    """The least cross-entropy with smoothed labels: the entropy of their distribution, at which the network gives just that.
+
+    Of C classes the right one has the probability 1 - factor + factor / C, and every other one factor / C.
+
+    Args:
+        factor: In [0, 1], as `label_smoothing_factor`.
+        classes: The number C.
+    """
+    other = factor / classes
+    probabilities = [1 - factor + other, *([other] * (classes - 1))]
+    return -sum(p * math.log(p) for p in probabilities if p > 0)
+
+
+def least_loss(smoothing: float, model: nn.Module, batch: Any) -> float:
+    """Computes the least value of a classifier's loss under label smoothing; the batch shows how many classes it scores.
+
+    Args:
+        smoothing: The `label_smoothing_factor`.
+        model: The classifier, before any engine wraps it.
+        batch: A batch as in training; None if there is none.
+
+    Raises:
+        ValueError: Labels are not smoothed, or there is no batch.
+    """
+    if not smoothing or batch is None:
+        raise ValueError(
+            "lower_bound=auto is the least loss under label smoothing: give --label_smoothing_factor to a GeoTrainer with "
+            "training data, or lower_bound a number."
+        )
+    was_training, device = model.training, next(model.parameters()).device
+    with torch.no_grad():
+        classes = model.eval()(**send_to_device(batch, device))["logits"].shape[-1]
+    model.train(was_training)
+    floor = smoothing_floor(smoothing, classes)
+    logger.info("With label smoothing %s and %d classes the loss is at least %.6g.", smoothing, classes, floor)
+    return floor
 
 
 def missing_divisor(trainer: Trainer) -> Tensor | int:

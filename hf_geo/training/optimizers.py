@@ -19,6 +19,7 @@ from transformers.trainer_utils import SchedulerType
 from hf_geo.optim import create_optimizer, get_method, scale_invariant_parameters
 
 from .arguments import GeoTrainingArguments
+from .loss import least_loss
 from .methods import (
     check_parameters,
     find_method,
@@ -44,7 +45,8 @@ def make_optimizer(
         args: `optim` is a registered name; `learning_rate`, `weight_decay` and `optim_args` are used.
         model: The network, before any engine wraps it.
         geometry: Which weights get the method's geometry, as `create_optimizer` takes it; "auto" measures it.
-        samples: Makes a loader of training data to measure on; without it nothing is measured.
+        samples: Makes a loader of training data to measure on; without it nothing is measured, and ALI-G's
+            `lower_bound=auto` is refused.
         **grouping: Further arguments of `create_optimizer`, by which it finds the weights with a geometry.
 
     Raises:
@@ -54,6 +56,9 @@ def make_optimizer(
     method = get_method(args.optim)
     args, _ = split_module_settings(args, model)
     settings, group_settings = parse_optim_args(method, args.optim_args)
+    if settings.get("lower_bound") == "auto":
+        batch = samples and sample_batch(samples())
+        settings["lower_bound"] = least_loss(args.label_smoothing_factor, model, batch)
     if samples is not None and geometry == "auto" and method.geometry:
         grouping["invariant"] = measure_geometry(model, samples())
     return create_optimizer(
@@ -108,8 +113,7 @@ def measure_geometry(model: nn.Module, loader: DataLoader) -> dict[str, tuple[in
     result: list[Any] = [None]
     if PartialState().is_main_process:
         try:
-            batch = loader.collate_fn(load_samples(loader.dataset))
-            result = [scale_invariant_parameters(model, batch, progress=True)]
+            result = [scale_invariant_parameters(model, sample_batch(loader), progress=True)]
         except Exception as error:  # raised below, after the other processes have it too
             result = [error]
     broadcast_object_list(result)
@@ -119,6 +123,11 @@ def measure_geometry(model: nn.Module, loader: DataLoader) -> dict[str, tuple[in
             "(--geometry_groups structure goes by the network's structure instead.)"
         ) from result[0]
     return result[0]
+
+
+def sample_batch(loader: DataLoader) -> Any:
+    """Makes a batch of the first few samples."""
+    return loader.collate_fn(load_samples(loader.dataset))
 
 
 def load_samples(dataset: Iterable) -> list[Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_geo.optim import AliG
-from tests.cases import assert_same, make_gradient, make_params
+from tests.cases import FUSED, assert_same, make_gradient, make_params
 
 
 def with_gradients() -> list[torch.nn.Parameter]:
@@ -111,3 +111,46 @@ def test_the_caller_s_projection_ends_the_construction_and_each_step():
         assert len(seen) == count
         assert_same(params[:1], [seen[-1] * 0.5])
         assert not torch.equal(seen[-1], seen[-2] * 0.5)
+
+
+@pytest.mark.parametrize("fused", FUSED)
+def test_a_lower_bound_is_taken_from_the_loss(fused: bool):
+    settings = {"lr": 0.3, "momentum": 0.9, "fused": fused}
+    params, expected = make_params(dtype=torch.float32), make_params(dtype=torch.float32)
+    optimizer, reference = AliG(params, lower_bound=-1.5, **settings), AliG(expected, **settings)
+    for step in range(3):
+        for some in (params, expected):
+            for index, param in enumerate(some):
+                param.grad = make_gradient(param, index, step)
+        optimizer.step(lambda: 1.0)
+        reference.step(lambda: 2.5)
+    assert_same(params, expected)
+    assert 0 < float(optimizer.step_size) == float(reference.step_size)
+
+
+@pytest.mark.parametrize(("bound", "is_reached"), [(1.0, True), (0.0, False)])
+def test_a_quadratic_above_zero_needs_its_bound(bound: float, is_reached: bool):
+    """l(w) = |w|^2 + 1: with its least value each step is |w|^2 / |2 w|^2, which halves w."""
+    w = torch.nn.Parameter(torch.tensor([3.0, -4.0]))
+    optimizer = AliG([w], lower_bound=bound, eps=0.0)
+    distances = []
+    for _ in range(60):
+        loss = w.square().sum() + 1
+        (w.grad,) = torch.autograd.grad(loss, w)
+        optimizer.step(lambda loss=loss: loss)
+        distances.append(float(w.detach().norm()))
+    assert (max(distances[30:]) < 1e-3) == is_reached
+    if is_reached:  # as long as 1 + |w|^2 is not 1 in float32
+        assert distances[:8] == pytest.approx([5 / 2**n for n in range(1, 9)], rel=1e-3)
+
+
+def test_a_bad_lower_bound_is_refused():
+    for bound, error, message in (
+        (None, TypeError, "lower_bound has to be a number, not None"),
+        (torch.inf, ValueError, "lower_bound has to be finite"),
+    ):
+        with pytest.raises(error, match=message):
+            AliG(make_params(), lower_bound=bound)
+    first, *others = make_params()
+    with pytest.raises(ValueError, match="lower_bound is of the loss of all parameters together"):
+        AliG([{"params": [first]}, {"params": others, "lower_bound": 1.0}])

@@ -76,11 +76,13 @@ LOSSES = {
 }
 
 
+@pytest.mark.parametrize("bound", [0.0, -2.0])
 @pytest.mark.parametrize("case", LOSSES)
-def test_alig_says_when_the_loss_asks_for_no_step(case: str, caplog) -> None:
+def test_alig_says_when_the_loss_asks_for_no_step(case: str, bound: float, caplog) -> None:
     losses, warned_at = LOSSES[case]
+    losses = [loss + bound for loss in losses]
     params = make_params()
-    optimizer = AliG(params)
+    optimizer = AliG(params, lower_bound=bound)
     for index, param in enumerate(params):
         param.grad = make_gradient(param, index, 0)
     for number, loss in enumerate(losses, 1):

@@ -44,6 +44,8 @@ def test_telemetry_is_what_happened(tmp_path, name: str) -> None:
             "weight_norm": before.norm().item(),
             "relative_update": ((after[i] - before).norm() / before.norm()).item(),
             "effective_lr": lr / before.norm().item() ** 2,
+            "spectral_norm": torch.linalg.matrix_norm(before, 2).item(),
+            "spectral_update": torch.linalg.matrix_norm(after[i] - before, 2).item(),
         }
         assert {kind: row[f"geometry/{kind}/hidden.weight"] for kind in expected} == pytest.approx(expected, rel=1e-5)
         clipped = min(1.0, trainer.args.max_grad_norm / row["grad_norm"]) if trainer.args.max_grad_norm else 1.0

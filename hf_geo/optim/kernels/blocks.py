@@ -46,3 +46,13 @@ def blocks(axis: int | None, x: Tensor, *others: Tensor) -> Iterator[tuple[Tenso
         yield wide
         if wide[0] is not piece[0]:
             piece[0].copy_(wide[0])
+
+
+def cut_large(*lists: list[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """The lists as they are, or the blocks of the tensors in lists of one, so that products of them stay small."""
+    if len(lists[0]) > 1:
+        yield list(lists)
+        return
+    (tensors,) = zip(*lists, strict=True)
+    for block in blocks(0 if tensors[0].ndim else None, *tensors):
+        yield [[tensor] for tensor in block]

@@ -14,11 +14,11 @@ from hf_geo.optim import Method
 
 from .names import find_method
 
-_WORDS = {"true": True, "false": False, "none": None}
+_WORDS = {"true": True, "false": False, "none": None, "auto": "auto"}
 
 
 def parse_value(text: str) -> Any:
-    """Parses a setting's value: true, false, none, an integer, a float, or several joined by ":" (a tuple).
+    """Parses a setting's value: true, false, none, auto, an integer, a float, or several joined by ":" (a tuple).
 
     Raises:
         ValueError: `text` is none of these.
