@@ -15,7 +15,7 @@ class Plan:
     Args:
         positions: As `Subspace.set_position` takes them.
         ensembles: Indices of positions.
-        grid: How many of the first positions are on the grid; the others were drawn layer by layer.
+        grid: How many of the first positions are on the grid; the others were drawn as in training.
     """
 
     positions: list[Tensor]
@@ -26,21 +26,23 @@ class Plan:
         return [subspace.config.shape.coefficients(position) for position in self.positions]
 
 
-def plan_walk(subspace: Subspace, count: int, seed: int = 0) -> Plan:
+def plan_walk(subspace: Subspace, count: int, seed: int = 0, draws: int | None = None) -> Plan:
     """Chooses positions and ensembles.
 
     - Line and curve: `count` evenly spaced positions; ensembles of each pair a and 1 - a.
     - Simplex: the control points and the centre; then, for three points, the rest of the finest triangular lattice that
       keeps within `count`, else draws up to `count`. Ensembles of the first two, three, ... of all control points.
-    - Layer-wise: also `num_points` positions drawn layer by layer as in training, and their ensemble.
+    - Simplex and layer-wise: also `draws` positions drawn as in training, and the ensembles of the first two, three, ... of
+      them.
 
     Args:
         subspace: The subspace to walk.
         count: Positions of the grid; at least 2, for a simplex at least its control points and the centre.
         seed: Seed of the draws.
+        draws: By default `num_points` of a layer-wise subspace and none of any other.
 
     Raises:
-        ValueError: `count` is too small.
+        ValueError: `count` is too small, or there are draws of a line or curve that is not layer-wise.
     """
     config = subspace.config
     points = config.num_points
@@ -59,10 +61,15 @@ def plan_walk(subspace: Subspace, count: int, seed: int = 0) -> Plan:
         positions = [*corners, config.shape.centre(points), *inner]
         ensembles = [tuple(range(size)) for size in range(2, points + 1)]
     grid = len(positions)
-    if config.layerwise:
-        layers = (len(subspace.layer_names),)
-        positions += [config.shape.draw(layers, points, generator) for _ in range(points)]
-        ensembles.append(tuple(range(grid, grid + points)))
+    if draws is None:
+        draws = points if config.layerwise else 0
+    elif config.shape.is_path and not config.layerwise:
+        raise ValueError(
+            f"The {config.kind} is walked from end to end: --draws is for simplexes and layer-wise subspaces."
+        )
+    layers = (len(subspace.layer_names),) if config.layerwise else ()
+    positions += [config.shape.draw(layers, points, generator) for _ in range(draws)]
+    ensembles += [tuple(range(grid, grid + size)) for size in range(2, draws + 1)]
     return Plan(positions, ensembles, grid)
 
 

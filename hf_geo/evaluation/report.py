@@ -18,7 +18,7 @@ from .walk import Walk
 
 _TITLES = {"fid": "FID", "frechet_distance": "Fréchet distance", "precision": "precision", "recall": "recall",
            "perplexity": "perplexity", "accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE",
-           "total_variation": "total variation", "adaptive_ece": "adaptive ECE", "aurc": "AURC", "temperature": "T",
+           "total_variation": "total variation", "disagreement": "disagreement", "adaptive_ece": "adaptive ECE", "aurc": "AURC", "temperature": "T",
            "scaled_nll": "NLL at T", "scaled_ece": "ECE at T", "ood_auroc": "OOD AUROC", "ood_fpr95": "OOD FPR95",
            "validation_loss": "validation loss"}  # fmt: skip
 
@@ -28,7 +28,7 @@ def name_positions(plan: Plan, config: SubspaceConfig) -> list[str]:
     names = []
     for index, position in enumerate(plan.positions):
         if index >= plan.grid:
-            names.append(f"layer-wise draw {index - plan.grid + 1}")
+            names.append(f"{'layer-wise ' if config.layerwise else ''}draw {index - plan.grid + 1}")
         elif config.shape.is_path:
             names.append(f"{position.item():.4g}")
         else:

@@ -29,7 +29,8 @@ class Walk:
         points: For each network `accuracy`, `loss` (mean cross-entropy), `nll`, `brier`, `ece`, for language models
             `perplexity`, and with `TrustData` the values of `hf_geo.evaluation.trust`.
         ensembles: For each ensemble the same values, `members` (indices in `points`), and for two members the
-            `total_variation` between their predictions.
+            `total_variation` between their predictions and their `disagreement`, the share of samples that they put
+            into different classes.
         samples: Number of predictions that each value is a mean of.
         recalibration_samples: Number of samples that the norm statistics are of; 0 for a network without any.
     """
@@ -133,7 +134,7 @@ def _evaluate(
     average: str,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
     sums = [CalibrationSums(bins) for _ in range(count + len(ensembles))]
-    distances = torch.zeros(len(ensembles), dtype=torch.float64)
+    differences = torch.zeros(2, len(ensembles), dtype=torch.float64)  # total variation and disagreement
     more: list[dict[str, Any]] = [{} for _ in sums]
     confidences: list[Confidences] = []
     if trust is not None:
@@ -147,8 +148,10 @@ def _evaluate(
             each.update(log, labels)
         for i, members in enumerate(ensembles):
             if len(members) == 2:
-                distances[i] += total_variation(*(logs[m].exp() for m in members)).sum().cpu()
-    *totals, distances = sum_over_processes([*(each.sums for each in sums), distances])
+                first, second = (logs[m] for m in members)
+                differences[0, i] += total_variation(first.exp(), second.exp()).sum().cpu()
+                differences[1, i] += (first.argmax(-1) != second.argmax(-1)).sum().cpu()
+    *totals, differences = sum_over_processes([*(each.sums for each in sums), differences])
     for each, total in zip(sums, totals, strict=True):
         each.sums = total
     samples = sums[0].samples
@@ -162,9 +165,9 @@ def _evaluate(
             more = [row | found for row, found in zip(more, compare_with_other(confidences, others), strict=True)]
     rows = [_values(each, causal) | row for each, row in zip(sums, more, strict=True)]
     points = [{"loss": row["nll"], **row} for row in rows[:count]]
-    for row, members, distance in zip(rows[count:], ensembles, distances.tolist(), strict=True):
+    for row, members, (distance, differing) in zip(rows[count:], ensembles, differences.T.tolist(), strict=True):
         if len(members) == 2:
-            row["total_variation"] = distance / samples
+            row |= {"total_variation": distance / samples, "disagreement": differing / samples}
     return points, rows[count:], samples
 
 

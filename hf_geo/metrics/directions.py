@@ -28,7 +28,9 @@ METRICS = {
     **dict.fromkeys(
         ("loss", "nll", "perplexity", "brier", "mae", "mse", "rmse", "fid", "frechet_distance"), Metric(False)
     ),
-    **dict.fromkeys(("ece", "error_rate", "total_variation", "aurc", "fpr95"), Metric(False, is_share=True)),
+    **dict.fromkeys(
+        ("ece", "error_rate", "total_variation", "disagreement", "aurc", "fpr95"), Metric(False, is_share=True)
+    ),
     "runtime": Metric(False, is_quality=False),
     **dict.fromkeys(("samples", "samples_per_second", "steps_per_second"), Metric(True, is_quality=False)),
 }

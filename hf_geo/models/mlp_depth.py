@@ -13,8 +13,8 @@ from .cifar_net import cfg
 class MlpDepth(nn.Module):
     """`depth` hidden layers of `width` ReLUs and a linear classifier, with biases and torch's own initialisation.
 
-    Differs from the other networks here: it is built for one image size, and has neither norms nor skip connections, so
-    that a deep one does not train under most optimizers. Takes images (B, in_chans, H, W) of that size and
+    Differs from the other networks here: it is built for one image size, and has neither norms nor, unless asked, skip
+    connections, so that a deep one does not train under most optimizers. Takes images (B, in_chans, H, W) of that size and
     returns logits (B, num_classes).
 
     Args:
@@ -25,6 +25,7 @@ class MlpDepth(nn.Module):
         img_size: Height and width of the image in pixels.
         global_pool: "" or "avg": there is nothing to pool.
         drop_rate: Dropout before the classifier.
+        residual: Whether every hidden layer as wide as its input is x + ReLU(Wx + b), as in the same paper's figure 1.
 
     Raises:
         ValueError: A depth or width below 1.
@@ -39,6 +40,7 @@ class MlpDepth(nn.Module):
         img_size: int | tuple[int, int] = 28,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         if depth < 1 or width < 1:
@@ -47,7 +49,8 @@ class MlpDepth(nn.Module):
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.num_features = self.head_hidden_size = width
         sizes = [in_chans * height * across, *[width] * depth]
-        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)))
+        layers = [(_Residual if residual and a == b else nn.Sequential, a, b) for a, b in itertools.pairwise(sizes)]
+        self.layers = nn.Sequential(*(layer(nn.Linear(a, b), nn.ReLU()) for layer, a, b in layers))
         self.reset_classifier(num_classes)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
@@ -76,6 +79,11 @@ class MlpDepth(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+class _Residual(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
 
 
 default_cfgs = generate_default_cfgs(

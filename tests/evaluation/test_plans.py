@@ -30,6 +30,17 @@ def test_lines_are_walked_evenly_in_pairs_and_layer_by_layer() -> None:
     assert all(torch.equal(p, q) for p, q in zip(plan.positions, again.positions, strict=True))
 
 
+def test_draws_of_a_simplex_are_joined_into_growing_ensembles() -> None:
+    subspace = Subspace.attach(GoldenNetwork(), SubspaceConfig("simplex", 4), model_init=GoldenNetwork)
+    plan = plan_walk(subspace, 6, draws=4)
+    assert (plan.grid, len(plan.positions)) == (6, 10)
+    assert plan.ensembles[-3:] == [(6, 7), (6, 7, 8), (6, 7, 8, 9)]
+    assert all(p.min() >= 0 and p.sum().item() == pytest.approx(1) for p in plan.positions[6:])
+    line = Subspace.attach(GoldenNetwork(), SubspaceConfig(), model_init=GoldenNetwork)
+    with pytest.raises(ValueError, match="--draws is for simplexes and layer-wise"):
+        plan_walk(line, 5, draws=2)
+
+
 @pytest.mark.parametrize(("config", "count"), [(SubspaceConfig(), 1), (SubspaceConfig("simplex", 5), 5)])
 def test_too_few_positions_are_refused(config: SubspaceConfig, count: int) -> None:
     subspace = Subspace.attach(GoldenNetwork(), config, model_init=GoldenNetwork)

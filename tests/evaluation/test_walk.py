@@ -91,6 +91,7 @@ def test_every_value_is_that_of_the_plain_networks(case: Case, layerwise: bool, 
         if len(members) == 2:
             first, second = (probabilities[m] for m in members)
             expected["total_variation"] = (first - second).abs().sum(-1).mean().item() / 2
+            expected["disagreement"] = (first.argmax(-1) != second.argmax(-1)).double().mean().item()
         assert {k: v for k, v in row.items() if k != "members"} == pytest.approx(expected, abs=1e-5)
     assert (found.samples, found.recalibration_samples) == (21, 30)
 

@@ -8,15 +8,16 @@ from timm.models import group_parameters
 import hf_geo.models  # noqa: F401  (registers the architectures)
 
 
-@pytest.mark.parametrize(("in_chans", "img_size"), [(1, 8), (3, (8, 12))])
-def test_it_is_a_chain_of_relus(in_chans, img_size):
-    settings = {"width": 20, "in_chans": in_chans, "img_size": img_size, "num_classes": 4}
+@pytest.mark.parametrize(("in_chans", "img_size", "residual"), [(1, 8, False), (3, (8, 12), True)])
+def test_it_is_a_chain_of_relus(in_chans, img_size, residual):
+    settings = {"width": 20, "in_chans": in_chans, "img_size": img_size, "num_classes": 4, "residual": residual}
     model = timm.create_model("mlp_depth", depth=3, **settings).double()
     weights = model.state_dict()
     x = torch.randn(5, in_chans, 8, 8 if in_chans == 1 else 12, dtype=torch.float64)
     y = x.flatten(1)
     for i in range(3):
-        y = (y @ weights[f"layers.{i}.0.weight"].T + weights[f"layers.{i}.0.bias"]).relu()
+        hidden = (y @ weights[f"layers.{i}.0.weight"].T + weights[f"layers.{i}.0.bias"]).relu()
+        y = y + hidden if residual and i else hidden
     torch.testing.assert_close(model(x), y @ weights["fc.weight"].T + weights["fc.bias"])
     assert len(weights) == 2 * 4
 
