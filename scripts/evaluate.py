@@ -83,7 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if options.select_position:
             found["selected"] = select_position(found)
-        origin = {"models": display_names(options.model), "dataset": setup.dataset, "split": setup.split}
+        origin = {
+            "models": display_names(options.model),
+            "dataset": setup.dataset,
+            "split": setup.split,
+            "average": options.average,
+        }
         results = finite(origin | found)
         print(json.dumps(results, indent=2) if options.json else f"{as_table(results)}\n{note_on(results)}")
         written = [f"{folder}/{name}" for name in pictures] + (write(results, folder) if folder else [])
@@ -108,7 +113,7 @@ def walk_subspace(
 ) -> dict[str, Any]:
     """Evaluates networks along a subspace, and ensembles of them."""
     subspace = Subspace.load(source.name, setup.models[0])
-    plan = plan_walk(subspace, options.positions, options.seed)
+    plan = plan_walk(subspace, options.positions, options.seed, options.draws)
     found = walk(
         subspace,
         plan.coefficients(subspace),
@@ -165,6 +170,7 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
     averages = ("probabilities", "logits")
     add("--average", choices=averages, default=averages[0], help="What ensembles average.")
     add("--positions", type=at_least(2), default=21, metavar="N", help="Positions of a subspace to evaluate.")
+    add("--draws", type=at_least(2), metavar="N", help="Random positions too, and ensembles of the first 2, 3, ... N.")
     add(
         "--ensemble",
         action="store_true",

@@ -2,9 +2,11 @@
 
     python scripts/results.py outputs/wikitext2 outputs/wikitext2-sgd outputs/wikitext2-adam
     python scripts/results.py outputs/sweep-sweep_cifar10
+    python scripts/results.py --walks outputs/line-0 outputs/line-1 outputs/curve-0 outputs/standard-0 outputs/ensemble
 
 All runs in the folders, and below them, must be of one recipe and have its settings. The section of a recipe or a sweep
-replaces its earlier one; the rest of the file stays. Published figures are read from configs/PAPER/published.json.
+replaces its earlier one; the rest of the file stays. With --walks, what scripts/evaluate.py has left in the folders is drawn in
+one figure, whatever the runs' budgets were: subspaces beside plain networks and ensembles, over seeds. Published figures are read from configs/PAPER/published.json.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.experiments.comparison import compare_with_published, read_published
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT
 from hf_geo.experiments.runs import check_runs, common_recipe, find_runs
+from hf_geo.experiments.walks import draw_evaluations, read_evaluations, tabulate_evaluations
 from hf_geo.markdown import replace_section
 
 PROG = "results.py"
@@ -35,11 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = OptionParser(PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("folders", nargs="+", metavar="FOLDER", help="Folders of runs, or of one sweep.")
         parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help="Folder of the recipes.")
+        parser.add_argument("--walks", action="store_true", help="Draw the evaluations in the folders in one figure.")
         options = parser.parse_args(argv)
         sweeps = [Path(folder) for folder in options.folders if (Path(folder) / REPORT).is_file()]
         if sweeps and len(options.folders) > 1:
             raise ValueError(f"{str(sweeps[0])!r} is a sweep, which makes a section of its own: name it alone.")
-        written = add_sweep(sweeps[0], options.configs) if sweeps else add_runs(options.folders, options.configs)
+        if options.walks:
+            written = add_walks(options.folders, options.configs)
+        elif sweeps:
+            written = add_sweep(sweeps[0], options.configs)
+        else:
+            written = add_runs(options.folders, options.configs)
     print("\n".join(f"wrote {path}" for path in written))
     return 0
 
@@ -72,6 +81,24 @@ def add_sweep(folder: Path, configs: Path) -> list[Path]:
     text = (folder / REPORT).read_text(encoding="utf-8").replace(f"]({FIGURE})", f"]({figure.name})")
     section = f"{text.rstrip()}\n\nAll that was measured: [{table.name}]({table.name})."
     return [write_section(config.parent, name, section), figure, table]
+
+
+def add_walks(folders: Sequence[str], configs: Path) -> list[Path]:
+    """Writes the section of the evaluations in the folders, with their figure beside it; returns the files written."""
+    evaluations, runs = read_evaluations(folders), find_runs(folders)
+    config = find_recipe(common_recipe(runs), configs)
+    name = f"walks-{config.stem}"
+    figure = config.parent / f"{name}.png"
+    draw_evaluations(evaluations, figure, f"{config.stem}, on {evaluations[0].data['samples']:,} images")
+    epochs = sorted({run.settings["num_train_epochs"] for run in runs})
+    hardware = sorted({run.metrics["hardware"] for run in runs})
+    minutes = sum(run.metrics["train_runtime"] for run in runs) / 60
+    text = (
+        f"{len(runs)} runs of [{config.name}]({config.name}), each of {' or '.join(f'{n:g}' for n in epochs)} epochs. "
+        f"{minutes:.0f} minutes of training on {' and '.join(hardware)}."
+    )
+    parts = [f"## {config.stem}: along the subspaces", f"![Along the subspaces]({figure.name})", text]
+    return [write_section(config.parent, name, "\n\n".join([*parts, tabulate_evaluations(evaluations)])), figure]
 
 
 def write_section(paper: Path, name: str, section: str) -> Path:

@@ -1,0 +1,238 @@
+"""Draws evaluations of several runs in one figure: subspaces beside plain networks and their ensembles, over seeds."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hf_geo.markdown import format_table
+from hf_geo.plotting import save, style
+
+SHARES = {"accuracy": "accuracy (%)", "ece": "calibration error (%)", "disagreement": "disagreement (%)"}
+_DRAW = "draw "  # in the names of positions that were drawn as in training
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of scripts/evaluate.py.
+
+    Args:
+        folder: Where it lies.
+        label: What it is of: the variant of the run beside it, else the kind of its subspace, else its ensemble.
+        data: Contents of evaluation.json.
+        log: The log of the run beside it; empty without one.
+    """
+
+    folder: Path
+    label: str
+    data: dict[str, Any]
+    log: Sequence[dict[str, Any]]
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is of a line or curve."""
+        return isinstance(self.data["points"][0]["position"], int | float)
+
+    @property
+    def centre(self) -> dict[str, Any]:
+        """The row of the network that would be exported; of independent models the first one's."""
+        space = self.data["subspace"]
+        middle = None if space is None else 0.5 if self.is_path else [1 / space["num_points"]] * space["num_points"]
+        return next((row for row in self.data["points"] if row["position"] == middle), self.data["points"][0])
+
+
+def read_evaluations(folders: Iterable[str | Path]) -> list[Evaluation]:
+    """Reads all evaluations of classifiers, and all barriers of scripts/merge.py, in folders and below them.
+
+    Raises:
+        ValueError: A folder holds none.
+    """
+    found = {}
+    for folder in map(Path, folders):
+        paths = [path for name in ("evaluation.json", "merge.json") for path in sorted(folder.rglob(name))]
+        if not paths:
+            raise ValueError(f"{str(folder)!r} holds no evaluation.json: scripts/evaluate.py writes it.")
+        for path in paths:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if path.name == "merge.json":
+                data = _as_walk(data) if data["method"] == "barrier" else {"points": [{}]}
+            if "accuracy" in data["points"][0]:
+                settings, state = (_read(path.with_name(f"{name}.json")) for name in ("training_args", "trainer_state"))
+                log = state.get("log_history", [])
+                found[path.resolve()] = Evaluation(path.parent, _label(data, settings), data, log)
+    return list(found.values())
+
+
+def _as_walk(merge: dict[str, Any]) -> dict[str, Any]:
+    """The line between two networks, as a walk that has no ensembles."""
+    rows = zip(merge["curve_positions"], next(iter(merge["curves"].values())), strict=True)
+    points = [{"name": f"{position:.4g}", "position": position, **row} for position, row in rows]
+    kind = " to ".join(parent["name"] for parent in merge["parents"])
+    return {"subspace": {"kind": kind, "num_points": 2}, "samples": merge["samples"], "points": points, "ensembles": []}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _label(data: dict[str, Any], settings: dict[str, Any]) -> str:
+    space = data["subspace"]
+    if space is None and data["ensembles"]:
+        return f"ensemble of {len(data['models'])} networks"
+    name = settings.get("variant") or (space["kind"] if space else data["models"][0])
+    return f"{name}, mean logits" if space and data.get("average") == "logits" else name
+
+
+def draw_evaluations(evaluations: Sequence[Evaluation], path: str | Path, title: str = "") -> None:
+    """Draws as many of these panels as there are data for, as means with the standard deviation over runs of one label.
+
+    Accuracy and calibration error along lines and curves, of one network and of the ensemble of a and 1 - a, with plain
+    networks and ensembles of independent ones as horizontal lines; the disagreement of a and 1 - a; a simplex's centre
+    against its number of points; ensembles of random draws; cosine and distance of control points during training.
+
+    Args:
+        evaluations: As read.
+        path: PNG file to write; its folder is made.
+        title: Title above the panels.
+    """
+    walks = [each for each in evaluations if each.data["subspace"] is not None]
+    singles, joint = _along_paths(walks)
+    panels: list[Callable[[Axes], None]] = []
+    plain = [each for each in evaluations if each.data["subspace"] is None]
+    if len(singles) or plain:
+        panels += [partial(_draw_paths, singles, joint, plain, name) for name in ("accuracy", "ece")]
+    if len(joint):
+        panels.append(partial(_draw_rows, joint, "position", "disagreement", "disagreement of a and 1 - a (%)"))
+    centres = pd.DataFrame(
+        {"label": each.label, "points": each.data["subspace"]["num_points"], "accuracy": 100 * each.centre["accuracy"]}
+        for each in walks
+        if not each.is_path
+    )
+    if len(centres):
+        panels.append(partial(_draw_rows, centres, "points", "accuracy", "accuracy at the simplex's centre (%)"))
+    draws = pd.DataFrame(_draws(walks))
+    if len(draws):
+        panels.append(
+            partial(_draw_rows, draws, "random draws of the subspace", "accuracy", "accuracy of ensembles (%)")
+        )
+    training = pd.DataFrame(_points_in_training(walks))
+    for measure in ("cosine", "distance") if len(training) else ():
+        panels.append(partial(_draw_rows, training, "update", measure, f"{measure} of control points"))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, draw in zip(grid, panels, strict=False):
+        draw(axes)
+        axes.legend(frameon=False, fontsize="x-small")
+    save(figure, path, title)
+
+
+def _along_paths(walks: Sequence[Evaluation]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The networks on lines and curves, and the ensembles of a and 1 - a at both positions, with shares in per cent."""
+    singles, joint = [], []
+    for each in walks:
+        if not each.is_path:
+            continue
+        at = {row["name"]: row["position"] for row in each.data["points"] if _DRAW not in row["name"]}
+        for row in each.data["points"]:
+            if row["name"] in at:
+                singles.append({"label": each.label, "position": at[row["name"]], **_in_per_cent(row)})
+        for row in each.data["ensembles"]:
+            if at.keys() >= set(row["members"]):
+                joint += [{"label": each.label, "position": at[m], **_in_per_cent(row)} for m in row["members"]]
+    return pd.DataFrame(singles), pd.DataFrame(joint)
+
+
+def _in_per_cent(row: dict[str, Any]) -> dict[str, float]:
+    return {name: 100 * row[name] for name in SHARES if row.get(name) is not None}
+
+
+def _draws(walks: Sequence[Evaluation]) -> Iterator[dict[str, Any]]:
+    for each in walks:
+        for row in each.data["ensembles"]:
+            if all(_DRAW in name for name in row["members"]):
+                size, members = len(row["members"]), pd.Series(row["member_accuracies"])
+                values = {"its members": members.mean(), "ensemble": row["accuracy"]}
+                for name, value in values.items():
+                    label = f"{each.label}: {name}"
+                    yield {"label": label, "random draws of the subspace": size, "accuracy": 100 * value}
+
+
+def _points_in_training(walks: Sequence[Evaluation]) -> Iterator[dict[str, Any]]:
+    for each in walks:
+        for row in each.log:
+            values = {
+                measure: [value for name, value in row.items() if name.startswith(f"subspace/{measure}/")]
+                for measure in ("cosine", "distance")
+            }
+            if values["cosine"]:
+                means = {measure: sum(found) / len(found) for measure, found in values.items()}
+                yield {"label": each.label, "update": row["step"], **means}
+
+
+def _draw_rows(rows: pd.DataFrame, x: str, y: str, ylabel: str, axes: Axes, **look: Any) -> None:
+    """Draws the mean of y over rows of one label and x, a line a label, with the deviation as a band."""
+    suffix = look.pop("suffix", "")
+    for number, (label, some) in enumerate(rows.groupby("label", sort=True)):
+        found = some.groupby(x)[y].agg(["mean", "std"])
+        colour = f"C{number}"
+        marker = "." if len(found) < 40 else ""
+        axes.plot(found.index, found["mean"], color=colour, label=f"{label}{suffix}", marker=marker, **look)
+        axes.fill_between(
+            found.index, *(found["mean"] + sign * found["std"] for sign in (-1, 1)), color=colour, alpha=0.2
+        )
+    style(axes, xlabel=x, ylabel=ylabel)
+
+
+def _draw_paths(singles: pd.DataFrame, joint: pd.DataFrame, plain: Sequence[Evaluation], name: str, axes: Axes) -> None:
+    for rows, suffix, look in ((singles, "", "-"), (joint, ", ensemble", "--")):
+        if len(rows):
+            _draw_rows(rows, "position", name, SHARES[name], axes, linestyle=look, suffix=suffix)
+    values: dict[str, list[float]] = {}  # by label
+    for each in plain:
+        rows = each.data["ensembles"] or each.data["points"]
+        values.setdefault(each.label, []).extend(100 * row[name] for row in rows)
+    for number, (label, found) in enumerate(values.items()):
+        series, look = pd.Series(found), (":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))[number % 4]
+        axes.axhline(series.mean(), color="black", linestyle=look, linewidth=1.2, label=label)
+        if len(series) > 1:
+            axes.axhspan(series.mean() - series.std(), series.mean() + series.std(), color="black", alpha=0.08)
+    style(axes, xlabel="position", ylabel=SHARES[name])
+
+
+def tabulate_evaluations(evaluations: Sequence[Evaluation]) -> str:
+    """Formats the network in the centre, the worst one, and the ensemble of the ends of each label, as mean ± deviation."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for each in evaluations:
+        points = [row for row in each.data["points"] if _DRAW not in row["name"]]
+        ensembles = [row for row in each.data["ensembles"] if _DRAW not in row["members"][0]]
+        best = max(ensembles, key=lambda row: len(row["members"]), default={})  # of a path the first, of both ends
+        space = each.data["subspace"]
+        independent = space is None
+        label = each.label if independent or each.is_path else f"{each.label} of {space['num_points']} points"
+        shown = best if independent and best else each.centre
+        values = {"accuracy": shown["accuracy"], "calibration error": shown["ece"]}
+        if not independent:
+            values["worst position"] = min(row["accuracy"] for row in points)
+            values["ensemble of the ends"] = best.get("accuracy")
+        values["disagreement"] = best.get("disagreement")
+        rows.setdefault(label, []).append({k: 100 * v for k, v in values.items() if v is not None})
+    columns = ["accuracy", "calibration error", "worst position", "ensemble of the ends", "disagreement"]
+    cells = [[label, len(some), *(_mean(some, column) for column in columns)] for label, some in rows.items()]
+    return format_table(["network", "runs", *(f"{column} (%)" for column in columns)], cells)
+
+
+def _mean(rows: Sequence[dict[str, float]], column: str) -> str:
+    values = pd.Series([row[column] for row in rows if column in row], dtype=float)
+    if values.empty:
+        return ""
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
