@@ -4,9 +4,10 @@ Image classifiers by accuracy, likelihood and calibration; language models by pe
 generated images by their Fréchet distance from real ones, with pictures of samples and of paths between them.
 
     python scripts/evaluate.py --model outputs/quickstart_line
-    python scripts/evaluate.py --model outputs/quickstart_line --trust --select_position
+    python scripts/evaluate.py --model outputs/quickstart_line --trust --select_position, shift_table
     python scripts/evaluate.py --model outputs/quickstart_line --export_position 0.2 --output_dir outputs/one_point
     python scripts/evaluate.py --model outputs/a --model outputs/b --ensemble
+    python scripts/evaluate.py --model outputs/a --corruption gaussian_noise fog --severity 1 3 5
 
 The data are those of the run (training_args.json) unless --dataset names others. Results go into the first model's
 folder, and into its card, unless --output_dir names another.
@@ -15,21 +16,21 @@ folder, and into its card, unless --output_dir names another.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_geo.checkpoints.placing import place_result, whole_file
 from hf_geo.checkpoints.results import save_result
-from hf_geo.cli.options import at_least
+from hf_geo.cli.evaluating import add_options
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.evaluation.plans import plan_walk
-from hf_geo.evaluation.report import as_data, as_table, name_positions, note_on, select_position
+from hf_geo.evaluation.report import as_data, as_table, name_positions, note_on, select_position, shift_table
 from hf_geo.evaluation.trust import TrustData
 from hf_geo.evaluation.walk import evaluate_models, walk
 from hf_geo.hub.describe import WALK, Description
@@ -75,12 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if setup.measure:
             found, pictures = measure_models(setup, options, folder)
         else:
-            trust = trust_data(setup, options)
-            found = (
-                walk_subspace(setup, sources[0], options, trust)
-                if is_subspace
-                else compare_models(setup, options, trust)
-            )
+            subspace = Subspace.load(sources[0].name, setup.models[0]) if is_subspace else None
+            found = evaluate_networks(setup, subspace, options, trust_data(setup, options))
+            if options.corruption or options.shifted_dataset:
+                found["shifts"] = evaluate_shifts(setup, subspace, options)
         if options.select_position:
             found["selected"] = select_position(found)
         origin = {
@@ -90,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "average": options.average,
         }
         results = finite(origin | found)
-        print(json.dumps(results, indent=2) if options.json else f"{as_table(results)}\n{note_on(results)}")
+        print(
+            json.dumps(results, indent=2)
+            if options.json
+            else f"{as_table(results)}\n{shift_table(results)}{note_on(results)}"
+        )
         written = [f"{folder}/{name}" for name in pictures] + (write(results, folder) if folder else [])
     print("\n".join(f"  wrote {path}" for path in written), file=sys.stderr if options.json else sys.stdout)
     return 0
@@ -108,11 +111,12 @@ def trust_data(setup: EvaluationSetup, options: argparse.Namespace) -> TrustData
     return TrustData(validation, other)
 
 
-def walk_subspace(
-    setup: EvaluationSetup, source: ModelSource, options: argparse.Namespace, trust: TrustData | None
+def evaluate_networks(
+    setup: EvaluationSetup, subspace: Subspace | None, options: argparse.Namespace, trust: TrustData | None
 ) -> dict[str, Any]:
-    """Evaluates networks along a subspace, and ensembles of them."""
-    subspace = Subspace.load(source.name, setup.models[0])
+    """Evaluates networks along a subspace, or independent ones, and ensembles of them."""
+    if subspace is None:
+        return compare_models(setup, options, trust)
     plan = plan_walk(subspace, options.positions, options.seed, options.draws)
     found = walk(
         subspace,
@@ -147,11 +151,27 @@ def compare_models(setup: EvaluationSetup, options: argparse.Namespace, trust: T
     return as_data(found, display_names(options.model), [None] * count, None)
 
 
+def evaluate_shifts(
+    setup: EvaluationSetup, subspace: Subspace | None, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Evaluates the same networks on corrupted images and on other data sets; returns what was measured on each."""
+    shifts = [(kind, severity) for kind in options.corruption for severity in sorted(set(options.severity))]
+    shifts += [(name, None) for name in options.shifted_dataset]
+    if shifts and setup.corrupted is None:
+        raise ValueError("--corruption and --shifted_dataset are for image classifiers: leave them out.")
+    found = []
+    for name, severity in shifts:
+        loader = setup.open_shifted(name) if severity is None else setup.corrupted(name, severity)
+        rows = evaluate_networks(replace(setup, evaluation=loader), subspace, options, None)
+        found.append({"shift": name, "severity": severity, **{key: rows[key] for key in ("points", "ensembles")}})
+    return found
+
+
 def measure_models(
     setup: EvaluationSetup, options: argparse.Namespace, folder: Path | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Measures models of a task that has no predictions to compare; returns the figures and its pictures' paths."""
-    for name in ("ensemble", "trust", "ood_dataset"):
+    for name in ("ensemble", "trust", "ood_dataset", "corruption", "shifted_dataset"):
         if getattr(options, name):
             raise ValueError(
                 f"--{name} is about predictions, which models that generate images have not: leave it out."
@@ -162,46 +182,6 @@ def measure_models(
     ]
     found = {"subspace": None, "samples": rows[0]["samples"], "recalibration_samples": 0}
     return found | {"points": points, "ensembles": []}, pictures
-
-
-def add_options(add: Callable[..., argparse.Action]) -> None:
-    """Adds the script's own options."""
-    add("--ece_bins", type=at_least(1), default=15, metavar="N", help="Bins of the calibration error.")
-    averages = ("probabilities", "logits")
-    add("--average", choices=averages, default=averages[0], help="What ensembles average.")
-    add("--positions", type=at_least(2), default=21, metavar="N", help="Positions of a subspace to evaluate.")
-    add("--draws", type=at_least(2), metavar="N", help="Random positions too, and ensembles of the first 2, 3, ... N.")
-    add(
-        "--ensemble",
-        action="store_true",
-        help="Evaluate the ensemble of several models too. Ensembles of a subspace's positions always are.",
-    )
-    add(
-        "--trust",
-        action="store_true",
-        help="Measure how far the probabilities may be trusted: calibration in bins of equal mass, the risk-coverage curve, and "
-        "temperature scaling, which is fitted on the validation split (not for language models).",
-    )
-    add("--ood_dataset", metavar="NAME", help="A dataset of other images: measure whether confidence tells them apart.")
-    add(
-        "--select_position",
-        action="store_true",
-        help="Choose the position of a subspace by the loss on the validation split, and report it on the test split.",
-    )
-    add(
-        "--positions_at_once",
-        type=at_least(2),
-        default=32,
-        metavar="N",
-        help="Positions that share a pass over the data: more are faster and need more memory.",
-    )
-    add("--export_position", metavar="P", help="Write the network at a position (0.2, or weights 0.5,0.3,0.2) instead.")
-    add(
-        "--fid_model",
-        metavar="NAME",
-        help="In whose features generated images are compared with real ones, as for train.py.",
-    )
-    add("--output_dir", metavar="DIR", help="Where results go. Default: the first model's folder.")
 
 
 def check_export(options: argparse.Namespace, is_subspace: bool) -> None:

@@ -11,6 +11,7 @@ from .bad_samples import BadSamples
 from .columns import Columns, find_columns, name_classes, number_classes
 from .config import DataArguments
 from .image_split import FIXED_STATISTICS, ImageSplit, colour_statistics, known_statistics
+from .shifted.corruptions import CorruptedTransform
 from .sources import Source, open_source
 from .splits import SplitNames, add_label_noise, check_labels, choose_splits, hold_out, subset
 from .streams import StreamedSplit, load_streamed_splits
@@ -101,21 +102,26 @@ class ImageData:
         return config if size is None else {**config, "input_size": (3, size, size)}
 
     def dataset(
-        self, split: str, config: Mapping[str, Any] | Preparation, *, augment: bool | None = None
+        self,
+        split: str,
+        config: Mapping[str, Any] | Preparation,
+        *,
+        augment: bool | None = None,
+        corruption: tuple[str, int] | None = None,
     ) -> torch.utils.data.Dataset:
         """Samples `{"pixel_values": float32 (C, H, W), "labels": int}` of a split.
 
-        The training split has `set_epoch(epoch)`: augmentation depends on it, the seed and the sample alone. In training
-        another image replaces one that cannot be read; in evaluation such images are left out. A stream with
-        augmentation, which is one to train on, never ends.
+        The training split has `set_epoch(epoch)`: augmentation depends on it, the seed and the sample alone. In training another
+        image replaces one that cannot be read; in evaluation it is left out. A stream with augmentation never ends.
 
         Args:
             split: "train", "eval" or "test".
             config: How images are prepared for the model: see `hf_geo.models.input_config`.
             augment: Change images at random; by default those of "train".
+            corruption: Kind and severity of a `CorruptedTransform`.
 
         Raises:
-            ValueError: There is no such split, or its images would come out in several sizes.
+            ValueError: There is no such split or corruption, or its images would come out in several sizes.
         """
         if split not in self.splits:
             raise ValueError(f"{self.name} has no {split!r} split to use, only {', '.join(self.splits)}.")
@@ -133,6 +139,8 @@ class ImageData:
             raise ValueError(
                 "The model's image processor makes images of several sizes, which make no batch: choose one with --image_size."
             )
+        if corruption is not None:
+            transform = CorruptedTransform(transform.images, *corruption)
         if isinstance(part, StreamedSplit):
             return part.dataset(transform, self.seed, endless=augment)
         if split != "train":

@@ -141,6 +141,26 @@ def draw_trust(rows: Mapping[str, Mapping], path: str | Path, title: str = "") -
     save(figure, path, title)
 
 
+def draw_severities(rows: Sequence[tuple[int, Mapping[str, Mapping]]], path: str | Path, title: str = "") -> None:
+    """Draws accuracy and calibration error against the severity of corruptions, as means over their kinds.
+
+    Args:
+        rows: A severity, 0 for images as they are, and the values by the name of the network or ensemble.
+        path: PNG file to write; its folder is made.
+        title: Title above the panels.
+    """
+    figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+    severities = sorted({severity for severity, _ in rows})
+    for axes, name in zip(figure.subplots(1, 2), ("accuracy", "ece"), strict=True):
+        for network in rows[0][1]:
+            values = [_values([row[network] for s, row in rows if s == severity], name) for severity in severities]
+            axes.plot(severities, [np.mean(some) for some in values], marker=".", linewidth=1.4, label=network)
+        style(axes, xlabel="severity of the corruption", ylabel=_SHOWN[name][0])
+        axes.set_xticks(severities)
+    axes.legend(frameon=False, fontsize="small")
+    save(figure, path, title)
+
+
 # Axis label and factor. Language models have a perplexity, whose logarithm is the likelihood's.
 _SHOWN = {
     "accuracy": ("accuracy (%)", 100),

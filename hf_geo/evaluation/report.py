@@ -12,7 +12,7 @@ from hf_geo.metrics.directions import nan_is_worst
 from hf_geo.subspaces import SubspaceConfig
 from hf_geo.subspaces.shapes import SHAPES
 
-from .figures import draw_distances, draw_path, draw_triangle, draw_trust
+from .figures import draw_distances, draw_path, draw_severities, draw_triangle, draw_trust
 from .plans import Plan
 from .walk import Walk
 
@@ -84,6 +84,20 @@ def as_table(data: Mapping[str, Any]) -> str:
     return format_table(titles, aligned)
 
 
+def shift_table(data: Mapping[str, Any]) -> str:
+    """Accuracy and calibration error of chosen networks on each shifted data set, as a Markdown table; empty without any."""
+    if not data.get("shifts"):
+        return ""
+    names = list(_chosen_rows(data))
+    columns = [f"{_TITLES[column]} of {name}" for name in names for column in ("accuracy", "ece")]
+    rows = []
+    for shift in [{"shift": "none", **data}, *data["shifts"]]:
+        found = _chosen_rows(data, shift)
+        values = [_format(column, found[name][column]) for name in names for column in ("accuracy", "ece")]
+        rows.append([shift["shift"], shift.get("severity") or "", *values])
+    return format_table(["shift", "severity", *columns], rows) + "\n"
+
+
 def _format(column: str, value: float | None) -> str:
     if value is None:
         return ""
@@ -105,22 +119,35 @@ def draw(data: Mapping[str, Any], folder: str | Path, title: str = "") -> dict[s
         File names with captions.
     """
     folder, figures = Path(folder), {}
-    rows = _rows_of_trust(data)
+    rows = {name: row for name, row in _chosen_rows(data).items() if "reliability" in row}
     if rows:
         draw_trust(rows, folder / "trust.png", title)
         figures["trust.png"] = "Reliability, before and after temperature scaling, and risk against coverage"
+    shifts = [shift for shift in data.get("shifts", ()) if shift["severity"]]
+    if shifts:
+        by_severity = [(0, _chosen_rows(data)), *((shift["severity"], _chosen_rows(data, shift)) for shift in shifts)]
+        kinds = ", ".join(dict.fromkeys(shift["shift"] for shift in shifts))
+        draw_severities(by_severity, folder / "severities.png", f"{title}: {kinds}")
+        figures["severities.png"] = "Accuracy and calibration error by the severity of the corruption"
     return figures if data["subspace"] is None else _draw_walk(data, folder, title) | figures
 
 
-def _rows_of_trust(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The networks and ensembles whose trust is drawn, by name; of a subspace an end, the centre, and the selected one."""
+def _chosen_rows(data: Mapping[str, Any], measured: Mapping[str, Any] | None = None) -> dict[str, Mapping[str, Any]]:
+    """The networks and ensembles that are drawn in detail, by name; of a subspace an end, the centre, and the selected one.
+
+    Args:
+        data: Chooses them.
+        measured: Has their values; `data` itself by default.
+    """
     points = data["points"]
     if data["subspace"] is not None:
         count = data["subspace"]["num_points"]
         centre = [row for row in points if row["position"] in (0.5, [1 / count] * count)]
         points = [points[0], *centre, *([data["selected"]] if "selected" in data else [])]
-    rows = [*((row["name"], row) for row in points), *(("ensemble", row) for row in data["ensembles"][:1])]
-    return {name: row for name, row in rows if "reliability" in row}
+    measured = measured or data
+    by_name = {row["name"]: row for row in measured["points"]}
+    chosen = {row["name"]: by_name[row["name"]] for row in points}
+    return chosen | ({"ensemble": measured["ensembles"][0]} if measured["ensembles"] else {})
 
 
 def _draw_walk(data: Mapping[str, Any], folder: Path, title: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, PreTrainedModel, TimmWrapperForImag
 
 from hf_geo.data.columns import match_classes
 from hf_geo.data.config import DataArguments
+from hf_geo.data.shifted.datasets import load_shifted
 from hf_geo.data.transforms import MODES
 from hf_geo.data.vision import load_image_data
 from hf_geo.metrics import image_classification_metrics, score_samples
@@ -128,6 +129,16 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         collate = partial(collate_as_model, default_collate, labels)
         return DataLoader(data.dataset(split, config), collate_fn=collate, **loader_args)
 
+    def corrupted(kind: str, severity: int) -> DataLoader:
+        collate = partial(collate_as_model, default_collate, labels)
+        return DataLoader(data.dataset(split, config, corruption=(kind, severity)), collate_fn=collate, **loader_args)
+
+    def open_shifted(name: str) -> DataLoader:
+        other = load_shifted(name, data_args, seed=options.seed)
+        numbers = match_classes(classes, other.label_names, sources[0].name, other.name)
+        collate = partial(collate_as_model, default_collate, numbers)
+        return DataLoader(other.dataset("test", config), collate_fn=collate, **loader_args)
+
     def open_other(other_args: DataArguments) -> DataLoader:
         other = load_image_data(other_args, seed=options.seed)
         return DataLoader(other.dataset(final_split(other.splits), config), **loader_args)
@@ -142,6 +153,8 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         processor=None if _is_timm(models[0]) else config.processor,
         validation=loader("eval") if split != "eval" else None,
         open_other=open_other,
+        corrupted=corrupted,
+        open_shifted=open_shifted,
     )
 
 

@@ -211,6 +211,11 @@ def _of_a_folder(folder: Path) -> None:
             ("--trust", "--eval_split", "test"),
             "no split to choose on besides the reported one, 'test'",
         ),
+        (
+            None,
+            ("--corruption", "rain"),
+            "There is no corruption 'rain': --corruption is one of gaussian_noise, shot_noise",
+        ),
         (shutil.rmtree, (), "There is no folder"),
     ],
 )
@@ -229,3 +234,17 @@ def test_mistakes_end_with_one_sentence(
     assert error.startswith("evaluate.py: error: ")
     assert message in error
     assert not (tmp_path / "new").exists()
+
+
+def test_corrupted_images_and_other_data_sets_of_the_same_classes_are_measured(
+    line: Path, tmp_path: Path, capsys
+) -> None:
+    words = ("--corruption", "contrast", "gaussian_noise", "--severity", 5, "--shifted_dataset", "digits")
+    assert evaluate(["--model", line, *QUICK, "--positions", 3, *words, "--output_dir", tmp_path]) == 0
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    shifts = {(row["shift"], row["severity"]): row["points"] for row in found["shifts"]}
+    assert [*shifts] == [("contrast", 5), ("gaussian_noise", 5), ("digits", None)]
+    assert shifts["digits", None] == found["points"]  # the same test images
+    assert len({rows[1]["nll"] for rows in shifts.values()}) == 3
+    assert "| contrast | 5 |" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "severities.png").is_file()
