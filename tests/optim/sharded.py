@@ -32,7 +32,7 @@ FUSED_ROWS = tuple(
 ALIKE = ("alig", "alig_adjusted", "alig_ball", "adamsrt_plain", "sgdmrt_plain", "sgdg_plain")
 SAVED = tuple(case for case in ROWS if case.shardable and case.id not in ALIKE)
 RANKS = 4
-STEPS = 10
+STEPS = 6
 HALF = STEPS // 2
 # Five, three and seven rows split unevenly; of one row all processes but the first hold nothing. Tensor parallelism
 # leaves the last one alone, so that there are parameters sharded over different groups.

@@ -28,7 +28,7 @@ def folder(tmp_path_factory) -> Path:
             folder.mkdir()
             for case in sharded.SAVED:
                 sharded.save(case, *sharded.trained(case, sharded.HALF), folder / "one", alone=True)
-            torch.multiprocessing.spawn(sharded.work, (folder,), nprocs=sharded.RANKS)
+            torch.multiprocessing.start_processes(sharded.work, (folder,), nprocs=sharded.RANKS, start_method="fork")
     return folder
 
 

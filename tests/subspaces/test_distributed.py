@@ -13,7 +13,7 @@ from tests.subspaces import distributed
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes have left their outcomes."""
     folder = tmp_path_factory.mktemp("distributed")
-    torch.multiprocessing.spawn(distributed.work, (folder,), nprocs=distributed.RANKS)
+    torch.multiprocessing.start_processes(distributed.work, (folder,), nprocs=distributed.RANKS, start_method="fork")
     return folder
 
 
