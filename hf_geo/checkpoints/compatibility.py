@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-# Settings that a scheduler or an earlier load may change, and what optimizers of timm count in their groups.
+# Settings that a scheduler or an earlier load may change, and what optimizers of timm and schedulefree count in their groups.
 _CHANGING = {
     *("params", "param_names", "lr", "initial_lr", "swa_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"),
-    *("step", "buffer"),
+    *("step", "buffer", "k", "weight_sum", "lr_max", "scheduled_lr", "train_mode"),
 }
 
 

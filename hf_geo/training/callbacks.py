@@ -27,6 +27,20 @@ class SetEpochCallback(TrainerCallback):
             train_dataloader.dataset.set_epoch(int(state.epoch or 0))
 
 
+class EvaluationModeCallback(TrainerCallback):
+    """Saves the weights that schedule-free optimizers evaluate (Defazio et al. 2024, arXiv 2405.15682).
+
+    In training the model holds others, and transformers (5.24) leaves that mode for evaluations only.
+    """
+
+    def on_step_end(self, args, state, control, optimizer=None, **kwargs) -> None:
+        if control.should_save:
+            optimizer.eval()  # accelerate's wrapper, which passes it on to optimizers that have modes
+
+    def on_epoch_end(self, args, state, control, optimizer=None, **kwargs) -> None:
+        optimizer.eval()
+
+
 class SameDataCallback(TrainerCallback, ExportableState):
     """Refuses to resume from a checkpoint whose run divided its data differently.
 

@@ -20,7 +20,7 @@ from hf_geo.subspaces import Subspace, SubspaceConfig
 
 from .arguments import GeoTrainingArguments
 from .averaging import WeightAverage, kind_of_average
-from .callbacks import GeometryTelemetry, SetEpochCallback
+from .callbacks import EvaluationModeCallback, GeometryTelemetry, SetEpochCallback
 from .checks import check_combination, check_shared_folder
 from .loss import hand_loss_to_optimizer, mean_loss
 from .methods import apply_module_settings
@@ -71,7 +71,7 @@ class GeoTrainer(transformers.Trainer):
         self.telemetry = GeometryTelemetry(self.args.log_geometry, self.accelerator.reduce)
         self.nonfinite = NonFiniteUpdates(self.accelerator.gather)
         self._average = WeightAverage(self.args) if kind_of_average(self.args) else None
-        for callback in (self.telemetry, self.nonfinite, SetEpochCallback(), self._average):
+        for callback in (self.telemetry, self.nonfinite, SetEpochCallback(), EvaluationModeCallback(), self._average):
             if callback:
                 self.add_callback(callback)
         self._subspace_training = SubspaceTraining(self, subspace) if subspace else None

@@ -1,8 +1,11 @@
 """Optimizers of timm and torch by `--optim timm:NAME` and `torch:NAME`."""
 
+import gc
+
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import nn
 from transformers import PreTrainedConfig
@@ -16,6 +19,14 @@ DIGITS = [
     {"pixel_values": torch.tensor(image, dtype=torch.float32).view(1, 8, 8) / 16, "labels": int(label)}
     for image, label in zip(IMAGES[:640], LABELS, strict=False)
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collections_of_few_objects():
+    """The Trainer collects garbage as training begins, among all objects of the libraries, which takes longer than training."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Network(nn.Module):
@@ -92,6 +103,18 @@ def test_muon_takes_the_interior_convolutions_of_resnet_18(tmp_path) -> None:
     interior = {name for name, p in model.named_parameters() if name.startswith("layer") and p.ndim == 4}
     assert len(interior) == 19 and all(found[name] for name in interior)
     assert not any(found[name] for name, p in model.named_parameters() if p.ndim == 1)
+
+
+def test_schedule_free_weights_are_saved_as_they_are_evaluated(tmp_path) -> None:
+    settings = {"lr_scheduler_type": "constant", "learning_rate": 0.1, "warmup_steps": 0}
+    trainer = check_run(tmp_path, "schedule_free_sgd", **settings)
+    optimizer = trainer.optimizer.optimizer
+    assert not optimizer.param_groups[0]["train_mode"] and optimizer.param_groups[0]["k"] == 20
+    saved = load_file(tmp_path / "checkpoint-20" / "model.safetensors")
+    for name, p in trainer.model.named_parameters():
+        assert torch.equal(saved[name], p) and not torch.equal(p, optimizer.state[p]["z"])
+    optimizer.train()
+    assert not torch.equal(saved["layers.0.weight"], trainer.model.layers[0].weight)
 
 
 REFUSED = {
