@@ -10,16 +10,17 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from hf_geo.optim import get_method, list_optimizers
+from hf_geo.optim import Method, list_optimizers
 from hf_geo.training.loss import hand_loss_to_optimizer
-from hf_geo.training.optimizers import make_optimizer
+from hf_geo.training.methods import find_method, known_methods, library_names
+from hf_geo.training.optimizers import make_optimizer, optimizer_class
 from hf_geo.training.trainer import GeoTrainer
 
 logger = logging.getLogger(__name__)
 
 
 def register_transformers() -> None:
-    """Makes `optim="fromage"` and the other registered names work in `transformers.Trainer` and its subclasses.
+    """Makes `optim="fromage"` and all other names that `GeoTrainer` knows work in `transformers.Trainer` and its subclasses.
 
     Call it before the script parses its arguments. Two public methods of `Trainer` are extended for good:
     `get_optimizer_cls_and_kwargs` knows the names, and `training_step` hands the loss to methods that need it. A learning
@@ -36,9 +37,12 @@ def register_transformers() -> None:
 
     @functools.wraps(theirs)
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, model=None) -> tuple[Any, dict[str, Any]]:
-        if args.optim not in list_optimizers():
+        method = find_method(args.optim)
+        if method is None:
             return theirs(args, model)
-        _use_own_defaults(args)
+        _use_own_defaults(args, method)
+        if method.name not in list_optimizers():
+            return optimizer_class(args, model)
         # If this is no optimizer class, transformers calls factory()(model, **kwargs), with kwargs that subclasses extend.
         return (lambda: functools.partial(_make_optimizer, args, model)), {}
 
@@ -85,8 +89,8 @@ def _make_optimizer(
 
 
 def _add_names() -> None:
-    """Adds the registered names to the enum `OptimizerNames`, against which transformers checks `optim`."""
-    for name in list_optimizers():
+    """Adds the names to the enum `OptimizerNames`, against which transformers checks `optim`."""
+    for name in (*known_methods(), *library_names()):
         if name in OptimizerNames._value2member_map_:
             continue
         member = str.__new__(OptimizerNames, name)
@@ -103,11 +107,10 @@ def _add_names() -> None:
             )
 
 
-def _use_own_defaults(args: TrainingArguments) -> None:
+def _use_own_defaults(args: TrainingArguments, method: Method) -> None:
     """Sets the learning rate and clipping to the method's own if the script left them at its defaults."""
-    method = get_method(args.optim)
     defaults = {f.name: f.default for f in type(args).__dataclass_fields__.values()}
-    wanted = {"learning_rate": method.lr}
+    wanted = {"learning_rate": method.lr} if method.lr is not None else {}
     if method.clipping != "allowed":
         wanted["max_grad_norm"] = 0.0
     for name, value in wanted.items():

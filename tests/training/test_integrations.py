@@ -14,6 +14,7 @@ from hf_geo import GeoTrainingArguments
 from hf_geo.integrations import register_timm
 from hf_geo.integrations.transformers import _make_optimizer
 from hf_geo.optim import get_method, list_optimizers, param_groups
+from hf_geo.training.methods import find_method
 from tests.training.launching import launch_or_fail
 
 SCRIPTS = Path(__file__).with_name("third_party")
@@ -21,7 +22,8 @@ TIMM_SCRIPT = SCRIPTS / "timm_script" / "train.py"
 # ALI-G, which needs the loss, meets every script; every other method meets one or more.
 PUBLISHED = [path.stem for path in sorted(SCRIPTS.glob("*.py"))]
 MORE = [("causal_lm", "fromage"), ("sentence_embedding", "fromage"), ("image_classification", "adamsrt"), ("causal_lm", "adams"),
-        ("image_classification", "sgdmrt"), ("image_classification", "sgdg"), ("sft_lora", "adamg")]  # fmt: skip
+        ("image_classification", "sgdmrt"), ("image_classification", "sgdg"), ("sft_lora", "adamg"),
+        ("image_classification", "timm:muon")]  # fmt: skip
 SAVING = ("image_classification", "sentence_embedding")  # scripts that call save_model
 
 
@@ -48,7 +50,7 @@ def check_trained(script: str, name: str, folder: Path, out: str, err: str) -> N
     losses = [row["loss"] for row in log if "loss" in row]
     assert len(losses) == 12 and "eval_loss" in out
     assert sum(losses[-3:]) < sum(losses[:3])
-    assert f"with {name} it becomes {get_method(name).lr}" in err
+    assert f"with {name} it becomes {find_method(name).lr}" in err
     if script in SAVING:
         saved = folder / "training_args.bin"
         assert b"OptimizerNames" not in saved.read_bytes(), "opens where transformers does not know the name"

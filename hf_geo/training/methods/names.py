@@ -29,11 +29,12 @@ def find_method(name: str) -> Method | None:
         ValueError: The library has no such optimizer, or one that the Trainer cannot run.
         ImportError: The optimizer needs a package, or a GPU, that is not there.
     """
+    name = str(getattr(name, "value", name))  # a member of transformers' enum of names
     if name in list_optimizers():
         return get_method(name)
     if name in SHORT_NAMES:
         return dataclasses.replace(library_method(SHORT_NAMES[name]), name=name)
-    library, colon, _ = str(name).partition(":")
+    library, colon, _ = name.partition(":")
     if not colon:
         return None
     names = [other for other in library_names() if other.startswith(f"{library}:")]
