@@ -2,6 +2,7 @@
 
     python scripts/results.py outputs/wikitext2 outputs/wikitext2-sgd outputs/wikitext2-adam
     python scripts/results.py outputs/sweep-sweep_cifar10
+    python scripts/results.py --overview
     python scripts/results.py --walks outputs/line-0 outputs/line-1 outputs/curve-0 outputs/standard-0 outputs/ensemble
 
 All runs in the folders, and below them, must be of one recipe and have its settings. The section of a recipe or a sweep
@@ -18,9 +19,11 @@ from pathlib import Path
 
 from hf_geo.cli.options import OptionParser
 from hf_geo.cli.output import protect_output
+from hf_geo.cli.recipes import find_recipes, list_variants, meaning_of, read_recipe
 from hf_geo.cli.run_arguments import resolve_settings
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.experiments.comparison import compare_with_published, read_published
+from hf_geo.experiments.overview import Recipe, describe_recipes
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT
 from hf_geo.experiments.runs import check_runs, common_recipe, find_runs
 from hf_geo.experiments.walks import draw_evaluations, read_evaluations, tabulate_evaluations
@@ -36,14 +39,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     protect_output()
     with one_sentence_errors(PROG):
         parser = OptionParser(PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("folders", nargs="+", metavar="FOLDER", help="Folders of runs, or of one sweep.")
+        parser.add_argument("folders", nargs="*", metavar="FOLDER", help="Folders of runs, or of one sweep.")
         parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help="Folder of the recipes.")
         parser.add_argument("--walks", action="store_true", help="Draw the evaluations in the folders in one figure.")
+        parser.add_argument(
+            "--overview", action="store_true", help="Write configs/README.md, the table of all recipes."
+        )
         options = parser.parse_args(argv)
+        if bool(options.folders) == options.overview:
+            parser.error("name the folders of runs, or give --overview alone")
         sweeps = [Path(folder) for folder in options.folders if (Path(folder) / REPORT).is_file()]
         if sweeps and len(options.folders) > 1:
             raise ValueError(f"{str(sweeps[0])!r} is a sweep, which makes a section of its own: name it alone.")
-        if options.walks:
+        if options.overview:
+            written = [write_overview(options.configs)]
+        elif options.walks:
             written = add_walks(options.folders, options.configs)
         elif sweeps:
             written = add_sweep(sweeps[0], options.configs)
@@ -51,6 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             written = add_runs(options.folders, options.configs)
     print("\n".join(f"wrote {path}" for path in written))
     return 0
+
+
+def write_overview(configs: Path) -> Path:
+    """Writes the table of all recipes; returns its file."""
+    recipes = [
+        Recipe(path.relative_to(configs), meaning_of(read_recipe(path)), list_variants(path))
+        for path in find_recipes(configs)
+    ]
+    path = configs / "README.md"
+    path.write_text(describe_recipes(recipes, configs), encoding="utf-8")
+    return path
 
 
 def add_runs(folders: Sequence[str], configs: Path) -> list[Path]:

@@ -71,6 +71,21 @@ def read_recipe(path: str | Path, variant: str | None = None) -> dict[str, Any]:
     return {**values, **variants[variant]}
 
 
+def find_recipes(configs: Path) -> list[Path]:
+    """Lists the recipes in a folder of recipes; `_...` are bases, `accelerate` is of machines."""
+    paths = sorted(configs.rglob("*.yaml"), key=lambda path: (path.parent != configs, path.parent.name, path.name))
+    return [path for path in paths if path.parent.name != "accelerate" and not path.name.startswith("_")]
+
+
+def list_variants(path: str | Path) -> list[str]:
+    """Lists the variants of a recipe and of its bases.
+
+    Raises:
+        ValueError: As `read_recipe`.
+    """
+    return list(map(str, _read_with_bases(Path(path), ())[1]))
+
+
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     if path.resolve() in seen:
         chain = " -> ".join(p.name for p in (*seen, path))
