@@ -1,4 +1,4 @@
-"""Pushes a finished run to the Hugging Face Hub: for runs made offline, or whose own push failed.
+"""Pushes a finished run, or a Space of explore.py, to the Hugging Face Hub: for runs made offline, or whose own push failed.
 
     python scripts/push.py runs/digits ada/digits-fromage
     python scripts/push.py runs/digits ada/digits-fromage --private
@@ -16,14 +16,14 @@ from hf_geo.checkpoints.placing import place_result
 from hf_geo.cli.options import OptionParser
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
-from hf_geo.hub.push import push_folder, read_config
+from hf_geo.hub.push import is_space, push_folder, read_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
     parser = OptionParser(prog="push.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run, or a Space")
     parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--commit_message", default="Upload the trained model", help="title of the commit")
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkpoints=arguments.checkpoints,
         )
     print(f"Pushed {arguments.folder} to {url}")
+    if is_space(arguments.folder):
+        return 0
     print("Its card says how to open it, in short:")
     for line in how_to_open(arguments.folder, repo_id="/".join(url.split("/")[-2:])):
         print(f"    {line}")

@@ -23,6 +23,7 @@ from tests.wrong_calls import (
     cut,
     edit_json,
     evaluate,
+    explore,
     files,
     inspect,
     made,
@@ -56,6 +57,11 @@ def generate(given: Options | Callable[[Path], Options], names: str, advises: st
 def weights(write: Callable[[Path], object]) -> Callable[[Path], Options]:
     """Writes a file of Inception weights."""
     return lambda folder: (write(folder / "w.pth"), {"fid_model": "w.pth"})[1]
+
+
+def exploring(spoil: Callable[[Path], object], *words: str) -> Callable[[Path], list[str]]:
+    """Exploring a trained folder of timm, spoiled."""
+    return lambda folder: (spoil(folder / "line"), ["line", *words])[1]
 
 
 HELP = "--help says what each option takes"
@@ -243,6 +249,14 @@ ROWS: dict[str, Row] = {
     "bend without a recipe": Row(names="--method curve trains a bend", advises="--recipe", **merging("curve")),
     "bend without a head": Row(names="--without_head is not for --method curve", advises="leave it out", **merging("curve", "--recipe=r.yaml", "--without_head")),
     "merging into a result": Row(names="'line' holds a result already", advises="choose another --output_dir", **merging("average", "--output_dir=line")),
+    # Exploring
+    "exploring nothing": explore([], "required: FOLDER_OR_ID", HELP),
+    "exploring another's folder": explore(lambda folder: ((folder / "own").mkdir(), ["own"])[1], "'own' holds no model", "give the folder of a trained one"),
+    "exploring without data": explore(exploring(edit_json("training_args.json", dataset="./gone")), "'line' was trained on './gone'", "name the data with --dataset", needs=("line",)),
+    "exploring a damaged log": explore(exploring(replace("trainer_state.json", "{}"), "--positions=2", "--recalibration_batches=1"), "is no log of a training", "copy it again", needs=("line",)),
+    "exploring a damaged subspace": explore(exploring(cut("subspace.safetensors")), "subspace.safetensors is damaged or cut short", "copy or download it again", needs=("line",)),
+    "a Space in a folder with files": explore(exploring(as_they_are, "--export_space=line"), "'line' is not empty", "name a new folder", needs=("line",)),
+    "a Space of local data": explore(exploring(lambda line: table(IMAGES)(line.parent), "--dataset=data", "--export_space=new"), "'data' are on this machine alone", "push them to the Hub", needs=("line",)),
     # Inspecting
     "inspecting an unknown model": inspect({"model": "resnet81"}, "Unknown model 'resnet81'", "Nearest: resnet18"),
     "inspecting an optimizer": inspect({"optim": "adamsr"}, "Unknown optimizer 'adamsr'", "Did you mean 'adamsrt'?"),

@@ -15,7 +15,7 @@ from tests.scripts import script
 from tests.training.launching import launch
 from tests.wrong_calls import GOOD, Row, interrupted_run
 
-SCRIPTS = ("train", "evaluate", "merge", "inspect_model", "push", "benchmark")
+SCRIPTS = ("train", "evaluate", "merge", "inspect_model", "push", "benchmark", "explore")
 
 
 @pytest.fixture(scope="module")

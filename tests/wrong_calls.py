@@ -64,7 +64,7 @@ class Row:
 
 
 train, evaluate, inspect = (partial(Row, script) for script in ("train", "evaluate", "inspect_model"))
-push, benchmark = partial(Row, "push"), partial(Row, "benchmark")
+push, benchmark, explore = (partial(Row, script) for script in ("push", "benchmark", "explore"))
 
 
 def number(option: str, value: Any, takes: str, **more: Any) -> Row:

@@ -20,13 +20,18 @@ from .options import add_trust, at_least, device, seed
 
 
 def parse_trained(
-    argv: Sequence[str] | None, add_options: Callable[[Callable[..., argparse.Action]], None], **parser_options: Any
+    argv: Sequence[str] | None,
+    add_options: Callable[[Callable[..., argparse.Action]], None],
+    *,
+    several: bool = True,
+    **parser_options: Any,
 ) -> tuple[argparse.Namespace, DataArguments]:
     """Parses `--model`, the script's own options, and those of the data with the settings of the first model's run.
 
     Args:
         argv: The command line; the process's own if None.
         add_options: Adds the script's own options, by the function it is given.
+        several: Whether models are options, and results may be printed as JSON; else one model is named without an option.
         **parser_options: Options of the parser.
 
     Raises:
@@ -34,9 +39,17 @@ def parse_trained(
     """
     parser = FieldParser((DataArguments,), **parser_options)
     add = parser.add_argument_group("Evaluation").add_argument
-    add(
-        "--model", action="append", required=True, metavar="NAME", help="Folder or Hub id; give it again for each more."
-    )
+    if several:
+        add(
+            "--model",
+            action="append",
+            required=True,
+            metavar="NAME",
+            help="Folder or Hub id; give it again for each more.",
+        )
+        add("--json", action="store_true", help="Print JSON instead of a table.")
+    else:
+        add("model", nargs=1, metavar="FOLDER_OR_ID", help="Folder or Hub id of a trained model.")
     add_options(add)
     add(
         "--recalibration_batches",
@@ -54,7 +67,6 @@ def parse_trained(
         metavar="N",
         help="Seed of drawn positions and of the training images that norm statistics are taken from.",
     )
-    add("--json", action="store_true", help="Print JSON instead of a table.")
     add(
         "--device",
         type=device,

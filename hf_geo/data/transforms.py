@@ -94,6 +94,9 @@ class Preparation(Protocol):
     def whole(self, image: PIL.Image.Image) -> torch.Tensor:
         """The network's input (C, H, W) for an image, as float32."""
 
+    def shown(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `values`: the network's inputs (N, C, H, W) as colours from 0 to 1."""
+
 
 class TimmImages:
     """The `Preparation` of a timm network.
@@ -116,6 +119,9 @@ class TimmImages:
 
     def whole(self, image: PIL.Image.Image) -> torch.Tensor:
         return self.values(self.pixels(image)[None])[0]
+
+    def shown(self, values: torch.Tensor) -> torch.Tensor:
+        return values * self.std + self.mean
 
 
 class WholeTransform:
@@ -192,6 +198,11 @@ def crop_share(size: int | None, resize: int) -> float:
     return share
 
 
+def preparation(config: Mapping[str, Any] | Preparation) -> Preparation:
+    """How images are prepared for a network, from a timm network's settings or as it is."""
+    return TimmImages(config) if isinstance(config, Mapping) else config
+
+
 Transform = PixelTransform | TimmTransform | WholeTransform
 
 
@@ -218,7 +229,7 @@ def make_transform(
         ValueError: A reflected border is to be as wide as the image, the network takes images of neither 1 nor 3 channels, or its preparation cannot be divided into two
             steps with the augmentation between them.
     """
-    images = TimmImages(config) if isinstance(config, Mapping) else config
+    images = preparation(config)
     channels = images.size[0]
     if channels not in MODES:
         raise ValueError(f"The network takes {channels} channels, but images have 1 (grey) or 3 (colour).")

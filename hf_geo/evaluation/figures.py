@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
@@ -25,23 +26,35 @@ def draw_path(walk: Walk, positions: Sequence[float], path: str | Path, title: s
         path: PNG file to write; its folder is made.
         title: Title above the panels.
     """
-    names = [name for name in _SHOWN if name in walk.points[0] and (name != "nll" or _main(walk) == "accuracy")]
+    names = shown_metrics(walk)
     figure = Figure(figsize=(4.2 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        values = _values(walk.points, name)
-        axes.plot(positions, values, color=_SINGLE, marker=".", linewidth=1.4, label="one network")
-        if walk.ensembles:
-            rows = zip(walk.ensembles, _values(walk.ensembles, name), strict=True)
-            x, y = zip(*sorted((positions[m], value) for row, value in rows for m in row["members"]), strict=True)
-            axes.plot(x, y, color=_ENSEMBLE, linestyle="--", linewidth=1.4, label="ensemble of a and 1 - a")
+        draw_along(axes, walk, positions, name)
+        values = metric_values(walk.points, name)
         marked = {"color": _SINGLE, "markeredgecolor": "black", "linestyle": ""}
         axes.plot(positions[:: len(positions) - 1], values[:: len(values) - 1], marker="s", label="ends", **marked)
         if 0.5 in positions:
             centre = values[list(positions).index(0.5)]
             axes.plot([0.5], [centre], marker="*", markersize=11, label="centre", **marked)
-        style(axes, xlabel="position", ylabel=_SHOWN[name][0])
     axes.legend(frameon=False, fontsize="small")
     save(figure, path, title)
+
+
+def shown_metrics(walk: Walk) -> list[str]:
+    """The metrics of a walk that are drawn: of language models the perplexity, whose logarithm is the likelihood's."""
+    return [name for name in _SHOWN if name in walk.points[0] and (name != "nll" or _main(walk) == "accuracy")]
+
+
+def draw_along(axes: Axes, walk: Walk, positions: Sequence[float], name: str) -> None:
+    """Draws a metric along a line or curve, of single networks and of the ensemble of each position and its mirror."""
+    axes.plot(
+        positions, metric_values(walk.points, name), color=_SINGLE, marker=".", linewidth=1.4, label="one network"
+    )
+    if walk.ensembles:
+        rows = zip(walk.ensembles, metric_values(walk.ensembles, name), strict=True)
+        x, y = zip(*sorted((positions[m], value) for row, value in rows for m in row["members"]), strict=True)
+        axes.plot(x, y, color=_ENSEMBLE, linestyle="--", linewidth=1.4, label="ensemble of a and 1 - a")
+    style(axes, xlabel="position", ylabel=_SHOWN[name][0])
 
 
 def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Path, title: str = "") -> None:
@@ -57,7 +70,7 @@ def draw_triangle(walk: Walk, weights: Sequence[Sequence[float]], path: str | Pa
     axes = figure.subplots()
     x, y = (np.asarray(weights) @ _CORNERS).T
     name = _main(walk)
-    drawn = axes.tripcolor(Triangulation(x, y), _values(walk.points, name), shading="gouraud", cmap="viridis")
+    drawn = axes.tripcolor(Triangulation(x, y), metric_values(walk.points, name), shading="gouraud", cmap="viridis")
     axes.plot(x, y, ".", color="white", markersize=3, alpha=0.7)
     for number, (cx, cy) in enumerate(_CORNERS):
         above = (0, 8 if cy else -12)
@@ -84,8 +97,8 @@ def draw_distances(walk: Walk, weights: Sequence[Sequence[float]], path: str | P
     weights = np.asarray(weights)
     count = weights.shape[1]
     distances = np.linalg.norm(weights - 1 / count, axis=1) / (1 - 1 / count) ** 0.5
-    axes.plot(distances, _values(walk.points, name), ".", color=_SINGLE, label="one network")
-    for row, value in zip(walk.ensembles, _values(walk.ensembles, name), strict=True):
+    axes.plot(distances, metric_values(walk.points, name), ".", color=_SINGLE, label="one network")
+    for row, value in zip(walk.ensembles, metric_values(walk.ensembles, name), strict=True):
         if np.allclose(distances[row["members"]], 1) and len(row["members"]) == count:
             axes.axhline(value, color=_ENSEMBLE, linestyle="--", label=f"ensemble of the {count} control points")
     style(axes, xlabel="distance from the centre (control points at 1)", ylabel=_SHOWN[name][0])
@@ -109,7 +122,7 @@ def draw_segment(
     figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
         for label, points in curves.items():
-            axes.plot(positions, _values(points, name), marker=".", linewidth=1.4, label=label)
+            axes.plot(positions, metric_values(points, name), marker=".", linewidth=1.4, label=label)
         style(axes, xlabel="position between the two networks", ylabel=_SHOWN[name][0])
     axes.legend(frameon=False, fontsize="small")
     save(figure, path, title)
@@ -170,7 +183,8 @@ _SHOWN = {
 }
 
 
-def _values(rows: Sequence[dict], name: str) -> list[float]:
+def metric_values(rows: Sequence[dict], name: str) -> list[float]:
+    """A metric of rows of a walk as it is drawn: shares in per cent."""
     return [math.nan if row[name] is None else _SHOWN[name][1] * row[name] for row in rows]  # JSON has no nan
 
 

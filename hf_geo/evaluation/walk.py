@@ -1,7 +1,7 @@
 """Measures accuracy and calibration at positions of a subspace, and of their ensembles, in one pass over each dataset."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ from .norms import Statistics
 from .trust import Confidences, TrustData, Validation, compare_with_other
 
 RECALIBRATION_BATCHES = 40
+Add = Callable[
+    [Tensor, Sequence[Tensor]], None
+]  # a batch's labels, and the log-probabilities of networks and ensembles
+Record = Callable[[Sequence[int], Sequence[int], Positions], Add]  # from their numbers and the recalibrated networks
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def walk(
     bins: int = 15,
     average: str = "probabilities",
     batched: bool | None = None,
+    record: Record | None = None,
 ) -> Walk:
     """Evaluates a subspace at several positions, each with recalibrated norm statistics.
 
@@ -76,6 +81,7 @@ def walk(
         bins: Bins of the calibration error.
         average: What an ensemble averages: "probabilities", or "logits" as the authors of subspaces did.
         batched: See `Positions`.
+        record: Receives the networks and their predictions.
 
     Raises:
         ValueError: An ensemble has more members than `positions_at_once`, or a loader is empty.
@@ -93,7 +99,8 @@ def walk(
                 recalibrated = networks.recalibrate(recalibration, recalibration_batches)
             chosen = [i for i, members in enumerate(ensembles) if set(members) <= set(group)]
             local = [[group.index(m) for m in ensembles[i]] for i in chosen]
-            single, joint, samples = _evaluate(networks, len(group), local, loader, causal, trust, bins, average)
+            add = record(group, chosen, networks) if record else None
+            single, joint, samples = _evaluate(networks, len(group), local, loader, causal, trust, bins, average, add)
             batched = networks.batched  # vmap is not tried again once it has failed
             for i, values in zip(group, single, strict=True):
                 points[i] = values
@@ -114,11 +121,14 @@ def evaluate_models(
     causal: bool = False,
     bins: int = 15,
     average: str = "probabilities",
+    add: Add | None = None,
 ) -> Walk:
     """Evaluates independent models, and ensembles of them, in one pass over the data; as `walk`."""
     for model in models:
         model.eval()
-    points, joint, samples = _evaluate(Models(models), len(models), ensembles, loader, causal, trust, bins, average)
+    points, joint, samples = _evaluate(
+        Models(models), len(models), ensembles, loader, causal, trust, bins, average, add
+    )
     rows = [{"members": list(members), **values} for members, values in zip(ensembles, joint, strict=True)]
     return Walk(points, rows, samples, 0)
 
@@ -132,6 +142,7 @@ def _evaluate(
     trust: TrustData | None,
     bins: int,
     average: str,
+    add: Add | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
     sums = [CalibrationSums(bins) for _ in range(count + len(ensembles))]
     differences = torch.zeros(2, len(ensembles), dtype=torch.float64)  # total variation and disagreement
@@ -146,6 +157,8 @@ def _evaluate(
             each.update(log, labels)
         for each, log in zip(confidences, logs, strict=False):
             each.update(log, labels)
+        if add is not None:
+            add(labels, logs)
         for i, members in enumerate(ensembles):
             if len(members) == 2:
                 first, second = (logs[m] for m in members)

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub import HfApi, RepoCard, constants, get_token
 
 # `HTTPError`, for no answer at all, is taken from here because the package it comes from changes with the version.
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
@@ -40,7 +40,7 @@ def push_folder(
     for about a minute.
 
     Args:
-        folder: The output folder of a finished run.
+        folder: The output folder of a finished run, or a Space of scripts/explore.py.
         repo_id: `NAMESPACE/NAME`; a bare `NAME` goes to the account that the token belongs to.
         private: Whether a new repository is private; None leaves it to the account's default.
         token: Access token. Defaults to the one of `HF_TOKEN` or of `hf auth login`.
@@ -56,12 +56,14 @@ def push_folder(
             pushes the folder later.
     """
     folder = Path(folder)
-    read_config(folder)
+    space = is_space(folder)
+    if not space:
+        read_config(folder)
     check_destination(repo_id, folder=folder, private=private, token=token)
     parts = [(folder, None), *_checkpoints(folder, checkpoints)]
     for path, _ in parts:
         refuse_secrets(path, token or get_token())
-    options = {"private": private, "token": token, "commit_message": commit_message}
+    options = {"private": private, "token": token, "commit_message": commit_message, "space": space}
     for done, (path, path_in_repo) in enumerate(parts):
         try:
             url = send(path, repo_id, path_in_repo=path_in_repo, **options)
@@ -90,11 +92,13 @@ def send(
     token: str | None,
     commit_message: str,
     path_in_repo: str | None = None,
+    space: bool = False,
 ) -> str:
     """Pushes one folder, with retries; arguments and result are those of `push_folder`.
 
     Args:
         path_in_repo: The folder in the repository to push to. Defaults to its top.
+        space: Push to a Space that gradio serves; else to a model.
 
     Raises:
         PushError: The Hub cannot be reached, or refuses.
@@ -102,12 +106,15 @@ def send(
     api = HfApi(token=token, library_name="hf_geo", library_version=hf_geo.__version__)
 
     def attempt() -> str:
-        repository = api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.model_info(repository.repo_id).private:
+        kind = "space" if space else "model"
+        sdk = "gradio" if space else None
+        repository = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
+        if private and not api.repo_info(repository.repo_id, repo_type=kind).private:
             raise ValueError(f"{repository.repo_id} is there already and public (make it private on its page)")
         # What has arrived already is not sent again.
         api.upload_folder(
             repo_id=repository.repo_id,
+            repo_type=kind,
             folder_path=folder,
             path_in_repo=path_in_repo,
             commit_message=commit_message,
@@ -148,6 +155,12 @@ def check_destination(
             f"There is no token to push to {repo_id} with: log in with `hf auth login` or set HF_TOKEN, "
             f"then run `{_command(folder, repo_id, private)}`."
         )
+
+
+def is_space(folder: Path) -> bool:
+    """Whether a folder is a Space, as scripts/explore.py writes it, and not a run."""
+    card = folder / "README.md"
+    return card.is_file() and (folder / "app.py").is_file() and RepoCard.load(card).data.get("sdk") == "gradio"
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

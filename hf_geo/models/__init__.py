@@ -8,7 +8,14 @@ from .config import ModelArguments, parse_model_args
 from .dnc import DncConfig, DncForSequenceCopy, build_copy_model
 from .gan import ResNetGanConfig, ResNetGanForImageGeneration
 from .image_sizes import check_images
-from .language import build_language_model, check_vocabulary, generate_text, open_tokenizer, room_for_tokens
+from .language import (
+    build_language_model,
+    check_vocabulary,
+    encode_prompt,
+    generate_text,
+    open_tokenizer,
+    room_for_tokens,
+)
 from .word_transformer import WordTransformerForCausalLM
 from .word_transformer_config import WordTransformerConfig
 
@@ -25,6 +32,7 @@ __all__ = [
     "build_language_model",
     "check_images",
     "check_vocabulary",
+    "encode_prompt",
     "generate_text",
     "input_config",
     "open_tokenizer",

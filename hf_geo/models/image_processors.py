@@ -89,6 +89,15 @@ class ProcessorImages:
         """The network's input for pixels of its size: (N, C, H, W) uint8 to float32."""
         return self._call(pixels, without=set(self._switches) - set(_VALUES)).float()
 
+    def shown(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `values`: the network's inputs (N, C, H, W) as colours from 0 to 1."""
+        settings = self.processor.to_dict()
+        if settings.get("do_normalize"):
+            mean, std = (torch.tensor(settings[name]).view(-1, 1, 1) for name in ("image_mean", "image_std"))
+            values = values * std + mean
+        scale = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale") else 255
+        return values / scale
+
     @cached_property
     def _switches(self) -> list[str]:
         return [name for name in self.processor.to_dict() if name.startswith("do_") or name in _VALUES]

@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .sources import ModelSource, opening
 from .word_transformer import WordTransformerForCausalLM
@@ -92,6 +99,24 @@ def room_for_tokens(model: PreTrainedModel, length: int, most: int = 60) -> int:
     return most if positions is None or positions < 1 else max(0, min(most, positions - length))
 
 
+def encode_prompt(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> BatchEncoding:
+    """Encodes a prompt as a batch of one, on the model's device.
+
+    Raises:
+        ValueError: The prompt has no word of the vocabulary, or it fills all positions.
+    """
+    encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)
+    ids = encoded["input_ids"]
+    if ids.numel() == 0 or (tokenizer.unk_token_id is not None and bool((ids == tokenizer.unk_token_id).all())):
+        raise ValueError(
+            f"The prompt {prompt!r} has no word that is among the {len(tokenizer):,} of the vocabulary: "
+            "use words of the training text."
+        )
+    if room_for_tokens(model, ids.shape[1]) == 0:
+        raise ValueError(f"The prompt {prompt!r} leaves none of the model's positions for more: use a shorter one.")
+    return encoded
+
+
 @torch.no_grad()
 def generate_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_new_tokens: int = 60, seed: int = 0
@@ -111,16 +136,8 @@ def generate_text(
     Raises:
         ValueError: The prompt has no word of the vocabulary, or it fills all positions.
     """
-    encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)
-    ids = encoded["input_ids"]
-    if ids.numel() == 0 or (tokenizer.unk_token_id is not None and bool((ids == tokenizer.unk_token_id).all())):
-        raise ValueError(
-            f"The prompt {prompt!r} has no word that is among the {len(tokenizer):,} of the vocabulary: "
-            "use words of the training text."
-        )
-    room = room_for_tokens(model, ids.shape[1], max_new_tokens)
-    if room == 0:
-        raise ValueError(f"The prompt {prompt!r} leaves none of the model's positions for more: use a shorter one.")
+    encoded = encode_prompt(model, tokenizer, prompt)
+    room = room_for_tokens(model, encoded["input_ids"].shape[1], max_new_tokens)
     was_training = model.training
     model.eval()
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):

@@ -60,7 +60,7 @@ class ModelSource:
 
     def has_file(self, name: str) -> bool:
         """Whether the folder or repository holds a file."""
-        return self._find_file(name) is not None
+        return self.find_file(name) is not None
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Reads the stored weights under timm's names, in whichever format they were saved; unpickles only tensors.
@@ -68,7 +68,7 @@ class ModelSource:
         Raises:
             ValueError: There are none, or the file is damaged or holds more than weights.
         """
-        file = next(filter(None, map(self._find_file, _WEIGHTS)), None)
+        file = next(filter(None, map(self.find_file, _WEIGHTS)), None)
         if file is None:
             raise ValueError(
                 f"The model {self.name!r} has no weights, neither {' nor '.join(_WEIGHTS)}: give a folder or id that has."
@@ -82,7 +82,7 @@ class ModelSource:
                 problem = "is no pickle of weights alone, and others could run code: convert it to model.safetensors"
             raise ValueError(f"{str(file)!r} {problem} ({textwrap.shorten(str(error), 200)}).") from error
 
-    def _find_file(self, name: str) -> Path | None:
+    def find_file(self, name: str) -> Path | None:
         """The path of a file, downloaded if the model is on the Hub; None if there is no such file."""
         if self.kind == "hub":
             try:

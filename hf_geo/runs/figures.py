@@ -17,6 +17,29 @@ from hf_geo.plotting import save, style
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange"}
 
 
+Points = list[tuple[int, float]]
+
+
+def training_curves(log_history: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dict[str, Points]]:
+    """The losses and the evaluation metric of a log: points (update, value) by quantity and by "training" or "evaluation"."""
+    panels = {"loss": {"training": "loss", "evaluation": "eval_loss"}, metric: {"evaluation": f"eval_{metric}"}}
+    found = {}
+    for label, keys in panels.items():
+        points = {name: [(r["step"], _number(r[key])) for r in log_history if key in r] for name, key in keys.items()}
+        if any(points.values()):
+            found[label] = {name: rows for name, rows in points.items() if rows}
+    return found
+
+
+def draw_curves(axes: Axes, curves: Mapping[str, Points], label: str) -> None:
+    """Draws one of the panels of `training_curves`."""
+    for name, points in curves.items():
+        marker = "." if len(points) < 40 else ""
+        axes.plot(*zip(*points, strict=True), color=COLOURS[name], label=name, marker=marker, linewidth=1.4)
+    _style(axes, label)
+    axes.legend(frameon=False)
+
+
 def draw_training_curves(
     log_history: Sequence[Mapping[str, Any]], metric: str, path: str | Path, title: str = ""
 ) -> None:
@@ -28,18 +51,11 @@ def draw_training_curves(
         path: PNG file to write; its folder is made.
         title: Title above both panels.
     """
-    panels = [("loss", {"training": "loss", "evaluation": "eval_loss"}), (metric, {"evaluation": f"eval_{metric}"})]
-    panels = [(label, keys) for label, keys in panels if any(k in row for row in log_history for k in keys.values())]
+    panels = training_curves(log_history, metric)
     figure = Figure(figsize=(4.6 * max(len(panels), 1), 3.2), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False)[0] if panels else []
-    for axes, (label, keys) in zip(grid, panels, strict=True):
-        for name, key in keys.items():
-            points = [(row["step"], _number(row[key])) for row in log_history if key in row]
-            if points:
-                marker = "." if len(points) < 40 else ""
-                axes.plot(*zip(*points, strict=True), color=COLOURS[name], label=name, marker=marker, linewidth=1.4)
-        _style(axes, label)
-        axes.legend(frameon=False)
+    for axes, (label, curves) in zip(grid, panels.items(), strict=True):
+        draw_curves(axes, curves, label)
     save(figure, path, title)
 
 
@@ -54,6 +70,27 @@ GEOMETRY = {
 }
 
 
+def geometry_curves(log_history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
+    """The measures of `--log_geometry` in a log: points (update, value) by quantity and layer; empty without any."""
+    rows = [row for row in log_history if any(key.startswith("geometry/") for key in row)]
+    curves: dict[str, dict[str, Points]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("geometry/"):
+                kind, _, layer = key.removeprefix("geometry/").partition("/")
+                label = GEOMETRY.get(kind, "step size")
+                curves.setdefault(label, {}).setdefault(layer or kind, []).append((row["step"], _number(value)))
+    return curves
+
+
+def draw_layers(axes: Axes, layers: Mapping[str, Points], label: str) -> None:
+    """Draws one of the panels of `geometry_curves`, from the first layer (dark) to the last (bright)."""
+    for i, points in enumerate(layers.values()):
+        colour = colormaps["viridis"](i / max(len(layers) - 1, 1))
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1)
+    _style(axes, label, yscale="log")
+
+
 def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> bool:
     """Draws the measures of `--log_geometry`: a panel a quantity, a line a layer, coloured from the first to the last.
 
@@ -65,14 +102,7 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
     Returns:
         Whether there was anything to draw.
     """
-    rows = [row for row in log_history if any(key.startswith("geometry/") for key in row)]
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for row in rows:
-        for key, value in row.items():
-            if key.startswith("geometry/"):
-                kind, _, layer = key.removeprefix("geometry/").partition("/")
-                label = GEOMETRY.get(kind, "step size")
-                curves.setdefault(label, {}).setdefault(layer or kind, []).append((row["step"], _number(value)))
+    curves = geometry_curves(log_history)
     if not curves:
         return False
     figure = Figure(figsize=(3.4 * min(len(curves), 3), 2.9 * -(-len(curves) // 3)), layout="constrained")
@@ -80,9 +110,7 @@ def draw_geometry(log_history: Sequence[Mapping[str, Any]], path: str | Path, ti
     for axes in grid[len(curves) :]:
         axes.remove()
     for axes, (label, lines) in zip(grid, curves.items(), strict=False):
-        for i, points in enumerate(lines.values()):
-            axes.plot(*zip(*points, strict=True), color=colormaps["viridis"](i / max(len(lines) - 1, 1)), linewidth=1)
-        _style(axes, label, yscale="log")
+        draw_layers(axes, lines, label)
     save(figure, path, f"{title}: a line a layer, from the first (dark) to the last (bright)")
     return True
 

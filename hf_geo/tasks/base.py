@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainingArguments
@@ -56,6 +57,25 @@ class TrainingSetup:
         self.num_parameters = self.model.num_parameters()  # of one model, before a subspace adds control points
 
 
+@dataclass(frozen=True)
+class SampleView:
+    """How samples are shown to people, and how a sample of their own is prepared.
+
+    Args:
+        fields: What a sample of one's own consists of: ("image",), ("prompt",), or the names of one or two texts.
+        prepare: Makes a batch of one sample of its fields. Raises `ValueError` where they cannot be used.
+        show: From a batch, a picture or text for each sample; None for samples that are not shown.
+        classes: Names of the classes, or of the tokens.
+        example: Fields that a visitor may start from; empty without.
+    """
+
+    fields: tuple[str, ...]
+    prepare: Callable[..., Mapping[str, torch.Tensor]]
+    show: Callable[[Mapping[str, torch.Tensor]], list[PIL.Image.Image | str]] | None
+    classes: Sequence[str]
+    example: tuple[str, ...] = ()
+
+
 @dataclass
 class EvaluationSetup:
     """Trained models and the data to evaluate them on.
@@ -75,6 +95,7 @@ class EvaluationSetup:
         measure: Measures the models where they have no predictions to compare: given the folder for pictures, if any, returns
             the metrics of each model and the pictures' paths in the folder.
         is_drawn: Whether samples are drawn as they are needed, so that there is nothing to split.
+        view: How samples are shown and made; None where a task has nothing to show.
     """
 
     models: Sequence[PreTrainedModel]
@@ -90,6 +111,7 @@ class EvaluationSetup:
     open_shifted: Callable[[str], DataLoader] | None = None
     measure: Callable[[Path | None], tuple[list[dict[str, float]], list[str]]] | None = None
     is_drawn: bool = False
+    view: SampleView | None = None
 
     def validation_or(self, otherwise: str) -> DataLoader:
         """The validation split.

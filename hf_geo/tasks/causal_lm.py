@@ -12,10 +12,17 @@ from hf_geo.data.language import LanguageData
 from hf_geo.data.sources import DOCS
 from hf_geo.data.text import load_text_data
 from hf_geo.metrics.perplexity import language_metrics, nll_per_row
-from hf_geo.models import ModelArguments, WordTransformerConfig, build_language_model, open_tokenizer, room_for_tokens
+from hf_geo.models import (
+    ModelArguments,
+    WordTransformerConfig,
+    build_language_model,
+    encode_prompt,
+    open_tokenizer,
+    room_for_tokens,
+)
 from hf_geo.models.sources import ModelSource, find_model
 
-from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
+from .base import EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
 
 WORD_TRANSFORMER = WordTransformerConfig.model_type
 PROMPT_WORDS = 6  # of the evaluation text, which the card's sample continues
@@ -136,6 +143,13 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         causal=True,
         processor=tokenizers[0],
         validation=loader("eval") if split != "eval" else None,
+        view=SampleView(
+            fields=("prompt",),
+            prepare=partial(encode_prompt, models[0], tokenizers[0]),
+            show=None,
+            classes=[tokenizers[0].decode([number]) for number in range(len(tokenizers[0]))],
+            example=(choose_prompt(layout.tokens(split), tokenizers[0], _max_positions(models[0])),),
+        ),
     )
 
 

@@ -7,18 +7,20 @@ from typing import Any
 import timm
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
+from torchvision.transforms.functional import to_pil_image
 from transformers import AutoImageProcessor, PreTrainedModel, TimmWrapperForImageClassification, TrainingArguments
 
 from hf_geo.data.columns import match_classes
 from hf_geo.data.config import DataArguments
+from hf_geo.data.image_datasets import decode
 from hf_geo.data.shifted.datasets import load_shifted
-from hf_geo.data.transforms import MODES
+from hf_geo.data.transforms import MODES, Preparation, preparation, to_channels
 from hf_geo.data.vision import load_image_data
 from hf_geo.metrics import image_classification_metrics, score_samples
 from hf_geo.models import ModelArguments, build_image_classifier, check_images, input_config
 from hf_geo.models.sources import ModelSource, find_model
 
-from .base import EvaluationOptions, EvaluationSetup, RepeatableLoader, Task, TrainingSetup, final_split
+from .base import EvaluationOptions, EvaluationSetup, RepeatableLoader, SampleView, Task, TrainingSetup, final_split
 from .classifiers import collate_as_model, loss_arguments, same_classes
 
 EVAL_BATCH_SIZE = 128
@@ -155,7 +157,21 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         open_other=open_other,
         corrupted=corrupted,
         open_shifted=open_shifted,
+        view=SampleView(
+            fields=("image",),
+            prepare=partial(_prepare, images := preparation(config)),
+            show=lambda batch: [
+                to_pil_image(image) for image in images.shown(batch["pixel_values"].float()).clamp(0, 1)
+            ],
+            classes=classes,
+        ),
     )
+
+
+def _prepare(images: Preparation, path: str) -> dict[str, torch.Tensor]:
+    """A batch of the image in a file; raises `BadSampleError` where it holds none."""
+    image = decode({"bytes": None, "path": path})
+    return {"pixel_values": images.whole(to_channels(image, images.size[0]))[None]}
 
 
 def _refuse_preparation(data_args: DataArguments, model: str) -> None:

@@ -23,7 +23,7 @@ from hf_geo.models import ModelArguments, open_tokenizer
 from hf_geo.models.sources import ModelSource, find_model
 from hf_geo.models.text_classifiers import BiLstmNliConfig, build_bilstm, open_text_classifier, read_word_vectors
 
-from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
+from .base import EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
 from .classifiers import collate_as_model, loss_arguments, same_classes
 
 BILSTM = BiLstmNliConfig.model_type
@@ -119,6 +119,15 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         causal=False,
         processor=tokenizers[0],
         validation=loader("eval") if split != "eval" else None,
+        view=SampleView(
+            fields=("text",) if data.sentences == 1 else ("first text", "second text"),
+            prepare=partial(
+                tokenizers[0], return_tensors="pt", padding=True, truncation=longest is not None, max_length=longest
+            ),
+            show=lambda batch: tokenizers[0].batch_decode(batch["input_ids"], skip_special_tokens=True),
+            classes=classes,
+            example=tuple(column[0] for column in data.splits[split].texts),
+        ),
     )
 
 

@@ -1,10 +1,8 @@
 """Trained models by name, and the settings of the runs that they come from."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from hf_geo.hub.downloads import download
 from hf_geo.models.sources import ModelSource, find_model
 
 SETTINGS = "training_args.json"
@@ -30,9 +28,9 @@ def read_run_settings(source: ModelSource) -> dict[str, Any]:
     Raises:
         ValueError: The file of settings is damaged.
     """
-    if not source.has_file(SETTINGS):
+    path = source.find_file(SETTINGS)
+    if path is None:
         return {}
-    path = Path(source.name, SETTINGS) if source.kind == "folder" else Path(download(source.name, SETTINGS))
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

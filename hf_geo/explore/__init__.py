@@ -1,0 +1,1 @@
+"""A page to explore a trained network or subspace in the browser: scripts/explore.py."""
