@@ -166,7 +166,9 @@ def draw_severities(rows: Sequence[tuple[int, Mapping[str, Mapping]]], path: str
     severities = sorted({severity for severity, _ in rows})
     for axes, name in zip(figure.subplots(1, 2), ("accuracy", "ece"), strict=True):
         for network in rows[0][1]:
-            values = [_values([row[network] for s, row in rows if s == severity], name) for severity in severities]
+            values = [
+                metric_values([row[network] for s, row in rows if s == severity], name) for severity in severities
+            ]
             axes.plot(severities, [np.mean(some) for some in values], marker=".", linewidth=1.4, label=network)
         style(axes, xlabel="severity of the corruption", ylabel=_SHOWN[name][0])
         axes.set_xticks(severities)

@@ -1,5 +1,6 @@
 """Chooses the positions of a subspace to evaluate, and the ensembles of them."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,3 +88,29 @@ def _lattice(limit: int) -> Tensor:
         if max(i, j, steps - i - j) < steps and not i == j == steps - i - j
     ]
     return torch.tensor(inner, dtype=torch.float64).view(-1, 3) / steps
+
+
+def group_positions(count: int, ensembles: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
+    """Yields positions in groups of at most `limit`, with the members of an ensemble together.
+
+    Raises:
+        ValueError: An ensemble has more members, or `limit` is below one.
+    """
+    if limit < 1:
+        raise ValueError(f"positions_at_once is one or more; got {limit}.")
+    blocks = [{i} for i in range(count)]
+    for members in ensembles:
+        joined = [block for block in blocks if block & set(members)]
+        blocks = [block for block in blocks if block not in joined] + [set().union(*joined)]
+    group: list[int] = []
+    for block in sorted(blocks, key=min):
+        if len(block) > limit:
+            raise ValueError(
+                f"{len(block)} positions are in ensembles with one another, so their predictions are needed at the same "
+                f"time: positions_at_once must be at least {len(block)}, not {limit}."
+            )
+        if len(group) + len(block) > limit:
+            yield group
+            group = []
+        group = group + sorted(block)
+    yield group

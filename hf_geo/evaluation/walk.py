@@ -16,6 +16,7 @@ from .batches import batches, labels_of
 from .distributed import sum_over_processes
 from .networks import Models, Positions
 from .norms import Statistics
+from .plans import group_positions
 from .trust import Confidences, TrustData, Validation, compare_with_other
 
 RECALIBRATION_BATCHES = 40
@@ -93,7 +94,7 @@ def walk(
     training = subspace.model.training
     subspace.model.eval()
     try:
-        for group in _groups(len(coefficients), ensembles, positions_at_once):
+        for group in group_positions(len(coefficients), ensembles, positions_at_once):
             networks = Positions(subspace, rows[group], batched, point_statistics)
             if recalibration is not None:
                 recalibrated = networks.recalibrate(recalibration, recalibration_batches)
@@ -244,25 +245,3 @@ def _stack(subspace: Subspace, coefficients: Sequence[Tensor]) -> Tensor:
     if any(c.ndim == 2 for c in rows):
         rows = [c.expand(layers, -1) for c in rows]
     return torch.stack(rows)
-
-
-def _groups(count: int, ensembles: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
-    """Yields positions in groups of at most `limit`, with the members of an ensemble together."""
-    if limit < 1:
-        raise ValueError(f"positions_at_once is one or more; got {limit}.")
-    blocks = [{i} for i in range(count)]
-    for members in ensembles:
-        joined = [block for block in blocks if block & set(members)]
-        blocks = [block for block in blocks if block not in joined] + [set().union(*joined)]
-    group: list[int] = []
-    for block in sorted(blocks, key=min):
-        if len(block) > limit:
-            raise ValueError(
-                f"{len(block)} positions are in ensembles with one another, so their predictions are needed at the same "
-                f"time: positions_at_once must be at least {len(block)}, not {limit}."
-            )
-        if len(group) + len(block) > limit:
-            yield group
-            group = []
-        group = group + sorted(block)
-    yield group
