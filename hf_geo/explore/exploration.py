@@ -106,7 +106,7 @@ class Exploration:
             self.groups = np.array_split(
                 np.arange(len(subspace.layer_names)), min(len(GROUPS), len(subspace.layer_names))
             )
-        self._first_node = len(rows)
+        self.first_node = len(rows)
         if self.groups and running_statistics(subspace.model):
             rows += [self._coefficients(values) for values in itertools.product(NODES, repeat=len(self.groups))]
         self.record = Record(len(rows), len(plan.ensembles), predictions=not self.causal)
@@ -138,6 +138,11 @@ class Exploration:
     def positions(self) -> list[Any]:
         """The measured positions, as numbers or weights."""
         return [position.tolist() for position in self.plan.positions[: self.grid]]
+
+    @property
+    def nodes(self) -> int:
+        """Number of networks between whose norm statistics those of other positions are interpolated."""
+        return len(self.record.statistics) - self.first_node
 
     def group_names(self) -> list[tuple[str, str]]:
         """The name of each group of layers, and the layers that it has, in words."""
@@ -241,8 +246,8 @@ class Exploration:
             for index, _ in corner:
                 number = number * len(NODES) + index
             share = float(np.prod([weight for _, weight in corner]))
-            if share > 0 and len(self.record.statistics) > self._first_node:
-                shares[self._first_node + number] = share
+            if share > 0 and self.nodes:
+                shares[self.first_node + number] = share
         return Place(_listed([f"{value:.4g}" for value in values]), self._coefficients(values), shares)
 
 

@@ -60,7 +60,8 @@ class Page:
         self.texts = [picture if isinstance(picture, str) else None for picture in pictures]
         self.css = html.picture_styles([picture for picture in pictures if not isinstance(picture, str)])
         start = exploration.at(exploration.centre)
-        with gr.Blocks(title="Explorer of hf_geo", analytics_enabled=False) as self.blocks:
+        # Images of visitors are removed an hour after their upload.
+        with gr.Blocks(title="Explorer of hf_geo", analytics_enabled=False, delete_cache=(600, 3600)) as self.blocks:
             gr.HTML(html.heading(title, *lines))
             parts = self._shown(start)
             with gr.Row() if self._has_triangle else nullcontext():
@@ -162,7 +163,7 @@ class Page:
         where = f"Norm statistics: recalibrated on {count:,} training samples at each of {exploration.grid} positions, and looked up."
         if exploration.groups:
             where += (
-                f" Where the groups differ, they are interpolated between those of {len(exploration.record.statistics) - exploration._first_node}"
+                f" Where the groups differ, they are interpolated between those of {exploration.nodes}"
                 f" recalibrated networks, and the first {min(LIVE, exploration.found.samples)} test samples are measured."
             )
         return where

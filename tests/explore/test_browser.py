@@ -183,6 +183,26 @@ def test_a_plain_run_with_hostile_classes(browser: Browser, tmp_path: Path, serv
         assert visit.page.evaluate("window.hacked") is None
 
 
+def test_texts_are_classified(browser: Browser, tmp_path: Path, serve) -> None:
+    words = ["--task", "text-classification", "--dataset", "glosses", "--max_steps", 1, "--max_train_samples", 64]
+    words += [
+        "--model",
+        "bilstm_nli",
+        "--model_args",
+        "word_size=4,hidden_size=4,classifier_size=4",
+        "--max_eval_samples",
+        32,
+    ]
+    quiet = ["--disable_tqdm", "true", "--report_to", "none", "--save_strategy", "no", "--output_dir", tmp_path / "run"]
+    assert script("train")([*words, *quiet]) == 0
+    page = page_of(tmp_path / "run")
+    with Visit(browser, serve(page), PHONE) as visit:
+        expect(visit.page.locator("#samples blockquote").first).to_be_visible()
+        before = visit.page.locator("#own").inner_text()
+        visit.page.get_by_role("textbox").first.fill("a small animal that barks")
+        visit.page.wait_for_function("before => document.querySelector('#own').innerText !== before", arg=before)
+
+
 def test_a_language_model_continues(browser: Browser, language_line: Path, serve) -> None:
     with Visit(browser, serve(page_of(language_line)), DESKTOP) as visit:
         page = visit.page

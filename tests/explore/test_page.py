@@ -31,7 +31,7 @@ explore = script("explore")
 @pytest.fixture(scope="module")
 def pages(runs: Path) -> dict[str, Page]:
     words = {"layers": ("--positions=3",), "simplex": ("--positions=7",)}
-    return {name: page_of(runs / name, *words.get(name, ())) for name in ("line", "layers", "simplex", "plain")}
+    return {name: page_of(runs / name, *words.get(name, ())) for name in ("line", "layers", "simplex", "four", "plain")}
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,14 @@ def percentages(shown: str) -> list[float]:
         ("line", (0.25,), [0.75, 0.25]),
         ("simplex", (3,), [1 / 3] * 3),
         ("layers", (0.0, 0.0, 0.0), [1.0, 0.0]),
-        ("layers", (1.0, 0.0, 0.5), None),
+        ("layers", (1.0, 0.0, 0.5), lambda exploration: exploration.between([1.0, 0.0, 0.5]).place.coefficients),
+        ("four", (8,), lambda exploration: exploration.places[8].coefficients),  # drawn layer by layer
     ],
 )
 def test_an_image_of_ones_own_gets_the_network_at_the_position(pages, digit, name, inputs, coefficients) -> None:
     page = pages[name]
     exploration = page.exploration
-    rows = torch.tensor(coefficients, dtype=torch.float64) if coefficients else exploration._coefficients(inputs)
+    rows = coefficients(exploration) if callable(coefficients) else torch.tensor(coefficients, dtype=torch.float64)
     (*_, shown) = page.answer_move(*inputs, digit)
     expected = by_hand(page, rows, digit)
     best = expected.topk(5).values * 100
@@ -101,7 +102,7 @@ def test_moving_along_a_path_runs_no_network(pages, monkeypatch) -> None:
 def test_statistics_between_the_nodes_are_their_weighted_mean(pages) -> None:
     exploration = pages["layers"].exploration
     place = exploration.between([0.25, 0.0, 0.9]).place
-    node = exploration._first_node
+    node = exploration.first_node
     assert place.shares == pytest.approx({node + 1: 0.1, node + 2: 0.4, node + 10: 0.1, node + 11: 0.4})
     view = exploration.between([0.25, 0.0, 0.9])
     assert len(view.predictions) == len(exploration.shown) and 0 <= view.metrics["accuracy"] <= 1
