@@ -120,7 +120,7 @@ def _check_optimizer(trainer: Trainer) -> None:
         except (TypeError, ValueError) as error:
             given = f" with --optim_args {args.optim_args!r}" if args.optim_args else ""
             raise ValueError(
-                f"--optim {getattr(args.optim, 'value', args.optim)} cannot be made{given}: {error}; change what it takes."
+                f"--optim {getattr(args.optim, 'value', args.optim)} cannot be made{given}: {str(error).rstrip('.')}; change what it takes."
             ) from error
 
 

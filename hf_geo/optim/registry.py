@@ -69,6 +69,7 @@ class Method:
         geometry_lr: Learning rate of those groups, as a multiple of the others'.
         instead_of_decay: For a class without `weight_decay`, the setting that bounds the weights.
         whole_weights: Whether the rule is not elementwise, so that engines that flatten weights are refused.
+        shardable: Whether the class takes sharded parameters (FSDP2); those of this package check each one themselves.
         group_settings: Settings that the class takes from parameter groups alone.
     """
 
@@ -84,6 +85,7 @@ class Method:
     geometry_lr: float = 1.0
     instead_of_decay: str | None = None
     whole_weights: bool = True
+    shardable: bool = True
     group_settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

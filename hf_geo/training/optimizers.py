@@ -153,6 +153,10 @@ def optimizer_class(
         return Trainer.get_optimizer_cls_and_kwargs(args, model)
     if method.whole_weights:
         refuse_engine(args)
+    if not method.shardable and PartialState().distributed_type == DistributedType.FSDP:
+        raise ValueError(
+            f"{method.name} does not work on sharded weights: use DDP in place of FSDP, or another --optim."
+        )
     check_parameters(method, args, model)
     settings, group_settings = parse_optim_args(method, args.optim_args)
     if group_settings:

@@ -1,10 +1,13 @@
 """Optimizers of timm and torch by `--optim timm:NAME` and `torch:NAME`."""
 
 import gc
+import json
 
 import pytest
 import timm
 import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import nn
@@ -12,6 +15,8 @@ from transformers import PreTrainedConfig
 
 from hf_geo import GeoTrainer, GeoTrainingArguments
 from hf_geo.training.methods import find_method, library_names
+from hf_geo.training.optimizers import optimizer_class
+from tests.training.launching import launch_or_fail
 from tests.training.problems import flat
 
 IMAGES, LABELS = load_digits(return_X_y=True)
@@ -166,3 +171,22 @@ def test_every_name_trains_and_resumes_or_is_refused(tmp_path, name: str) -> Non
     rate = {"learning_rate": 0.01} if name in NEEDS_RATE else {}
     with torch.compiler.set_stance("force_eager"):  # timm's Kron compiles, which takes minutes
         check_run(tmp_path, name, **rate, matrices=name == "torch:Muon")
+
+
+@pytest.mark.slow
+def test_what_takes_shards_is_right_on_them(tmp_path) -> None:
+    launch_or_fail("-m", "tests.training.sharded_libraries", tmp_path / "errors.json", processes=2)
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    assert len(errors) > 25 and max(errors.values()) < 1e-4, errors
+
+
+def test_what_takes_no_shards_is_refused_them(tmp_path, monkeypatch) -> None:
+    trainer = make(tmp_path, Network(), optim="timm:muon")
+    monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setitem(AcceleratorState._shared_state, "fsdp_plugin", FullyShardedDataParallelPlugin(fsdp_version=2))
+    for name in ("timm:muon", "timm:cadamw", "torch:Rprop"):
+        trainer.args.optim = name
+        with pytest.raises(ValueError, match=f"{name} does not work on sharded weights"):
+            optimizer_class(trainer.args, trainer.model)
+    trainer.args.optim = "timm:lamb"
+    assert optimizer_class(trainer.args, trainer.model)[0] is timm.optim.Lamb

@@ -18,6 +18,11 @@ _REFUSED = {
 _SECOND_ORDER = "needs second derivatives, for which every backward pass would have to keep its graph"
 # Rules of torch that are not elementwise; timm's are not told apart.
 _WHOLE_WEIGHTS = (torch.optim.Adafactor, torch.optim.Muon)
+# With torch 2.14 and timm 1.0.31 these fail on sharded parameters, or (Muon) differ by more than rounding.
+_WHOLE_ONLY = {
+    *("timm.AdamP", "timm.Kron", "timm.Mars", "timm.Muon", "timm.NvNovoGrad", "timm.SGDP"),
+    *("torch.Adafactor", "torch.Muon", "torch.Rprop"),
+}
 _SOURCES = {"bitsandbytes": "pip install bitsandbytes", "apex": "see https://github.com/NVIDIA/apex"}
 
 
@@ -56,7 +61,7 @@ def library_method(name: str) -> Method:
         settings["momentum"] = 0.9
     if "max_grad_norm" in arguments:
         settings["max_grad_norm"] = None
-    lr = arguments["lr"].default
+    lr, full_name = arguments["lr"].default, f"{cls.__module__.partition('.')[0]}.{cls.__name__}"
     return Method(
         name,
         cls,
@@ -64,8 +69,9 @@ def library_method(name: str) -> Method:
         lr=lr if isinstance(lr, Real) else None,
         settings=settings,
         whole_weights=info is not None or cls in _WHOLE_WEIGHTS,
+        shardable=not (full_name in _WHOLE_ONLY or settings.get("caution")),
         # timm's Muon updates the weights of a group marked so with its AdamW, as those of other shapes.
-        group_settings=("use_fallback",) if cls is timm.optim.Muon else (),
+        group_settings=("use_fallback",) if full_name == "timm.Muon" else (),
     )
 
 
