@@ -78,7 +78,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Parses the sweep's own options; returns them and the arguments that all trials share."""
     parser = OptionParser(
         PROG,
-        f"{PROG} --config FILE [--optims A,B] [--lrs X,Y] [--grid FIELD VALUE ...] [--OPTION_OF_TRAIN VALUE ...]",
+        f"{PROG} --config FILE [--optims A,B] [--lrs X,Y] [--over FIELD=A,B] [--OPTION_OF_TRAIN VALUE ...]",
         __doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,7 +88,13 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--optims", metavar="A,B", help="Optimizers.")
     add("--lrs", metavar="X,Y", help="Learning rates, or with --trials LOW:HIGH.")
     add("--seeds", metavar="N,M", help="Seeds; the figure shows means over them.")
-    add("--grid", action="append", nargs="+", default=[], metavar="FIELD", help="Any other field, then its values.")
+    add(
+        "--over",
+        action="append",
+        default=[],
+        metavar="FIELD=A,B",
+        help="Any other field, or one argument of the model (model_args.width=64,128) or of the optimizer.",
+    )
     add("--trials", type=at_least(1), metavar="N", help="Let Optuna choose N settings for each optimizer.")
     add("--x", default="learning_rate", metavar="FIELD", help="Horizontal axis of the figure (default: %(default)s).")
     add("--metric", metavar="NAME", help="What ranks trials (default: the task's main metric on the evaluation split).")
@@ -108,7 +114,7 @@ def read_axes(options: argparse.Namespace) -> dict[str, list[str]]:
     given = {field: getattr(options, option) for field, option in AXIS_OPTIONS.items()}
     lists = {field: split_values(f"--{AXIS_OPTIONS[field]}", text) for field, text in given.items() if text is not None}
     known = {action.dest for action in FieldParser(RUN_ARGUMENTS).options.values()}
-    axes = collect_axes(lists, options.grid, known)
+    axes = collect_axes(lists, options.over, known)
     check_axes(axes, options.x, is_search=bool(options.trials))
     return axes
 

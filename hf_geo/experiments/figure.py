@@ -73,7 +73,7 @@ def _set_labels(axes: Axes, summary: Summary) -> None:
     unit = " (%)" if is_share(summary.metric) else ""
     best_over = f", best {' and '.join(over)}" if over else ""
     ylabel = f"{summary.metric.replace('_', ' ')}{unit}{best_over}"
-    style(axes, xlabel=axis_label(summary.trials[summary.x].iloc[0], summary.x), ylabel=ylabel)
+    style(axes, xlabel=axis_label(summary.x), ylabel=ylabel)
 
 
 def _numbers(values: pd.Series) -> list[float | None]:

@@ -142,7 +142,7 @@ def _row_over_rates(summary: Summary, series: str) -> dict[str, object]:
 
 def _table_by_x(summary: Summary) -> str:
     xs = sorted(summary.trials[summary.x].unique(), key=parse_number)
-    columns = [f"{summary.metric} at {axis_label(xs[0], summary.x)}", *(format_value(parse_number(x)) for x in xs)]
+    columns = [f"{summary.metric} at {axis_label(summary.x)}", *(format_value(parse_number(x)) for x in xs)]
     rows = []
     for name in summary.series:
         cells = dict.fromkeys(xs, "none")

@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 VARIANT, SEED = "variant", "seed"  # a recipe's variant is an axis like any training argument
-SERIES = (VARIANT, "optim")  # the axes whose combinations are the lines of a figure
+SERIES = (VARIANT, "optim")  # the axes whose combinations are compared with one another
+KEYED = ("model_args", "optim_args")  # fields of the form key=value,key=value, of which a single key can be an axis
 _NUMBER = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf)"
 _RANGE = re.compile(f"{_NUMBER}:{_NUMBER}")
-_VALUE = re.compile(rf"(?:^|=)({_NUMBER})(?=$|,)")
+_COMMA = re.compile(r",(?![^(]*\))")  # none within parentheses
 
 
 def format_value(value: Any) -> str:
@@ -21,14 +22,13 @@ def format_value(value: Any) -> str:
 
 
 def parse_number(value: object) -> float | None:
-    """Reads a number, also the first one of settings such as "depth=20,width=64"; None if there is none."""
-    found = _VALUE.search(str(value))
-    return float(found[1]) if found else None
+    """Reads a number; None if the value is none."""
+    return float(str(value)) if re.fullmatch(_NUMBER, str(value)) else None
 
 
-def axis_label(value: object, field: str) -> str:
-    """Names what varies along an axis: the field, or "depth" if its values are like "depth=20,width=64"."""
-    return (str(value).partition("=")[0] if "=" in str(value) else field).replace("_", " ")
+def axis_label(field: str) -> str:
+    """Names an axis for people: "learning rate", or "width" for "model_args.width"."""
+    return field.rpartition(".")[2].replace("_", " ")
 
 
 def is_range(values: Sequence[str]) -> bool:
@@ -42,38 +42,40 @@ def split_values(option: str, text: str) -> list[str]:
     Raises:
         ValueError: There are none.
     """
-    values = [part.strip() for part in text.split(",") if part.strip()]
+    values = [part.strip() for part in _COMMA.split(text) if part.strip()]
     if not values:
-        raise ValueError(f"{option} names no value, so there is nothing to try: give it as {option} A,B,C.")
+        joint = "" if option.endswith("=") else " "
+        raise ValueError(f"{option} names no value, so there is nothing to try: give it as {option}{joint}A,B,C.")
     return values
 
 
 def collect_axes(
-    lists: Mapping[str, Sequence[str]], grid: Iterable[Sequence[str]], known_fields: Collection[str]
+    lists: Mapping[str, Sequence[str]], over: Iterable[str], known_fields: Collection[str]
 ) -> dict[str, list[str]]:
-    """Collects the axes of a sweep from its command line.
+    """Collects the axes of a sweep from its command line: optimizers, then `over`, then learning rates and seeds.
 
     Args:
         lists: Values by field, of the options that list them.
-        grid: For each `--grid` option the field and then its values.
+        over: The `--over` options, each a field and its values: "model_args.width=64,128".
         known_fields: The fields that may be swept over.
 
     Raises:
         ValueError: There is no axis, or one is unknown, empty or given twice.
     """
-    axes = {field: list(values) for field, values in lists.items()}
-    for field, *values in grid:
-        if field not in known_fields:
-            near = difflib.get_close_matches(field, known_fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+    axes = {field: list(values) for field, values in lists.items() if field in SERIES}
+    for text in over:
+        field, _, values = text.partition("=")
+        outer, _, key = field.partition(".")
+        if outer not in known_fields or (key and outer not in KEYED):
+            near = difflib.get_close_matches(outer, known_fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near and near[0] != outer else "."
             raise ValueError(f"There is no field {field!r} to sweep over{hint}")
-        if not values:
-            raise ValueError(f"--grid {field} names no value, so there is nothing to try.")
-        if field in axes:
+        if field in axes or field in lists:
             raise ValueError(f"{field} is swept over twice: name all its values once.")
-        axes[field] = values
+        axes[field] = split_values(f"--over {field}=", values)
+    axes |= {field: list(values) for field, values in lists.items() if field not in SERIES}
     if not axes:
-        raise ValueError("There is nothing to sweep over: give --optims, --lrs, --seeds, --variants or --grid.")
+        raise ValueError("There is nothing to sweep over: give --optims, --lrs, --seeds, --variants or --over.")
     return axes
 
 
@@ -126,13 +128,34 @@ def make_trial(
     """Makes the trial of one combination of values.
 
     Args:
-        values: By axis, as text or number.
+        values: By axis, as text or number. That of an axis such as "model_args.width" joins the recipe's other `model_args`.
         arguments: The command line that all trials share.
         resolve: Turns a command line into settings; raises `ValueError` for one that is invalid.
     """
-    arguments = (*arguments, *(f"--{field}={value}" for field, value in values.items()))
-    settings = resolve(arguments)
+    arguments = (*arguments, *(f"--{field}={value}" for field, value in values.items() if "." not in field))
+    keyed: dict[str, dict[str, Any]] = {}
+    for field, value in values.items():
+        outer, _, key = field.partition(".")
+        if key:
+            keyed.setdefault(outer, _parse_pairs(resolve(arguments)[outer]))[key] = value
+    arguments += tuple(
+        f"--{outer}={','.join(f'{key}={value}' for key, value in pairs.items())}" for outer, pairs in keyed.items()
+    )
+    settings = dict(resolve(arguments))
+    for outer in keyed:
+        pairs = _parse_pairs(settings.pop(outer))
+        settings |= {f"{outer}.{key}": _parse_value(value) for key, value in pairs.items()}
     typed = {field: settings.get(field, value) for field, value in values.items()}
     # Public settings show only the last part of a path, so texts are kept as they were given.
     typed = {field: values[field] if isinstance(value, str) else value for field, value in typed.items()}
     return Trial(typed, settings, arguments)
+
+
+def _parse_pairs(text: str | None) -> dict[str, str]:
+    """Splits "key=value,key=value"."""
+    return dict(pair.strip().partition("=")[::2] for pair in _COMMA.split(text or "") if pair.strip())
+
+
+def _parse_value(text: str) -> int | float | str:
+    number = parse_number(text)
+    return text if number is None else int(text) if text.isdecimal() else number
