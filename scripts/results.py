@@ -93,9 +93,10 @@ def add_runs(folders: Sequence[str], configs: Path) -> list[Path]:
 
 def add_sweep(folder: Path, configs: Path) -> list[Path]:
     """Writes a sweep's section, with its figure and table beside it; returns the files written."""
-    recipe = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))["recipe"]
-    config = find_recipe(recipe, configs)
-    name = f"sweep-{config.stem.removeprefix('sweep_')}"
+    origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    config = find_recipe(origin["recipe"], configs)
+    fields = (field.rpartition(".")[2] for field in origin.get("over", ()))
+    name = "-".join(["sweep", config.stem.removeprefix("sweep_"), *fields])
     figure, table = config.parent / f"{name}.png", config.parent / f"{name}.csv"
     shutil.copyfile(folder / FIGURE, figure)
     shutil.copyfile(folder / "trials.csv", table)

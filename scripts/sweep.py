@@ -2,7 +2,11 @@
 
     python scripts/sweep.py --config configs/quickstart.yaml --optims fromage,sgd,adamw_torch --lrs 1,0.1,0.01,0.001
     python scripts/sweep.py --config configs/fromage/sweep_cifar10.yaml --variants fromage,sgdm,adamw --lrs 1,0.1,0.01 --seeds 0,1,2
+    python scripts/sweep.py --config configs/fromage/transfer_mnist.yaml --variants fromage,sgdm --lrs 1,0.1,0.01 --over model_args.width=64,256
     python scripts/sweep.py --config configs/quickstart.yaml --optims fromage,sgd --lrs 0.0001:1 --trials 20
+
+Each value of --over has a curve of its own, and the report says whether the best learning rate stays the same from one to the
+next. With --seeds, figures and tables show means with their 95 % intervals.
 
 Any option of train.py may follow; it applies to all trials. Started again with the same --output_dir, a sweep goes on: a trial
 that has ended is not run again (unless its folder under trials/ is removed), one that was still running is. With other values
@@ -37,7 +41,8 @@ from hf_geo.experiments.trials import (
     VARIANT,
     MakeTrial,
     Trial,
-    check_axes,
+    axis_label,
+    choose_x,
     collect_axes,
     is_range,
     make_trial,
@@ -58,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_sentence_errors(PROG):
         options, arguments = parse(argv)
         axes = read_axes(options)
+        options.x = choose_x(axes, options.x, is_search=bool(options.trials))
         resolve = functools.cache(functools.partial(resolve_settings, prog=PROG, usage=f"{PROG} --config FILE ..."))
         make = functools.partial(make_trial, arguments=arguments, resolve=resolve)
         for field, values in axes.items():  # each value alone, so that an invalid one is found before anything runs
@@ -87,7 +93,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--variants", metavar="A,B", help="Variants of the recipe.")
     add("--optims", metavar="A,B", help="Optimizers.")
     add("--lrs", metavar="X,Y", help="Learning rates, or with --trials LOW:HIGH.")
-    add("--seeds", metavar="N,M", help="Seeds; the figure shows means over them.")
+    add("--seeds", metavar="N,M", help="Seeds; means over them have 95%% intervals.")
     add(
         "--over",
         action="append",
@@ -96,7 +102,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         help="Any other field, or one argument of the model (model_args.width=64,128) or of the optimizer.",
     )
     add("--trials", type=at_least(1), metavar="N", help="Let Optuna choose N settings for each optimizer.")
-    add("--x", default="learning_rate", metavar="FIELD", help="Horizontal axis of the figure (default: %(default)s).")
+    add("--x", metavar="FIELD", help="Horizontal axis of the figure (default: the learning rate if it is swept over).")
     add("--metric", metavar="NAME", help="What ranks trials (default: the task's main metric on the evaluation split).")
     add("--jobs", type=at_least(1), default=1, metavar="N", help="Trials at once, each in a process and on a GPU.")
     add("--title", metavar="TEXT", help="Title of the figure and the report.")
@@ -114,9 +120,7 @@ def read_axes(options: argparse.Namespace) -> dict[str, list[str]]:
     given = {field: getattr(options, option) for field, option in AXIS_OPTIONS.items()}
     lists = {field: split_values(f"--{AXIS_OPTIONS[field]}", text) for field, text in given.items() if text is not None}
     known = {action.dest for action in FieldParser(RUN_ARGUMENTS).options.values()}
-    axes = collect_axes(lists, options.over, known)
-    check_axes(axes, options.x, is_search=bool(options.trials))
-    return axes
+    return collect_axes(lists, options.over, known)
 
 
 def lock(folder: Path) -> AbstractContextManager:
@@ -152,7 +156,8 @@ def report(
         print(f"{PROG}: error: No trial came to an end: {first}", file=sys.stderr)
         return 1
     metric = choose_metric([name for name in table if name not in axes], options.metric)
-    summary = Summary(table, list(axes), metric, options.x)
+    over = [] if options.trials else [field for field in axes if field not in (*AXIS_OPTIONS, options.x)]
+    summary = Summary(table, list(axes), metric, options.x, over)
     write_report(folder, summary, trials, arguments, options)
     print(
         f"\n{format_summary(summary)}\n\n"
@@ -165,13 +170,16 @@ def write_report(
     folder: Path, summary: Summary, trials: Sequence[Trial], arguments: Sequence[str], options: argparse.Namespace
 ) -> None:
     """Draws the figure, and writes the report and where its recipe lies."""
-    title = options.title or f"{Path(options.config).stem}: a sweep over {options.x.replace('_', ' ')}"
+    varied = ", ".join(map(axis_label, [summary.x] if summary.x else summary.axes))
+    title = options.title or f"{Path(options.config).stem}: a sweep over {varied}"
     draw_sweep(summary, folder / FIGURE, title)
     given = parse_command_line(RUN_ARGUMENTS, arguments, prog=PROG)[-1].given | {"seed"}
     given -= {option.split("=")[0].strip("-") for option in TRIAL_OPTIONS}
     text = describe_sweep(title, options.config, trials, given, summary)
     (folder / REPORT).write_text(text, encoding="utf-8")
-    (folder / ORIGIN).write_text(json.dumps(origin(options.config, None)) + "\n", encoding="utf-8")
+    (folder / ORIGIN).write_text(
+        json.dumps(origin(options.config, None) | {"over": summary.over}) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 from hf_geo.markdown import format_table
 from hf_geo.metrics import is_share, main_metric
 
+from .intervals import WITHIN, interval
 from .runs import FinishedRun
 
 PUBLISHED = "published.json"  # beside the recipes of a paper
@@ -30,7 +31,7 @@ def read_published(paper: Path, recipe: str) -> Mapping[str, Any]:
 
 
 def compare_with_published(runs: Sequence[FinishedRun], published: Mapping[str, Any]) -> str:
-    """Formats a Markdown table with a row for each variant: ours, published, the difference, hardware, time and cards.
+    """Formats a Markdown table with a row for each variant: ours, its interval, published, the difference, hardware, time and cards.
 
     Args:
         runs: Runs of one recipe.
@@ -58,15 +59,17 @@ def _row(
     digits = 3 if metric.endswith("loss") else 2
     unit, scale = (" (%)", 100) if is_share(metric) else ("", 1)
     ours = [scale * run.metrics[metric] for run in runs]
-    mean = statistics.fmean(ours)
+    mean, deviation = statistics.fmean(ours), statistics.stdev(ours) if len(ours) > 1 else None
+    low, high = (mean, mean) if deviation is None else interval(mean, deviation, len(ours))
     shown, difference = "not known", ""
     if published is not None:
         shown = _with_deviation(published["value"], published.get("std"), digits)
-        difference = f"{mean - published['value']:+.{digits}f}"
+        difference = f"{mean - published['value']:+.{digits}f}{WITHIN if low <= published['value'] <= high else ''}"
     return {
         "variant": variant or "as it stands",
-        f"ours, {metric}{unit}": _with_deviation(mean, statistics.stdev(ours) if len(ours) > 1 else None, digits),
+        f"ours, {metric}{unit}": _with_deviation(mean, deviation, digits),
         "n": len(ours),
+        "95 % interval": "" if deviation is None else f"{low:.{digits}f} to {high:.{digits}f}",
         "published": shown,
         "difference": difference,
         "hardware": ", ".join(dict.fromkeys(run.metrics.get("hardware", "not recorded") for run in runs)),

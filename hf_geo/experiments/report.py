@@ -9,8 +9,9 @@ import pandas as pd
 from hf_geo.markdown import format_table
 from hf_geo.metrics import is_quality, is_share
 
+from .intervals import WITHIN, interval, is_within_chance
 from .records import FINISHED
-from .summary import NEAR, Summary, describe_failures
+from .summary import NEAR, Summary, describe_failures, list_values
 from .trials import SERIES, Trial, axis_label, format_value, parse_number
 
 FIGURE, REPORT, ORIGIN = "figure.png", "sweep.md", "sweep.json"
@@ -50,13 +51,13 @@ def _describe_trials(summary: Summary, recipe: str) -> str:
 
 
 def _describe_axis(trials: pd.DataFrame, axis: str) -> str:
-    """Lists the values of an axis, by series if these were given different ones."""
-    name = axis.replace("_", " ")
+    """Lists the values of an axis, by optimizer or variant if these were given different ones."""
+    name = axis_label(axis)
     if axis in SERIES:
         return f"{name} {', '.join(trials[axis].unique())}"
     by_series = {
         series: ", ".join(map(format_value, sorted(rows[axis].unique(), key=lambda value: parse_number(value) or 0.0)))
-        for series, rows in trials.groupby("series", sort=False)
+        for series, rows in trials.groupby("panel", sort=False)
     }
     if len(set(by_series.values())) == 1:
         return f"{name} {next(iter(by_series.values()))}"
@@ -65,7 +66,7 @@ def _describe_axis(trials: pd.DataFrame, axis: str) -> str:
 
 def _describe_settings(trials: Sequence[Trial], given: Collection[str], axes: Sequence[str]) -> list[str]:
     shared, by_series = split_settings(trials, axes)
-    shared = {name: value for name, value in shared.items() if name in given}
+    shared = {name: value for name, value in shared.items() if name.partition(".")[0] in given}
     lines = [f"- {name}: {_list_settings(settings)}" for name, settings in by_series.items()]
     return [f"Settings of all: {_list_settings(shared)}.", "\n".join(lines)]
 
@@ -110,34 +111,72 @@ def _format_short(value: Any) -> str:
 
 
 def format_summary(summary: Summary) -> str:
-    """Formats the best of every series: over learning rates with the width of the range near it, else at each x."""
-    return _table_over_rates(summary) if summary.x == "learning_rate" else _table_by_x(summary)
+    """Formats the best of every series: at each x, or over all learning rates with the width of the range near it."""
+    if summary.x not in (None, "learning_rate"):
+        return _table_by_x(summary)
+    transfer = [_table_of_transfer(summary)] if summary.over and summary.x else []
+    return "\n\n".join([*transfer, _table_of_best(summary)])
 
 
-def _table_over_rates(summary: Summary) -> str:
-    rows = [_row_over_rates(summary, name) for name in summary.series]
+def _table_of_transfer(summary: Summary) -> str:
+    """Shows at which x each panel's curves are best, and how far that moves from the first curve to the last."""
+    curves = list(dict.fromkeys(curve for panel in summary.panels.values() for curve in panel))
+    rows = []
+    for panel, series in summary.panels.items():
+        best = {curve: summary.best_x(name) for curve, name in series.items()}
+        cells = ["" if curve not in best else _format_best(best[curve]) for curve in curves]
+        rows.append([panel or "all trials", *cells, _describe_shift(list(best.values()))])
+    title = f"best {axis_label(summary.x)} at"
+    return format_table([title, *curves, "shift from the first to the last"], rows)
+
+
+def _format_best(x: float | None) -> str:
+    return "none" if x is None else format_value(x)
+
+
+def _describe_shift(best: Sequence[float | None]) -> str:
+    """Says by which factor the best x moves from the first to the last value that has one."""
+    found = [x for x in best if x is not None]
+    if len(found) < 2:
+        return ""
+    return "none" if found[0] == found[-1] else f"× {found[-1] / found[0]:.3g}"
+
+
+def _table_of_best(summary: Summary) -> str:
+    rows = [_row_of_best(summary, name) for name in summary.series]
     return format_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _row_over_rates(summary: Summary, series: str) -> dict[str, object]:
+def _row_of_best(summary: Summary, series: str) -> dict[str, object]:
     """Describes the best setting of a series; returns the cells by their columns' titles."""
     trials, settings = summary.trials[summary.trials.series == series], summary.best_by_x(series)
-    best_value, best_setting, near_own, near_all = "none", "", "", ""
+    best_title = f"best {summary.metric}" + (" ± deviation (95 % interval)" if summary.num_seeds > 1 else "")
+    cells = {best_title: "none", "at": ""}
+    near = [f"powers of ten within {NEAR:.0%} of its best", f"within {NEAR:.0%} of the best of all"]
+    cells |= dict.fromkeys(near if summary.x else [], "")
+    cells |= {"from the best of all": ""} if summary.num_seeds > 1 else {}
     if len(settings):
-        best = summary.best(settings)
-        best_value = _format_metric(summary, best)
-        best_setting = _list_values(best, [summary.x, *summary.searched])
-        near_own = summary.describe_range(series, best[summary.metric])
-        near_all = summary.describe_range(series, summary.best(summary.settings)[summary.metric])
-    return {
-        summary.series_axes[0] if summary.series_axes else "": series,
-        f"best {summary.metric}": best_value,
-        "at": best_setting,
-        f"powers of ten within {NEAR:.0%} of its best": near_own,
-        f"within {NEAR:.0%} of the best of all": near_all,
-        "trials": len(trials),
-        "diverged or failed": (trials.state != FINISHED).sum(),
-    }
+        best, first = summary.best(settings), summary.best(summary.settings)
+        cells[best_title] = _format_metric(summary, best)
+        cells["at"] = list_values(best, [*filter(None, [summary.x]), *summary.searched])
+        if summary.x:
+            ranges = [summary.describe_range(series, limit[summary.metric]) for limit in (best, first)]
+            cells |= dict(zip(near, ranges, strict=True))
+        if summary.num_seeds > 1:
+            cells["from the best of all"] = _describe_difference(summary, best, first)
+    name = summary.series_axes[0] if summary.series_axes else ""
+    lost = (trials.state != FINISHED).sum()
+    return {name: series, **cells, "trials": len(trials), "diverged or failed": lost}
+
+
+def _describe_difference(summary: Summary, setting: pd.Series, best: pd.Series) -> str:
+    """Says by how much a setting differs from the best one, and whether that may be chance."""
+    if setting.name == best.name:
+        return ""
+    scale, digits = (100, 2) if is_share(summary.metric) else (1, 4)
+    difference = f"{scale * (setting[summary.metric] - best[summary.metric]):+.{digits}f}"
+    has_spread = min(setting["count"], best["count"]) > 1
+    return difference + (WITHIN if has_spread and is_within_chance(setting, best, summary.metric) else "")
 
 
 def _table_by_x(summary: Summary) -> str:
@@ -147,23 +186,21 @@ def _table_by_x(summary: Summary) -> str:
     for name in summary.series:
         cells = dict.fromkeys(xs, "none")
         for _, setting in summary.best_by_x(name).iterrows():
-            values = _list_values(setting, summary.searched)
+            values = list_values(setting, summary.searched)
             cells[setting[summary.x]] = _format_metric(summary, setting) + (f" ({values})" if values else "")
         rows.append([name, *cells.values()])
     return format_table(columns, rows)
 
 
 def _format_metric(summary: Summary, setting: pd.Series) -> str:
-    """Formats the metric of a setting with its standard deviation over seeds."""
-    value, deviation = setting[summary.metric], setting["std"]
-    has_seeds = summary.num_seeds > 1
-    if is_share(summary.metric):
-        return f"{100 * value:.2f}{f' ± {100 * deviation:.2f}' if has_seeds else ''} %"
-    return f"{value:.4g}{f' ± {deviation:.2g}' if has_seeds else ''}"
-
-
-def _list_values(setting: pd.Series, fields: Sequence[str]) -> str:
-    return ", ".join(f"{field} {format_value(setting[field])}" for field in fields)
+    """Formats the metric of a setting; over seeds with its standard deviation and the 95 % interval of the mean."""
+    unit, scale, form = (" %", 100, ".2f") if is_share(summary.metric) else ("", 1, ".4g")
+    value = scale * setting[summary.metric]
+    if setting["count"] < 2:
+        return f"{value:{form}}{unit}"
+    deviation = scale * setting["std"]
+    low, high = interval(value, deviation, setting["count"])
+    return f"{value:{form}} ± {deviation:{form if unit else '.2g'}}{unit} ({low:{form}} to {high:{form}})"
 
 
 def _describe_failures(summary: Summary) -> str:

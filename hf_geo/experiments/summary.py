@@ -8,7 +8,7 @@ import pandas as pd
 from hf_geo.metrics import higher_is_better, is_quality, main_metric
 
 from .records import FINISHED
-from .trials import SEED, SERIES, format_value, parse_number
+from .trials import SEED, SERIES, axis_label, format_value, parse_number
 
 NEAR = 0.1  # "within 10 % of the best"
 
@@ -30,18 +30,20 @@ def choose_metric(measured: Sequence[str], asked: str | None) -> str:
 class Summary:
     """The finished trials of a sweep, averaged over seeds.
 
-    Trials with the same optimizer and variant are a series: a line of the figure and a row of the table.
+    Trials with the same optimizer, variant and values of `over` are a series: a line of the figure and a row of the table.
 
     Args:
         table: The trials that have ended, as `Records.table` returns them.
-        axes: The sweep's axes. Those that are neither series, nor x, nor the seed are optimized over.
+        axes: The sweep's axes. Those that have no other role are optimized over.
         metric: The metric that ranks trials.
-        x: The axis that the figure has along its horizontal axis.
+        x: The axis that the figure has along its horizontal axis; None if each series has one setting.
+        over: The axes of which each value has a series of its own.
 
     Attributes:
-        axes, metric, x: As given.
-        trials: The table, with the series of each trial.
+        axes, metric, x, over: As given.
+        trials: The table, with the series of each trial and its "panel", the part of the name before the values of `over`.
         series: Names of the series.
+        panels: The series of each panel by the values of `over`: {"sgd": {"width 64": "sgd, width 64"}}.
         searched: The axes that are optimized over.
         num_seeds: How many seeds each setting was given.
         settings: A row for each setting that finished with all of its seeds: the metric's mean, its "std" and "count".
@@ -50,15 +52,23 @@ class Summary:
         ValueError: It is not known whether a higher metric is better.
     """
 
-    def __init__(self, table: pd.DataFrame, axes: Sequence[str], metric: str, x: str) -> None:
-        self.axes, self.metric, self.x = list(axes), metric, x
+    def __init__(
+        self, table: pd.DataFrame, axes: Sequence[str], metric: str, x: str | None, over: Sequence[str] = ()
+    ) -> None:
+        self.axes, self.metric, self.x, self.over = list(axes), metric, x, list(over)
         self.higher_is_better = higher_is_better(metric)
         self.series_axes = [field for field in SERIES if field in axes]
-        self.searched = [field for field in axes if field not in (*self.series_axes, x, SEED)]
+        self.searched = [field for field in axes if field not in (*self.series_axes, x, SEED, *over)]
         self.num_seeds = table[SEED].nunique() if SEED in table else 1
-        self.trials = table.assign(series=[self._series_of(row) for _, row in table.iterrows()])
-        self.series = list(dict.fromkeys(self.trials.series))
-        fields = ["series", x, *self.searched]
+        panels = [" ".join(str(row[field]) for field in self.series_axes) for _, row in table.iterrows()]
+        curves = [list_values(row, self.over) for _, row in table.iterrows()]
+        names = [", ".join(filter(None, pair)) or "all trials" for pair in zip(panels, curves, strict=True)]
+        self.trials = table.assign(panel=panels, series=names)
+        self.series = list(dict.fromkeys(names))
+        self.panels: dict[str, dict[str, str]] = {}
+        for panel, curve, name in zip(panels, curves, names, strict=True):
+            self.panels.setdefault(panel, {})[curve] = name
+        fields = ["series", *filter(None, [x]), *self.searched]
         finished = self.trials[self.trials.state == FINISHED]
         means = finished.groupby(fields, sort=False, dropna=False)[metric].agg(["mean", "std", "count"]).reset_index()
         runs = self.trials.groupby(fields, sort=False, dropna=False).size().reset_index(name="runs")
@@ -66,19 +76,23 @@ class Summary:
         # A setting counts with all of its seeds or not at all: the mean of those that survived would flatter it.
         self.settings = means[means["count"] == means["runs"]].rename(columns={"mean": metric})
 
-    def _series_of(self, trial: pd.Series) -> str:
-        return " ".join(str(trial[field]) for field in self.series_axes) or "all trials"
-
     def best(self, settings: pd.DataFrame) -> pd.Series:
         """Returns the best of some settings."""
         column = settings[self.metric]
         return settings.loc[column.idxmax() if self.higher_is_better else column.idxmin()]
 
     def best_by_x(self, series: str) -> pd.DataFrame:
-        """Returns the best setting of a series at each x, in ascending order of x."""
+        """Returns the best setting of a series at each x, in ascending order of x; of all if there is no x."""
         settings = self.settings[self.settings.series == series]
         ranked = settings.sort_values(self.metric, ascending=not self.higher_is_better)
+        if self.x is None:
+            return ranked.head(1)
         return ranked.drop_duplicates(self.x).sort_values(self.x, key=lambda column: column.map(parse_number))
+
+    def best_x(self, series: str) -> float | None:
+        """Returns the x of a series' best setting; None if none finished."""
+        settings = self.best_by_x(series)
+        return parse_number(self.best(settings)[self.x]) if len(settings) else None
 
     def describe_range(self, series: str, best: float) -> str:
         """Describes the unbroken range of x around the best setting of a series that stays within 10 % of `best`.
@@ -104,6 +118,11 @@ class Summary:
         ends = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
         width = 0.0 if low == high else math.log10(high / low)
         return f"{'' if is_inside else '≥ '}{round(width, 2):g} ({ends})"
+
+
+def list_values(row: pd.Series, fields: Sequence[str]) -> str:
+    """Lists the values that a trial or a setting has on some axes: "width 64, depth 2"."""
+    return ", ".join(f"{axis_label(field)} {format_value(row[field])}" for field in fields)
 
 
 def describe_failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:

@@ -79,19 +79,36 @@ def collect_axes(
     return axes
 
 
-def check_axes(axes: Mapping[str, Sequence[str]], x: str, *, is_search: bool) -> None:
-    """Checks that the results can be drawn against `x`, and that ranges are only given to a search.
+def choose_x(axes: Mapping[str, Sequence[str]], asked: str | None, *, is_search: bool) -> str | None:
+    """Chooses the axis that results are drawn against, and checks that ranges are only given to a search.
+
+    Args:
+        axes: The values of each axis.
+        asked: The axis asked for.
+        is_search: Whether a search chooses the values.
+
+    Returns:
+        The axis asked for, or the learning rate, or the first axis of numbers; None if optimizers and seeds alone vary.
 
     Raises:
-        ValueError: They cannot, or they are.
+        ValueError: The axis asked for is not swept over or has no numbers, or a range is given without a search.
     """
-    if x not in axes:
-        raise ValueError(f"--x is {x}, which is not swept over: choose one of {', '.join(axes)}.")
-    if any(parse_number(value.split(":")[0]) is None for value in axes[x]):
-        raise ValueError(f"--x is {x}, whose values are no numbers ({', '.join(axes[x])}).")
     for field, values in axes.items():
         if is_range(values) and not is_search:
             raise ValueError(f"{field} is given as a range, {values[0]}: say how many --trials N to make in it.")
+    numeric = [
+        field
+        for field, values in axes.items()
+        if field not in SERIES and all(parse_number(value.split(":")[0]) is not None for value in values)
+    ]
+    if asked is None:
+        preferred = ["learning_rate", *(field for field in numeric if field != SEED)]
+        return next((field for field in preferred if field in numeric), None)
+    if asked not in axes:
+        raise ValueError(f"--x is {asked}, which is not swept over: choose one of {', '.join(axes)}.")
+    if asked not in numeric or asked == SEED:
+        raise ValueError(f"--x is {asked}, whose values are no quantities ({', '.join(axes[asked])}).")
+    return asked
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def write_card(run: FinishedRun, text: str) -> FinishedRun:
 
 
 def test_means_and_deviations_stand_beside_the_published_values(tmp_path) -> None:
-    """Golden: 91 and 92 % have the mean 91.5 and the deviation sqrt(0.5)."""
+    """Golden: 91 and 92 % have the mean 91.5 and the deviation sqrt(0.5); half the interval is 12.706 / 2."""
     card = 'model = timm.create_model("hf-hub:ada/sgd-0", pretrained=True)'
     runs = [
         write_card(make_run(tmp_path / "c", 0.904, variant="fromage"), "# A card"),
@@ -102,12 +102,15 @@ def test_means_and_deviations_stand_beside_the_published_values(tmp_path) -> Non
         write_card(make_run(tmp_path / "d", 0.7, variant=None), "# A card"),
     ]
     head, _, first, *others = compare_with_published(runs, PUBLISHED).splitlines()
-    assert head.startswith("| variant | ours, test_accuracy (%) | n | published | difference |")
+    assert head.startswith("| variant | ours, test_accuracy (%) | n | 95 % interval | published | difference |")
     link = "[ada/sgd-0](https://huggingface.co/ada/sgd-0), not pushed"
-    assert first == f"| sgd | 91.50 ± 0.71 | 2 | 91.25 ± 0.25 | +0.25 | an abacus | 2 min | {link} |"
+    assert (
+        first
+        == f"| sgd | 91.50 ± 0.71 | 2 | 85.15 to 97.85 | 91.25 ± 0.25 | +0.25, within the interval | an abacus | 2 min | {link} |"
+    )
     assert others == [
-        "| as it stands | 70.00 | 1 | not known |  | an abacus | 2 min | not pushed |",
-        "| fromage | 90.40 | 1 | not known |  | an abacus | 2 min | not pushed |",
+        "| as it stands | 70.00 | 1 |  | not known |  | an abacus | 2 min | not pushed |",
+        "| fromage | 90.40 | 1 |  | not known |  | an abacus | 2 min | not pushed |",
     ]
     assert "| ours, test_accuracy (%) |" in compare_with_published(runs, {})
     with pytest.raises(ValueError, match="did not measure test_perplexity, which was published"):

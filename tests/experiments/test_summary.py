@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from hf_geo.experiments.figure import draw_sweep
 from hf_geo.experiments.report import format_summary, split_settings
@@ -27,13 +28,13 @@ def summarize(rows: pd.DataFrame, *axes: str, metric: str = "eval_accuracy") -> 
 @pytest.mark.parametrize(
     ("values", "metric", "shown", "near"),
     [
-        (ACCURACIES, "eval_accuracy", "80.00 % | learning_rate 0.01", "1 (0.01 to 0.1)"),
-        (ACCURACIES, "eval_f1", "80.00 % | learning_rate 0.01", "1 (0.01 to 0.1)"),
-        (ERRORS, "eval_ece", "20.00 % | learning_rate 0.01", "0 (0.01)"),  # at most 0.22
-        (ERRORS, "eval_loss", "0.2 | learning_rate 0.01", "0 (0.01)"),
-        ({1.0: 0.7, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning_rate 0.1", "0 (0.1)"),
-        ({1.0: 0.79, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning_rate 0.1", "≥ 1 (0.1 to 1)"),
-        ({1.0: 90, 0.1: 91, 0.03: 92, 0.01: 120}, "eval_perplexity", "90 | learning_rate 1", "≥ 1.52 (0.03 to 1)"),
+        (ACCURACIES, "eval_accuracy", "80.00 % | learning rate 0.01", "1 (0.01 to 0.1)"),
+        (ACCURACIES, "eval_f1", "80.00 % | learning rate 0.01", "1 (0.01 to 0.1)"),
+        (ERRORS, "eval_ece", "20.00 % | learning rate 0.01", "0 (0.01)"),  # at most 0.22
+        (ERRORS, "eval_loss", "0.2 | learning rate 0.01", "0 (0.01)"),
+        ({1.0: 0.7, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning rate 0.1", "0 (0.1)"),
+        ({1.0: 0.79, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning rate 0.1", "≥ 1 (0.1 to 1)"),
+        ({1.0: 90, 0.1: 91, 0.03: 92, 0.01: 120}, "eval_perplexity", "90 | learning rate 1", "≥ 1.52 (0.03 to 1)"),
     ],
 )
 def test_the_best_and_the_unbroken_range_around_it(values, metric: str, shown: str, near: str) -> None:
@@ -44,7 +45,7 @@ def test_the_best_and_the_unbroken_range_around_it(values, metric: str, shown: s
 def test_an_infinite_rate_is_a_line_across(tmp_path, monkeypatch) -> None:
     rows = pd.concat([table(ERRORS, "eval_loss"), table({math.inf: 0.25}, "eval_loss").assign(optim="b")])
     summary = Summary(rows.reset_index(drop=True), ["optim", "learning_rate"], "eval_loss", "learning_rate")
-    assert "| b | 0.25 | learning_rate inf | ≥ 0 (inf) | none | 1 | 0 |" in format_summary(summary)
+    assert "| b | 0.25 | learning rate inf | ≥ 0 (inf) | none | 1 | 0 |" in format_summary(summary)
     figures = []
     monkeypatch.setattr("hf_geo.experiments.figure.save", lambda figure, *_: figures.append(figure))
     draw_sweep(summary, tmp_path / "figure.png", "Rates")
@@ -57,8 +58,8 @@ def test_an_infinite_rate_is_a_line_across(tmp_path, monkeypatch) -> None:
 def test_each_series_is_compared_with_itself_and_with_the_best() -> None:
     rows = pd.concat([table({1.0: 0.2, 0.1: 0.5, 0.01: 0.48}), table(ACCURACIES).assign(optim="b")], ignore_index=True)
     text = summarize(rows)
-    assert "| a | 50.00 % | learning_rate 0.1 | ≥ 1 (0.01 to 0.1) | none | 3 | 0 |" in text
-    assert "| b | 80.00 % | learning_rate 0.01 | 1 (0.01 to 0.1) | 1 (0.01 to 0.1) | 5 | 0 |" in text
+    assert "| a | 50.00 % | learning rate 0.1 | ≥ 1 (0.01 to 0.1) | none | 3 | 0 |" in text
+    assert "| b | 80.00 % | learning rate 0.01 | 1 (0.01 to 0.1) | 1 (0.01 to 0.1) | 5 | 0 |" in text
 
 
 def test_a_rate_that_diverged_ends_the_range_inside_what_was_tried() -> None:
@@ -71,21 +72,64 @@ def test_a_rate_that_diverged_ends_the_range_inside_what_was_tried() -> None:
 
 def test_a_setting_that_lost_a_seed_does_not_count() -> None:
     rows = pd.concat([table({0.1: 0.9, 0.01: 0.6}, seed=0), table({0.1: 0.9, 0.01: 0.8}, seed=1)], ignore_index=True)
-    assert "| a | 90.00 ± 0.00 % | learning_rate 0.1 |" in summarize(rows, "seed")
+    assert "| a | 90.00 ± 0.00 % (90.00 to 90.00) | learning rate 0.1 |" in summarize(rows, "seed")
     rows.loc[2, "state"] = "failed"
-    assert "| a | 70.00 ± 14.14 % | learning_rate 0.01 |" in summarize(rows, "seed")
+    assert "| a | 70.00 ± 14.14 % (-57.06 to 197.06) | learning rate 0.01 |" in summarize(rows, "seed")
+
+
+def rows_over_depth() -> pd.DataFrame:
+    values = [(0.1, 2, 0.9), (0.01, 2, 0.7), (0.1, 10, 0.2), (0.01, 10, 0.6)]
+    rows = [
+        {"optim": optim, "model_args.depth": depth, "learning_rate": lr, "state": "finished", "eval_accuracy": value}
+        for optim in ("a", "b")
+        for lr, depth, value in values[: 4 if optim == "a" else 3]
+    ]
+    return pd.DataFrame(rows)
 
 
 def test_along_another_axis_the_best_of_the_rates_is_shown(tmp_path) -> None:
-    rows = [
-        {"optim": "a", "learning_rate": lr, "model_args": f"depth={depth}", "state": "finished", "eval_accuracy": value}
-        for lr, depth, value in [(0.1, 2, 0.9), (0.01, 2, 0.7), (0.1, 10, 0.2), (0.01, 10, 0.6)]
-    ]
-    summary = Summary(pd.DataFrame(rows), ["optim", "learning_rate", "model_args"], "eval_accuracy", "model_args")
+    rows = rows_over_depth()
+    summary = Summary(rows, ["optim", "model_args.depth", "learning_rate"], "eval_accuracy", "model_args.depth")
     lines = format_summary(summary).splitlines()
     assert lines[0] == "| eval_accuracy at depth | 2 | 10 |"
-    assert lines[2] == "| a | 90.00 % (learning_rate 0.1) | 60.00 % (learning_rate 0.01) |"
+    assert lines[2] == "| a | 90.00 % (learning rate 0.1) | 60.00 % (learning rate 0.01) |"
     draw_sweep(summary, tmp_path / "figure.png", "Depth")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_each_value_has_a_curve_and_the_shift_of_its_best_rate_is_shown(tmp_path, monkeypatch) -> None:
+    axes = ["optim", "model_args.depth", "learning_rate"]
+    summary = Summary(rows_over_depth(), axes, "eval_accuracy", "learning_rate", ["model_args.depth"])
+    lines = format_summary(summary).splitlines()
+    assert lines[0] == "| best learning rate at | depth 2 | depth 10 | shift from the first to the last |"
+    assert lines[2:4] == ["| a | 0.1 | 0.01 | × 0.1 |", "| b | 0.1 | 0.1 | none |"]
+    assert "| a, depth 10 | 60.00 % | learning rate 0.01 |" in lines[-3]
+    figures = []
+    monkeypatch.setattr("hf_geo.experiments.figure.save", lambda figure, *_: figures.append(figure))
+    draw_sweep(summary, tmp_path / "figure.png", "Depths")
+    stars = [[line for line in axes.lines if line.get_marker() == "*"] for axes in figures[0].axes]
+    assert [axes.get_title() for axes in figures[0].axes] == ["a", "b"]
+    assert [[(*line.get_xdata(), *line.get_ydata()) for line in some] for some in stars] == [
+        [(0.1, 90), (0.01, 60)],
+        [(0.1, 90), (0.1, 20)],
+    ]
+
+
+def test_means_over_seeds_have_intervals_and_differences_within_chance_are_marked(tmp_path) -> None:
+    accuracies = {"a": (0.80, 0.81, 0.82), "b": (0.79, 0.81, 0.80), "c": (0.70, 0.71, 0.72)}
+    rows = [
+        {"optim": optim, "seed": seed, "state": "finished", "eval_accuracy": value}
+        for optim, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    summary = Summary(pd.DataFrame(rows), ["optim", "seed"], "eval_accuracy", None)
+    first, second, third = format_summary(summary).splitlines()[2:]
+    half = 100 * stats.ttest_1samp(accuracies["a"], 0).confidence_interval().high - 81
+    assert first == f"| a | 81.00 ± 1.00 % ({81 - half:.2f} to {81 + half:.2f}) |  |  | 3 | 0 |"
+    assert stats.ttest_ind(accuracies["a"], accuracies["b"], equal_var=False).pvalue > 0.05
+    assert stats.ttest_ind(accuracies["a"], accuracies["c"], equal_var=False).pvalue < 0.05
+    assert "| -1.00, within the interval |" in second and "| -10.00 |" in third
+    draw_sweep(summary, tmp_path / "figure.png", "Seeds")
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 

@@ -50,8 +50,8 @@ def test_the_report_says_what_was_run_and_what_was_lost(swept) -> None:
     assert "8 trials of `quickstart.yaml` over optim fromage, sgd; learning rate 0.01, 0.1, 1, 10." in text
     assert "- sgd: `learning" not in text and "`seed` 42" in text
     assert "on an abacus" in text and "`model` resnet10t" in text and "`output_dir`" not in text
-    assert "| fromage | 90.00 % | learning_rate 0.01 | ≥ 0 (0.01) | ≥ 0 (0.01) | 4 | 1 |" in text
-    assert "| sgd | 90.00 % | learning_rate 0.1 | 0 (0.1) | 0 (0.1) | 4 | 2 |" in text
+    assert "| fromage | 90.00 % | learning rate 0.01 | ≥ 0 (0.01) | ≥ 0 (0.01) | 4 | 1 |" in text
+    assert "| sgd | 90.00 % | learning rate 0.1 | 0 (0.1) | 0 (0.1) | 4 | 2 |" in text
     assert "- optim fromage, learning_rate 1 failed: This does not fit." in text
     measured = "train_loss | eval_accuracy | eval_loss | test_accuracy | test_loss"
     assert f"| optim | learning_rate | state | {measured} |" in text
@@ -66,7 +66,7 @@ def test_what_has_ended_is_not_run_again_and_other_values_join_it(swept, capsys)
     text = (swept.folder / "sweep.md").read_text()
     assert "learning rate 0.001, 0.01, 0.1, 1, 10 (fromage), 0.01, 0.1, 1, 10 (sgd)." in text
     assert len(rows(swept)) == 9 and ("sgd", 0.1) in rows(swept)
-    assert "| fromage | 90.00 % | learning_rate 0.01 | 0 (0.01) |" in capsys.readouterr().out
+    assert "| fromage | 90.00 % | learning rate 0.01 | 0 (0.01) |" in capsys.readouterr().out
 
 
 def test_a_sweep_with_other_settings_needs_another_folder(swept, capsys) -> None:
@@ -130,18 +130,18 @@ def test_optuna_searches_for_each_optimizer_and_goes_on(tmp_path) -> None:
 
 def test_a_sweep_of_real_runs(tmp_path) -> None:
     words = ("--model=test_resnet", "--max_steps=2", "--max_eval_samples=32", f"--output_dir={tmp_path}")
-    grid = ("--optims=fromage", "--lrs=0.1,0.01", "--grid", "label_smoothing_factor", "0.1")
+    grid = ("--optims=fromage", "--lrs=0.1,0.01", "--over=model_args.drop_rate=0.1")
     assert load("sweep").main([f"--config={QUICKSTART}", *grid, *words]) == 0
     table = pd.read_parquet(tmp_path / "trials.parquet")
     assert list(table.state) == ["finished"] * 2 and list(table.learning_rate) == [0.01, 0.1]
     settings = json.loads((tmp_path / table.folder[1] / "training_args.json").read_text())
     assert (settings["recipe"], settings["variant"]) == ("quickstart.yaml", None)
-    assert settings["label_smoothing_factor"] == 0.1
+    assert settings["model_args"] == "drop_rate=0.1"
     assert (tmp_path / table.folder[0] / "model.safetensors").exists() and "hardware" in table
 
 
 WRONG = {
-    "axis": (("--grid", "learning_rat", "1"), "There is no field 'learning_rat' to sweep over; did you mean 'learning_rate'?"),
+    "axis": (("--over=learning_rat=1",), "There is no field 'learning_rat' to sweep over; did you mean 'learning_rate'?"),
     "value": (("--optims=sgd,fromag", "--lrs=1"), "Unknown optimizer 'fromag'"),
     "jobs": (("--lrs=1", "--jobs=0"), "--jobs: takes a whole number of at least 1, not '0'"),
     "metric": (("--lrs=1", "--metric=eval_glory"), "It is not known whether a high or a low 'eval_glory' is better"),

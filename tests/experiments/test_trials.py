@@ -1,5 +1,7 @@
 """How the values of a sweep are read, named and drawn from."""
 
+from collections.abc import Callable
+
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -7,21 +9,22 @@ from hf_geo.experiments.search import as_distribution
 from hf_geo.experiments.trials import (
     Trial,
     axis_label,
-    check_axes,
+    choose_x,
     collect_axes,
     combinations,
     format_value,
+    make_trial,
     parse_number,
     split_values,
 )
 
-NUMBERS = {0.1: 0.1, "1e-3": 0.001, "depth=20,width=64": 20.0, "width=w,depth=3": 3.0, "none": None, "v2": None}
+NUMBERS = {0.1: 0.1, "1e-3": 0.001, "depth=20": None, "none": None, "v2": None}
 
 
 def test_numbers_are_found_in_settings_and_written_as_people_do() -> None:
     assert {value: parse_number(value) for value in NUMBERS} == NUMBERS
     assert [format_value(value) for value in (0.1 + 0.2, 100.0, 3, "x")] == ["0.3", "100", "3", "x"]
-    assert [axis_label(value, "model_args") for value in ("mlp_depth=3,width=2", 3)] == ["mlp depth", "model args"]
+    assert [axis_label(field) for field in ("learning_rate", "model_args.drop_rate")] == ["learning rate", "drop rate"]
 
 
 def test_names_of_trials_are_readable_and_differ() -> None:
@@ -32,20 +35,57 @@ def test_names_of_trials_are_readable_and_differ() -> None:
 
 def test_the_grid_is_every_combination() -> None:
     assert split_values("--lrs", " 1, 0.1,") == ["1", "0.1"]
-    axes = collect_axes({"optim": ["a", "b"]}, [["lr", "1", "2"]], ["lr"])
-    check_axes(axes, "lr", is_search=False)
+    assert split_values("--over", "(8,8),(4,4),none") == ["(8,8)", "(4,4)", "none"]
+    axes = collect_axes({"optim": ["a", "b"]}, ["lr=1,2"], ["lr"])
     assert [tuple(point.values()) for point in combinations(axes)] == [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")]
+
+
+def test_the_arguments_of_the_model_are_swept_over_one_by_one() -> None:
+    given = {"model_args": "depth=4,img_size=(8,8),width=2", "optim_args": None, "seed": "1"}
+
+    def resolve(words) -> dict:
+        return {**given, **dict(word.removeprefix("--").split("=", 1) for word in words)}
+
+    trial = make_trial({"model_args.width": "64", "model_args.act": "gelu", "optim_args.momentum": 0.9}, (), resolve)
+    assert trial.arguments == (
+        "--model_args=depth=4,img_size=(8,8),width=64,act=gelu",
+        "--optim_args=momentum=0.9",
+    )
+    arguments = {"depth": 4, "img_size": "(8,8)", "width": 64, "act": "gelu"}
+    expected = {f"model_args.{name}": value for name, value in arguments.items()}
+    assert trial.settings == {**expected, "optim_args.momentum": 0.9, "seed": "1"}
+    assert trial.values == {"model_args.width": 64, "model_args.act": "gelu", "optim_args.momentum": 0.9}
+
+
+def test_results_are_drawn_against_the_rate_or_what_else_has_numbers() -> None:
+    axes = {
+        "optim": ["a"],
+        "model_args.width": ["1", "2"],
+        "model_args.act": ["relu"],
+        "learning_rate": ["1"],
+        "seed": ["0"],
+    }
+    assert choose_x(axes, None, is_search=False) == "learning_rate"
+    assert choose_x(axes, "model_args.width", is_search=False) == "model_args.width"
+    del axes["learning_rate"]
+    assert choose_x(axes, None, is_search=False) == "model_args.width"
+    assert choose_x({"optim": ["a"], "seed": ["0", "1"]}, None, is_search=False) is None
+
+
+def refuse(field: str, values: list[str], asked: str | None = None) -> Callable[[], object]:
+    return lambda: choose_x({"optim": ["a"], field: values}, asked, is_search=False)
 
 
 REFUSED = {
     "no value": (lambda: split_values("--lrs", " , "), "--lrs names no value, so there is nothing to try"),
-    "unknown": (lambda: collect_axes({}, [["lrate", "1"]], ["rate"]), "no field 'lrate' to sweep over; did you mean 'rate'"),
-    "empty": (lambda: collect_axes({}, [["seed"]], ["seed"]), "--grid seed names no value"),
-    "twice": (lambda: collect_axes({"seed": ["1"]}, [["seed", "2"]], ["seed"]), "seed is swept over twice"),
+    "unknown": (lambda: collect_axes({}, ["lrate=1"], ["rate"]), "no field 'lrate' to sweep over; did you mean 'rate'"),
+    "no such form": (lambda: collect_axes({}, ["rate.a=1"], ["rate"]), "no field 'rate.a' to sweep over."),
+    "empty": (lambda: collect_axes({}, ["seed"], ["seed"]), "--over seed= names no value"),
+    "twice": (lambda: collect_axes({"seed": ["1"]}, ["seed=2"], ["seed"]), "seed is swept over twice"),
     "nothing": (lambda: collect_axes({}, [], []), "There is nothing to sweep over"),
-    "x": (lambda: check_axes({"optim": ["a"]}, "lr", is_search=False), "--x is lr, which is not swept over: choose one of optim"),
-    "x of text": (lambda: check_axes({"lr": ["1", "fast"]}, "lr", is_search=False), r"--x is lr, whose values are no numbers \(1, fast\)"),
-    "range": (lambda: check_axes({"lr": ["0.1:1"]}, "lr", is_search=False), "lr is given as a range, 0.1:1: say how many --trials"),
+    "x": (refuse("lr", ["1"], "rate"), "--x is rate, which is not swept over: choose one of optim, lr"),
+    "x of text": (refuse("lr", ["1", "fast"], "lr"), r"--x is lr, whose values are no quantities \(1, fast\)"),
+    "range": (refuse("lr", ["0.1:1"]), "lr is given as a range, 0.1:1: say how many --trials"),
     "empty range": (lambda: as_distribution("lr", ["1:0.1"]), "The range 1:0.1 of lr is empty"),
     "range beside values": (lambda: as_distribution("lr", ["0.1:1", "2"]), r"lr has a range beside other values \(0.1:1, 2\)"),
 }  # fmt: skip
