@@ -128,7 +128,7 @@ def built(hub, tmp_path_factory) -> dict[str, dict]:
 OPTIMIZERS = {
     "fromage": "Fromage", "alig": "AliG", "adamsrt": "AdamSRT", "adams": "AdamS", "sgdmrt": "SGDMRT", "sgdg": "SGDG",
     "adamg": "AdamG", "sgd": "SGD", "adam": "Adam", "adamw_torch": "AdamW", "adamw_torch_fused": "AdamW",
-    "adagrad": "Adagrad", "rmsprop": "RMSprop", "lars": "Lars", "lamb": "Lamb",
+    "adagrad": "Adagrad", "rmsprop": "RMSprop", "lars": "Lars", "lamb": "Lamb", "timm:muon": "Muon",
 }  # fmt: skip
 POINTS = {None: 1, "line": 2, "curve": 3, "simplex": 3}
 
