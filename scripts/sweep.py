@@ -6,7 +6,7 @@
     python scripts/sweep.py --config configs/quickstart.yaml --optims fromage,sgd --lrs 0.0001:1 --trials 20
 
 Each value of --over has a curve of its own, and the report says whether the best learning rate stays the same from one to the
-next. With --seeds, figures and tables show means with their 95 % intervals.
+next; --coordinate_check shows why, by how much the first updates change each layer's output. With --seeds, figures and tables show means with their 95 % intervals.
 
 Any option of train.py may follow; it applies to all trials. Started again with the same --output_dir, a sweep goes on: a trial
 that has ended is not run again (unless its folder under trials/ is removed), one that was still running is. With other values
@@ -23,7 +23,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+from transformers import set_seed
 
 from hf_geo.cli.config import FieldParser, parse_command_line
 from hf_geo.cli.options import OptionParser, at_least
@@ -34,7 +37,7 @@ from hf_geo.experiments.figure import draw_sweep
 from hf_geo.experiments.records import FINISHED, Records
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, describe_sweep, format_summary
 from hf_geo.experiments.runs import origin
-from hf_geo.experiments.summary import Summary, choose_metric, describe_failures
+from hf_geo.experiments.summary import Summary, choose_metric, describe_failures, list_values
 from hf_geo.experiments.sweep import Grid, Source, run_trials
 from hf_geo.experiments.trials import (
     SEED,
@@ -44,12 +47,13 @@ from hf_geo.experiments.trials import (
     axis_label,
     choose_x,
     collect_axes,
+    combinations,
     is_range,
     make_trial,
     split_values,
 )
 from hf_geo.metrics import higher_is_better
-from hf_geo.tasks import find_task
+from hf_geo.tasks import build_setup, find_task
 
 PROG = "sweep.py"
 TRAIN = Path(__file__).with_name("train.py")
@@ -75,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         grid = None if options.trials else Grid(axes, make)
         folder.mkdir(parents=True, exist_ok=True)
         with lock(folder):
+            if options.coordinate_check:
+                return check_coordinates(axes, make, folder, options)
             source = grid or make_search(axes, arguments, folder, make, options)
             run_trials(source, records, TRAIN, options.metric, options.jobs)
             return report(records, axes, make, arguments, options)
@@ -105,6 +111,11 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--x", metavar="FIELD", help="Horizontal axis of the figure (default: the learning rate if it is swept over).")
     add("--metric", metavar="NAME", help="What ranks trials (default: the task's main metric on the evaluation split).")
     add("--jobs", type=at_least(1), default=1, metavar="N", help="Trials at once, each in a process and on a GPU.")
+    add(
+        "--coordinate_check",
+        action="store_true",
+        help="Instead of whole trials, measure how eight updates change the outputs of each layer, against --over.",
+    )
     add("--title", metavar="TEXT", help="Title of the figure and the report.")
     add("--output_dir", metavar="DIR", help="The sweep's folder (default: outputs/sweep-RECIPE).")
     options, rest = parser.parse_known_args(argv)
@@ -141,6 +152,43 @@ def make_search(
         model, data, _, run, *_ = parse_command_line(RUN_ARGUMENTS, arguments, prog=PROG)
         options.metric = f"eval_{find_task(run.task, model.model, data.dataset).metric}"
     return Search(axes, options.trials, folder, make, maximize=higher_is_better(options.metric))
+
+
+def check_coordinates(axes: dict[str, list[str]], make: MakeTrial, folder: Path, options: argparse.Namespace) -> int:
+    """Measures each layer's output at the start of training for all values; returns the exit status.
+
+    Raises:
+        ValueError: No field with numbers is swept over besides rates, or a subspace is trained.
+    """
+    from hf_geo.experiments.coordinates import draw_coordinates, format_exponents, measure_coordinates
+
+    x = choose_x({field: axes[field] for field in axes if field not in AXIS_OPTIONS}, None, is_search=False)
+    if x is None:
+        raise ValueError(
+            "--coordinate_check compares networks: name a field with numbers, as in --over model_args.width=64,256."
+        )
+    rows = []
+    for values in tqdm(combinations(axes), desc="networks", unit="network"):
+        trial = make(values)
+        model_args, data_args, subspace_args, run_args, args, _ = parse_command_line(
+            RUN_ARGUMENTS, trial.arguments, prog=PROG
+        )
+        if subspace_args.config:
+            raise ValueError("--coordinate_check follows one network and no subspace: leave --subspace out.")
+        setting = list_values(trial.values, [field for field in axes if field not in (x, SEED)]) or "all networks"
+        set_seed(args.seed)
+        task = find_task(run_args.task, model_args.model, data_args.dataset)
+        found = measure_coordinates(build_setup(task, model_args, data_args, args), args)
+        rows += [{**trial.values, "setting": setting, **row} for row in found]
+    table = pd.DataFrame(rows)
+    table.drop(columns="setting").to_csv(folder / "coordinates.csv", index=False)
+    settings = list(dict.fromkeys(table.setting))
+    title = options.title or f"{Path(options.config).stem}: coordinate check"
+    draw_coordinates(table, x, settings, folder / "coordinates.png", title)
+    print(
+        f"\n{format_exponents(table, x, settings)}\n\n  figure:  {folder}/coordinates.png\n  table:   {folder}/coordinates.csv"
+    )
+    return 0
 
 
 def report(

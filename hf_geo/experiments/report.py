@@ -80,7 +80,7 @@ def split_settings(trials: Sequence[Trial], axes: Sequence[str]) -> tuple[dict[s
     """
     by_series: dict[str, list[Trial]] = {}
     for trial in trials:
-        name = " ".join(str(trial.values[field]) for field in SERIES if field in axes)
+        name = list_values(trial.values, [field for field in SERIES if field in axes])
         by_series.setdefault(name, []).append(trial)
     shared = _shared_settings(trials, axes)
     rest = {

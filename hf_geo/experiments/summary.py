@@ -1,7 +1,8 @@
 """Summarizes a sweep: the best trials of each optimizer or variant, and how wide a range of x comes close to them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -60,7 +61,7 @@ class Summary:
         self.series_axes = [field for field in SERIES if field in axes]
         self.searched = [field for field in axes if field not in (*self.series_axes, x, SEED, *over)]
         self.num_seeds = table[SEED].nunique() if SEED in table else 1
-        panels = [" ".join(str(row[field]) for field in self.series_axes) for _, row in table.iterrows()]
+        panels = [list_values(row, self.series_axes) for _, row in table.iterrows()]
         curves = [list_values(row, self.over) for _, row in table.iterrows()]
         names = [", ".join(filter(None, pair)) or "all trials" for pair in zip(panels, curves, strict=True)]
         self.trials = table.assign(panel=panels, series=names)
@@ -120,9 +121,10 @@ class Summary:
         return f"{'' if is_inside else '≥ '}{round(width, 2):g} ({ends})"
 
 
-def list_values(row: pd.Series, fields: Sequence[str]) -> str:
-    """Lists the values that a trial or a setting has on some axes: "width 64, depth 2"."""
-    return ", ".join(f"{axis_label(field)} {format_value(row[field])}" for field in fields)
+def list_values(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """Lists the values that a trial or a setting has on some axes: "sgd, width 64, depth 2"."""
+    names = (f"{axis_label(field)} " * (field not in SERIES) for field in fields)
+    return ", ".join(f"{name}{format_value(row[field])}" for name, field in zip(names, fields, strict=True))
 
 
 def describe_failures(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
