@@ -12,7 +12,8 @@ from tests.paths import REPOSITORY
 CONFIGS = REPOSITORY / "configs"
 # Files that begin with an underscore are only bases of others, and those in `accelerate` describe machines.
 FILES = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "accelerate" and path.name[0] != "_"]
-OF_PAPERS = [path for path in FILES if "quickstart" not in path.stem and "sweep" not in path.stem]
+SWEPT = {"quickstart", "sweep", "transfer", "seeds"}  # first words of recipes for a first look, or for sweeps alone
+OF_PAPERS = [path for path in FILES if path.stem.split("_")[0] not in SWEPT]
 
 
 def variants(path: Path) -> list[str]:

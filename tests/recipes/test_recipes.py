@@ -32,9 +32,7 @@ FILES_OF_PAPERS = {
     ),
     "subspaces": {"cifar10", "tinyimagenet", "imagenet"},
 }
-OTHERS = {
-    f"fromage/{name}" for name in ("wikitext2_line", "digits_depth", "transfer_mnist", "seeds_cifar10")
-}  # which are in no paper
+OTHERS = {"fromage/wikitext2_line", "fromage/digits_depth"}  # which are in no paper
 METHODS_OF_PAPERS = {
     "ali-g": {"alig"},
     "spherical": {"sgd", "sgdmrt", "adam", "adams", "adamsrt"},
