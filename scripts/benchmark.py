@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Measures speed and memory, as ratios of alternatives timed side by side in one run.
 
 python scripts/benchmark.py optim         optimizer steps, compared with torch's fused AdamW and SGD
@@ -5,13 +10,12 @@ python scripts/benchmark.py subspaces     training steps on subspaces compared w
 python scripts/benchmark.py language      words per second of the word-level Transformer, compared with PyTorch's example
 """
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_geo.cli.options import OptionParser
+from hf_geo.cli.options import OptionParser, program_name
 from hf_geo.cli.output import protect_output
 
 SUBJECTS = ("optim", "subspaces", "language")
@@ -21,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
     sys.path.insert(0, str(Path(__file__).parent))  # needed if this file was imported from elsewhere
-    parser = OptionParser(
-        prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(prog=program_name(__file__), description=__doc__)
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     for name in SUBJECTS:
         module = importlib.import_module(f"benchmark_{name}")

@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Evaluates a trained subspace along its positions, exports one of them, or compares trained models.
 
 Image classifiers by accuracy, likelihood and calibration; language models by perplexity too; copied sequences bit by bit;
@@ -24,6 +29,7 @@ from typing import Any
 from hf_geo.checkpoints.placing import place_result, whole_file
 from hf_geo.checkpoints.results import save_result
 from hf_geo.cli.evaluating import add_options
+from hf_geo.cli.options import program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
@@ -41,18 +47,19 @@ from hf_geo.runs.report import finite
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import EvaluationSetup, find_trained, open_trained
 
+PROG = program_name(__file__)
 SUBSPACE = "subspace_config.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
-    with one_sentence_errors("evaluate.py"):
+    with one_sentence_errors(PROG):
         options, data_args = parse_trained(
             argv,
             add_options,
-            prog="evaluate.py",
-            usage="evaluate.py --model NAME [--OPTION VALUE ...]",
+            prog=PROG,
+            usage=f"{PROG} --model NAME [--OPTION VALUE ...]",
             description=__doc__,
         )
         for name in options.model:

@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Shows which weights of a model are measured to be scale-invariant, and how an optimizer treats each parameter.
 
     python scripts/inspect_model.py --model resnet18
@@ -17,13 +22,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_geo.cli.options import OptionParser, add_trust, at_least, seed
+from hf_geo.cli.options import OptionParser, add_trust, at_least, program_name, seed
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.models.examples import ExampleSizes, build_example
 from hf_geo.optim import Invariance, get_method, list_optimizers, measure_invariance, param_groups
 
-PROG = "inspect_model.py"
+PROG = program_name(__file__)
 COLUMNS = ("parameter", "shape", "invariant", "why not", "group", "weight decay")
 
 
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes = ExampleSizes(options.batch_size, options.img_size, options.length)
         trust = options.trust_remote_code
         model, inputs = build_example(options.model, options.model_args, sizes, trust_remote_code=trust)
-        show_progress = not options.json and sys.stderr.isatty()
+        show_progress = not options.json
         start = time.perf_counter()
         try:
             rows = measure_invariance(model, inputs, seed=options.seed, progress=show_progress, explain=True)
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = OptionParser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(prog=PROG, description=__doc__)
     add = parser.add_argument
     add(
         "--model",

@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Averages trained networks of one architecture, or shows whether a path of good networks joins two of them.
 
     python scripts/merge.py --method barrier --model outputs/a --model outputs/b --output_dir outputs/barrier
@@ -26,8 +31,9 @@ from hf_geo.checkpoints.placing import place_result
 from hf_geo.checkpoints.results import save_result
 from hf_geo.cli.merges import MERGES, Merge
 from hf_geo.cli.merging import Parents, hub_ids, open_parents
-from hf_geo.cli.options import at_least
+from hf_geo.cli.options import at_least, program_name
 from hf_geo.cli.output import protect_output
+from hf_geo.cli.recipes import recipe_file
 from hf_geo.cli.trained import parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
@@ -40,7 +46,7 @@ from hf_geo.runs.report import finite, write_results
 from hf_geo.subspaces.shapes import SHAPES
 from hf_geo.tasks import find_trained, read_run_settings
 
-PROG = "merge.py"
+PROG = program_name(__file__)
 OF_TWO = ("barrier", "interpolate", "curve")
 OWNERS = {"coefficients": "average", "metric": "greedy", "position": "interpolate", "select_position": "interpolate",
           "also_dataset": "interpolate", "recipe": "curve"}  # fmt: skip
@@ -98,7 +104,12 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
         help="Of interpolate: a further dataset of the same classes to evaluate the positions on.")  # fmt: skip
     add("--without_head", action="store_true",
         help="Merge classifiers of different classes: all but the head, which stays the first one's.")  # fmt: skip
-    add("--recipe", metavar="FILE", help="Of curve: the recipe of scripts/train.py that trains the bend.")
+    add(
+        "--recipe",
+        type=recipe_file,
+        metavar="FILE",
+        help="Of curve: the recipe of scripts/train.py that trains the bend.",
+    )
 
 
 def check(options: argparse.Namespace) -> None:

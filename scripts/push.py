@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Pushes a finished run, or a Space of explore.py, to the Hugging Face Hub: for runs made offline, or whose own push failed.
 
     python scripts/push.py runs/digits ada/digits-fromage
@@ -7,13 +12,12 @@
 Log in first with `hf auth login`, or set HF_TOKEN to a token with write permission.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_geo.checkpoints.placing import place_result
-from hf_geo.cli.options import OptionParser
+from hf_geo.cli.options import OptionParser, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.hub.push import is_space, push_folder, read_config
@@ -22,7 +26,7 @@ from hf_geo.hub.push import is_space, push_folder, read_config
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
-    parser = OptionParser(prog="push.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(prog=program_name(__file__), description=__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run, or a Space")
     parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")

@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Gathers results into configs/PAPER/RESULTS.md: finished runs of a recipe beside the published figures, or a sweep.
 
     python scripts/results.py outputs/wikitext2 outputs/wikitext2-sgd outputs/wikitext2-adam
@@ -10,14 +15,13 @@ replaces its earlier one; the rest of the file stays. With --walks, what scripts
 one figure, whatever the runs' budgets were: subspaces beside plain networks and ensembles, over seeds. Published figures are read from configs/PAPER/published.json.
 """
 
-import argparse
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_geo.cli.options import OptionParser
+from hf_geo.cli.options import OptionParser, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.recipes import find_recipes, list_variants, meaning_of, read_recipe
 from hf_geo.cli.run_arguments import resolve_settings
@@ -29,7 +33,7 @@ from hf_geo.experiments.runs import check_runs, common_recipe, find_runs
 from hf_geo.experiments.walks import draw_evaluations, read_evaluations, tabulate_evaluations
 from hf_geo.markdown import replace_section
 
-PROG = "results.py"
+PROG = program_name(__file__)
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEAD = "# Results\n\nMeasured with this package, each with its budget. What the papers published stands beside it where it is known.\n"
 
@@ -38,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
     with one_sentence_errors(PROG):
-        parser = OptionParser(PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser = OptionParser(PROG, description=__doc__)
         parser.add_argument("folders", nargs="*", metavar="FOLDER", help="Folders of runs, or of one sweep.")
         parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help="Folder of the recipes.")
         parser.add_argument("--walks", action="store_true", help="Draw the evaluations in the folders in one figure.")

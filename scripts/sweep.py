@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo[sweep]"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Trains one recipe at many settings and reports the results: optimizers x learning rates (or any fields) x seeds.
 
     python scripts/sweep.py --config configs/quickstart.yaml --optims fromage,sgd,adamw_torch --lrs 1,0.1,0.01,0.001
@@ -29,8 +34,9 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 
 from hf_geo.cli.config import FieldParser, parse_command_line
-from hf_geo.cli.options import OptionParser, at_least
+from hf_geo.cli.options import OptionParser, at_least, program_name
 from hf_geo.cli.output import protect_output
+from hf_geo.cli.recipes import recipe_file
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS, resolve_settings
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.experiments.figure import draw_sweep
@@ -55,7 +61,7 @@ from hf_geo.experiments.trials import (
 from hf_geo.metrics import higher_is_better
 from hf_geo.tasks import build_setup, find_task
 
-PROG = "sweep.py"
+PROG = program_name(__file__)
 TRAIN = Path(__file__).with_name("train.py")
 TRIAL_OPTIONS = ("--save_strategy=no", "--load_best_model_at_end=false", "--disable_tqdm=true")
 AXIS_OPTIONS = {VARIANT: "variants", "optim": "optims", "learning_rate": "lrs", SEED: "seeds"}
@@ -92,10 +98,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         PROG,
         f"{PROG} --config FILE [--optims A,B] [--lrs X,Y] [--over FIELD=A,B] [--OPTION_OF_TRAIN VALUE ...]",
         __doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="The recipe.")
+    add("--config", required=True, type=recipe_file, metavar="FILE", help="The recipe: a file, or one's name.")
     add("--variants", metavar="A,B", help="Variants of the recipe.")
     add("--optims", metavar="A,B", help="Optimizers.")
     add("--lrs", metavar="X,Y", help="Learning rates, or with --trials LOW:HIGH.")

@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Trains a model on a data set, evaluates it, and leaves a folder with its card that timm and transformers open.
 
     accelerate launch scripts/train.py --config configs/quickstart.yaml
@@ -20,6 +25,7 @@ from transformers import set_seed
 from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 from hf_geo.checkpoints.placing import place_result
 from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.options import program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.preflight import check_export, check_settings, check_trainer, no_empty_folder
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
@@ -45,7 +51,7 @@ from hf_geo.training.callbacks import NoClassifierError, SameDataCallback
 from hf_geo.training.nonfinite import NonFiniteTrainingError
 from hf_geo.training.processes import UnusedParametersError
 
-PROG = "train.py"
+PROG = program_name(__file__)
 # A setting of these is on the card even where it keeps its default.
 ALWAYS_SHOWN = {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
 # A run resumes with the values of the checkpoint's run, or it could evaluate samples that were trained on.
@@ -81,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_measured(folder, report, measured, portable_state(trainer.state))
             description = describe(folder, trust_remote_code=options.trust_remote_code)
         if problem:
-            command = shlex.join(["python", "scripts/evaluate.py", "--model", folder])
+            command = shlex.join(["hf-geo", "evaluate", "--model", folder])
             raise RuntimeError(
                 f"The network is trained and complete in {folder!r}, but it could not be evaluated ({in_words(problem)}): "
                 f"`{command}` does that again."
@@ -90,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print(f"\n{report.summary(folder, run.setup.how_to_load, description.made)}")
     if pusher is None:
-        print(f"  push it:     {shlex.join(['python', 'scripts/push.py', folder])} NAMESPACE/NAME")
+        print(f"  push it:     {shlex.join(['hf-geo', 'push', folder])} NAMESPACE/NAME")
         return 0
     pusher.wait()
     checkpoints = PUSHED_CHECKPOINTS.get(trainer.args.hub_strategy.value, "none")

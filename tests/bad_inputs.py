@@ -74,6 +74,8 @@ ROWS: dict[str, Row] = {
     "option misspelt": train({"optimm": "sgd"}, "--optimm=sgd", "did you mean --optim?"),
     "stray word": train(lambda _: ["stray"], "unknown option stray", HELP),
     "a float that is a word": train({"learning_rate": "fast"}, "--learning_rate: invalid float value: 'fast'", HELP),
+    "bfloat16 without a GPU": train({"bf16": "true"}, "--bf16 true needs a GPU with bfloat16", "give --use_cpu true too"),
+    "an option without effect": train({"do_train": "true"}, "--do_train changes nothing here", "leave it out"),
     "neither true nor false": train({"bf16": "maybe"}, "--bf16: ", HELP),
     "augmentation": train({"augmentation": "mirror"}, "--augmentation: invalid choice: 'mirror'", "crop-flip"),
     "task": train({"task": "segmentation"}, "no task 'segmentation'", "--task is one of image-classification, text-classification"),
@@ -139,7 +141,8 @@ ROWS: dict[str, Row] = {
     "learning rate among settings": train({"optim_args": "lr=0.1"}, "'lr=0.1'", "give it as --learning_rate 0.1"),
     "unknown group": train({"optim_args": "geometry.lr=1"}, "no parameter group 'geometry'", "it makes rest"),
     # Recipes
-    "recipe missing": train({"config": "gone.yaml"}, "'gone.yaml' cannot be read (No such file", "give the path of a YAML file"),
+    "recipe missing": train({"config": "quickstrat"}, "there is no file or recipe 'quickstrat'", "did you mean quickstart or "),
+    "recipe of several papers": train({"config": "imagenet.yaml"}, "several recipes are called 'imagenet.yaml'", "choose ali-g/imagenet or fromage/imagenet or"),
     "recipe is a folder": train({"config": "."}, "'.' cannot be read (Is a directory)", "give the path of a YAML file"),
     "recipe binary": recipe(bytes(range(256)), "can't decode byte 0x80", "write one `option: value` a line"),
     "recipe key misspelt": recipe("learning_rat: 1", "unknown option 'learning_rat'", "did you mean 'learning_rate'?"),
@@ -214,7 +217,7 @@ ROWS: dict[str, Row] = {
     "checkpoint with code": train(names="optimizer.pt", advises="name another one", **checkpoint(lambda folder: torch.save({"payload": Payload()}, folder / "optimizer.pt"))),
     # Pushing
     "push without token": train({"push_to_hub": "true", "hub_model_id": "ada/run"}, "no token to push to ada/run", "hf auth login"),
-    "push to nowhere": train({"push_to_hub": "true", "hub_model_id": "a/b/c"}, "'a/b/c' cannot be a repository's name", "scripts/push.py"),
+    "push to nowhere": train({"push_to_hub": "true", "hub_model_id": "a/b/c"}, "'a/b/c' cannot be a repository's name", "hf-geo push"),
     "pushing by half a word": push(["run", "ada/run", "--priv"], "unknown option --priv", "did you mean --private?"),
     "pushing to a bad name": push(pushed("run", "ada run"), "'ada run' cannot be a repository's name", "NAMESPACE/NAME"),
     "pushing offline": push(pushed("run", "ada/run"), "HF_HUB_OFFLINE forbids", "push it later with", environment={"HF_TOKEN": "hf_" + "y" * 34}),

@@ -42,7 +42,7 @@ def undisturbed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "my run"
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert script("train")([*WORDS, f"--output_dir={folder}"]) == 0
-    assert files(folder) == ALL and f"python scripts/push.py '{folder}' NAMESPACE/NAME" in out.getvalue()
+    assert files(folder) == ALL and f"hf-geo push '{folder}' NAMESPACE/NAME" in out.getvalue()
     return folder
 
 
@@ -68,9 +68,9 @@ def test_what_describes_a_run_may_fail_and_is_made_again(undisturbed, tmp_path, 
         describe(out)
     assert files(out) == ALL - DESCRIBED[step]
     (warning,) = [record.getMessage() for record in caplog.records if "could not be made" in record.getMessage()]
-    python, path, *words = shlex.split(warning.split("`")[1])
-    assert (python, path, words) == ("python", "scripts/card.py", [str(out)])
-    assert script("card")(words) == 0
+    *command, path = shlex.split(warning.split("`")[1])
+    assert (command, path) == (["hf-geo", "card"], str(out))
+    assert script("card")([path]) == 0
     assert [name for name in ALL if (out / name).read_bytes() != (undisturbed / name).read_bytes()] == []
 
 
@@ -79,7 +79,7 @@ def test_a_run_ends_well_without_its_card(undisturbed, tmp_path, monkeypatch, ca
     with caplog.at_level(logging.WARNING, "hf_geo"):
         assert script("train")([*WORDS, f"--output_dir={tmp_path}"]) == 0
     assert files(tmp_path) == ALL - {"README.md"} and same_network(tmp_path, undisturbed)
-    assert caplog.text.count("scripts/card.py") == 1 and "README.md" not in capsys.readouterr().out
+    assert caplog.text.count("hf-geo card") == 1 and "README.md" not in capsys.readouterr().out
 
 
 def fail_on_disk(*args, **kwargs):
@@ -89,7 +89,7 @@ def fail_on_disk(*args, **kwargs):
 @pytest.mark.parametrize(
     ("step", "failure", "kept", "says"),
     [
-        ("hf_geo.GeoTrainer.evaluate", broken, ALL, "could not be evaluated ('a mistake in the program'): `python scripts/evaluate.py --model "),
+        ("hf_geo.GeoTrainer.evaluate", broken, ALL, "could not be evaluated ('a mistake in the program'): `hf-geo evaluate --model "),
         ("hf_geo.GeoTrainer.finalize", broken, ALL, "could not be evaluated ('a mistake in the program')"),
         ("hf_geo.runs.report.write_results", fail_on_disk, NETWORK, "results could not be written there ([Errno 28] No space left on device): they are {\"eval_loss\": "),
     ],
@@ -186,7 +186,7 @@ def test_a_card_does_without_a_sample(language_run, monkeypatch, caplog) -> None
     monkeypatch.setattr("hf_geo.hub.describe.generate_text", broken)
     with caplog.at_level(logging.WARNING, "hf_geo"):
         assert describe(language_run, trust_remote_code=True).missing == ["The sample of text"]
-    assert f"`python scripts/card.py {language_run} --trust_remote_code true`" in caplog.text
+    assert f"`hf-geo card {language_run} --trust_remote_code true`" in caplog.text
     card = (language_run / "README.md").read_text()
     assert "AutoModelForCausalLM" in card and "What it says" not in card
     monkeypatch.undo()

@@ -13,6 +13,8 @@ from tests.paths import PACKAGE, REPOSITORY
 ROOMS = {
     "errors": set(),
     "markdown": set(),
+    "resources": set(),
+    "scripts": {"resources"},
     "plotting": {"checkpoints"},
     "optim": set(),
     "subspaces": set(),
@@ -23,7 +25,7 @@ ROOMS = {
     "evaluation": {"subspaces", "metrics", "checkpoints", "markdown", "plotting"},
     "checkpoints": set(),
     "runs": {"checkpoints", "metrics", "plotting"},
-    "hub": {"runs", "checkpoints", "evaluation", "models", "markdown"},
+    "hub": {"runs", "checkpoints", "evaluation", "models", "markdown", "resources"},
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
     "tasks": {"training", "evaluation", "data", "losses", "models", "metrics", "hub.downloads"},
     "experiments": {
@@ -38,7 +40,7 @@ ROOMS = {
         "markdown",
         "plotting",
     },
-    "cli": {"tasks", "training", "hub", "evaluation", "checkpoints", "optim", "data", "metrics", "models", "runs"},
+    "cli": {"tasks", "training", "hub", "evaluation", "checkpoints", "optim", "data", "metrics", "models", "runs", "resources"},
     "explore": {
         "cli",
         "tasks",

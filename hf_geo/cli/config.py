@@ -10,8 +10,9 @@ from typing import Any
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from .options import OptionParser, nearest
-from .recipes import Scalar, meaning_of, read_recipe
+from .options import HelpFormatter, OptionParser, nearest
+from .recipes import Scalar, meaning_of, read_recipe, recipe_file
+from .sections import HIDDEN, MOST_NEEDED, WITHOUT_EFFECT, arrange
 
 # --smoke: enough of a run to see that everything fits together.
 SMOKE = {
@@ -28,11 +29,30 @@ CHOICES = ("config", "variant", "smoke", "help")
 
 
 class FieldParser(OptionParser, HfArgumentParser):
-    """Parses the fields of dataclasses as transformers does, and reports mistakes as this package does."""
+    """Parses the fields of dataclasses as transformers does, and reports mistakes as this package does.
+
+    Args:
+        first: Destinations of the options that `--help` shows first.
+    """
+
+    def __init__(self, *args, first: Sequence[str] = MOST_NEEDED, **kwargs) -> None:
+        self.first = first
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
+
+    def format_help(self) -> str:
+        """Returns the help text, with the options by heading."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for title, actions in arrange(((g.title, g._group_actions) for g in self._action_groups), self.first):
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        return formatter.format_help()
 
     def _add_recorded(self, add: Callable[..., argparse.Action], *names: str, **settings: Any) -> argparse.Action:
-        if names[0].startswith("--no_"):
-            settings["help"] = argparse.SUPPRESS  # --x false says the same
+        if names[0].startswith("--no_") or names[0].strip("-") in HIDDEN:
+            settings["help"] = argparse.SUPPRESS  # --x false says the same as --no_x
         elif settings.get("action") is None and "choices" not in settings:
             short = {int: "N", float: "X", string_to_bool: "BOOL"}.get(settings.get("type"), "TEXT")
             settings = {"metavar": short, **settings}
@@ -61,7 +81,12 @@ def parse_command_line(
     """
     parser = FieldParser(dataclass_types, **parser_options)
     add = parser.add_argument_group("Recipe").add_argument
-    add("--config", metavar="FILE", help="YAML file whose values are defaults for all options; the command line wins.")
+    add(
+        "--config",
+        type=recipe_file,
+        metavar="FILE",
+        help="Recipe whose values are defaults for all options: a YAML file, or the name of one of this package's.",
+    )
     add("--variant", metavar="NAME", help="Named variant inside the config file.")
     add("--smoke", action="store_true", help="A few steps on a small slice, to see that everything fits.")
 
@@ -78,6 +103,8 @@ def parse_command_line(
     *settings, chosen = parser.parse_args_into_dataclasses(words + argv, look_for_args_file=False)
     names = (word.partition("=")[0] for word in words + argv)
     chosen.given = {parser.options[name].dest for name in names if name in parser.options}
+    if useless := sorted(chosen.given & WITHOUT_EFFECT):
+        parser.error(f"--{useless[0]} changes nothing here: leave it out")
     return (*settings, chosen)
 
 

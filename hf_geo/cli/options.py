@@ -4,14 +4,48 @@ import argparse
 import difflib
 import functools
 import re
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
+COMMAND = "hf-geo"
+
+
+def command_name(script: str | Path) -> str:
+    """Returns the sub-command of `hf-geo` that runs a script: `inspect` for scripts/inspect_model.py."""
+    return Path(script).stem.removesuffix("_model")  # a file inspect.py would hide Python's own module
+
+
+def program_name(script: str) -> str:
+    """Returns what a script is called in its messages: `train.py`, or `hf-geo train` if that command runs it."""
+    is_command = Path(sys.argv[0]).stem == COMMAND
+    return f"{COMMAND} {command_name(script)}" if is_command else Path(script).name
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows descriptions as written, an option by its first spelling, and defaults that say something."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if len(action.option_strings) < 2 or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        values = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{action.option_strings[0]} {values}"
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", getattr(action.default, "value", action.default)
+        says_nothing = default is None or default is False or default == argparse.SUPPRESS
+        if says_nothing or "default" in text.lower() or not action.option_strings:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{text.rstrip('.')} (default: {shown.replace('%', '%%')})." if shown else text
 
 
 class OptionParser(argparse.ArgumentParser):
     """An `ArgumentParser` that takes no abbreviations, and whose errors name the nearest option and `--help`.
+
+    Examples in the description are shown as commands of `hf-geo` where that runs the script.
 
     Attributes:
         options: The action of each option by each of its spellings.
@@ -19,7 +53,11 @@ class OptionParser(argparse.ArgumentParser):
 
     def __init__(self, *args, **kwargs) -> None:
         self.options: dict[str, argparse.Action] = {}
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs})
+        if self.prog.startswith(COMMAND):
+            found = r"(?:python|accelerate launch) scripts/(\w+)\.py"
+            self.description = re.sub(found, lambda call: f"{COMMAND} {command_name(call[1])}", self.description or "")
+            self.description = re.sub(r"\bconfigs/(\S+)\.yaml", r"\1", self.description)
 
     def add_argument(self, *names: str, **settings) -> argparse.Action:
         """Adds an argument as argparse does."""

@@ -1,11 +1,15 @@
 """Recipes: YAML files of option values, which build on one another and have variants."""
 
+import argparse
 import datetime
+import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from hf_geo.resources import resource_folder
 
 
 class Scalar(str):
@@ -49,6 +53,33 @@ for _kind in ("bool", "int", "float", "timestamp"):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+def recipe_file(name: str) -> str:
+    """An argparse type: the path of a recipe's file, or the name of a recipe that this package has.
+
+    Args:
+        name: A path; or, if there is no such file, a recipe's path below `configs`, as in `fromage/cifar10`, or its last
+            part if only one recipe has it.
+    """
+    if Path(name).exists():
+        return name
+    configs = resource_folder("configs")
+    paths = [path.relative_to(configs) for path in configs.rglob("*.yaml") if path.parent.name != "accelerate"]
+    recipes = {path.with_suffix("").as_posix(): str(configs / path) for path in sorted(paths)}
+    wanted = name.removesuffix(".yaml")
+    found = [recipe for recipe in recipes if recipe == wanted or recipe.endswith(f"/{wanted}")]
+    if len(found) == 1:
+        return recipes[found[0]]
+    if found:
+        raise argparse.ArgumentTypeError(f"several recipes are called {name!r}: choose {' or '.join(found)}")
+    by_name = {key: recipe for recipe in recipes for key in (recipe.rpartition("/")[2], recipe)}
+    wanted = "/".join(Path(wanted).parts[-2:])
+    alike = [
+        key for name in (wanted, Path(wanted).name) for key in difflib.get_close_matches(name, by_name, 2, cutoff=0)
+    ]
+    near = dict.fromkeys(by_name[key] for key in alike)
+    raise argparse.ArgumentTypeError(f"there is no file or recipe {name!r}: did you mean {' or '.join(near)}?")
 
 
 def read_recipe(path: str | Path, variant: str | None = None) -> dict[str, Any]:

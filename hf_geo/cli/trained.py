@@ -18,6 +18,11 @@ from hf_geo.tasks import TASKS, EvaluationOptions, find_trained, read_run_settin
 from .config import FieldParser
 from .options import add_trust, at_least, device, seed
 
+MOST_NEEDED = (
+    "model", "method", "dataset", "output_dir", "positions", "ensemble", "trust", "select_position", "export_position",
+    "batch_size",
+)  # fmt: skip
+
 
 def parse_trained(
     argv: Sequence[str] | None,
@@ -37,7 +42,7 @@ def parse_trained(
     Raises:
         ValueError: There is no such model, or nothing says which data to evaluate it on.
     """
-    parser = FieldParser((DataArguments,), **parser_options)
+    parser = FieldParser((DataArguments,), first=MOST_NEEDED, **parser_options)
     add = parser.add_argument_group("Evaluation").add_argument
     if several:
         add(

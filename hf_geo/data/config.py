@@ -11,6 +11,8 @@ from transformers.hf_argparser import HfArg
 class DataArguments:
     """Which data to train and evaluate on, and how it is read."""
 
+    _argument_group_name = "Data"
+
     dataset: str | None = HfArg(
         default=None,
         help="A Hub id (uoft-cs/cifar10), a folder in the same layout or with one folder of images a class, "

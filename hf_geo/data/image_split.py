@@ -162,7 +162,7 @@ class ImageSplit:
         return EncodedImages(self.rows, self.labels, transform, seed, self.name_sample, self.bad)
 
     def _with_progress(self, items: Iterable, doing: str) -> Iterable:
-        return tqdm(items, f"{doing} {self.name}", len(self), unit=" images", delay=3, leave=False, disable=None)
+        return tqdm(items, f"{doing} {self.name}", len(self), unit=" images", delay=3, leave=False)
 
     def _keep(self, readable: np.ndarray) -> None:
         if not readable.any():

@@ -83,7 +83,7 @@ def batch_size(batch: Any) -> int:
 
 
 def batches(loader: Iterable, max_batches: int | None, title: str) -> Iterator[Any]:
-    """Yields the first `max_batches` of a loader, or all, without empty ones; shows progress on a terminal.
+    """Yields the first `max_batches` of a loader, or all, without empty ones; shows progress.
 
     Raises:
         ValueError: `max_batches` is below one, or a batch holds no tensor.
@@ -93,7 +93,7 @@ def batches(loader: Iterable, max_batches: int | None, title: str) -> Iterator[A
     total = len(loader) if has_length(loader) else None
     if max_batches is not None:
         total = max_batches if total is None else min(total, max_batches)
-    bar = tqdm(islice(loader, max_batches), title, total, unit=" batches", delay=2, leave=False, disable=None)
+    bar = tqdm(islice(loader, max_batches), title, total, unit=" batches", delay=2, leave=False)
     return (batch for batch in bar if batch_size(batch))
 
 

@@ -11,25 +11,13 @@ from huggingface_hub import EvalResult, ModelCardData, constants
 
 import hf_geo
 from hf_geo.checkpoints.placing import whole_file
+from hf_geo.resources import resource_folder
 from hf_geo.runs.report import RunReport
 
 # The start of a line that Markdown takes for a heading, a list or a rule.
 _BLOCK = re.compile(r"^(?:#+(?=\s|$)|[+-](?=[\s-]|$)|=+$|\d{1,9}(?=[.)](?:\s|$)))")
 SUBSPACE_TAGS = ("neural-network-subspace", "arxiv:2102.10472")
 VERSIONED = ("torch", "transformers", "accelerate", "datasets", "evaluate", "timm", "huggingface_hub")
-
-
-def template_folder() -> Path:
-    """Returns the folder of the card templates: inside the installed package, or beside it in a source checkout.
-
-    Raises:
-        RuntimeError: Neither place has them: the installation is broken.
-    """
-    package = Path(hf_geo.__file__).parent
-    for folder in (package / "model_card_templates", package.parent / "model_card_templates"):
-        if (folder / "base.md.jinja").is_file():
-            return folder
-    raise RuntimeError(f"The model card templates are missing beside {package.name}: install the package again.")
 
 
 def one_line(value: Any) -> str:
@@ -64,7 +52,7 @@ def render_card(template: str, metadata: ModelCardData, fields: Mapping[str, Any
         jinja2.UndefinedError: The template uses a name that `fields` lacks.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template_folder()),
+        loader=jinja2.FileSystemLoader(resource_folder("model_card_templates")),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML: values go through the filters below instead

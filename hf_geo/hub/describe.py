@@ -104,7 +104,7 @@ class Description:
                 part,
                 type(error).__name__,
                 in_words(error),
-                shlex.join(["python", "scripts/card.py", str(self.folder), *trust]),
+                shlex.join(["hf-geo", "card", str(self.folder), *trust]),
                 exc_info=os.environ.get("HF_GEO_TRACEBACK") == "1",
             )
 

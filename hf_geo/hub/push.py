@@ -202,7 +202,7 @@ def _checkpoints(folder: Path, which: Literal["none", "last", "all"]) -> list[tu
 
 def _command(folder: str | Path, repo_id: str, private: bool | None, checkpoints: str = "none") -> str:
     options = [*(["--private"] if private else []), *(["--checkpoints", checkpoints] if checkpoints != "none" else [])]
-    return shlex.join(["python", "scripts/push.py", str(folder), repo_id, *options])
+    return shlex.join(["hf-geo", "push", str(folder), repo_id, *options])
 
 
 def _reason(error: BaseException, repo_id: str) -> str:

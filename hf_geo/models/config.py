@@ -11,6 +11,8 @@ from transformers.hf_argparser import HfArg
 class ModelArguments:
     """Which network to train, and how it is built."""
 
+    _argument_group_name = "Model"
+
     model: str | None = HfArg(
         default=None,
         help="A timm architecture (resnet18, cifar_resnet20), or a Hub id or folder whose weights are loaded "

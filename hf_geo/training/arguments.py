@@ -11,7 +11,7 @@ from transformers.training_args import OptimizerNames
 from hf_geo.optim import Method
 
 from .methods import find_method, known_methods, library_names, nearest_names, parse_optim_args
-from .ranges import check_ranges
+from .ranges import check_precision, check_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class GeoTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_precision(self)
         self._check_averaging()
         self._set_direction()
         name = getattr(self.optim, "value", self.optim)

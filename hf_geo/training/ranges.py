@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from transformers import TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
+
 _LARGEST_SEED = 2**32 - 1  # NumPy's; torch takes larger ones
 
 
@@ -48,6 +51,14 @@ RANGES = {
     "seed": _SEED,
     "data_seed": _SEED,
 }
+
+
+def check_precision(args: TrainingArguments) -> None:
+    """Raises `ValueError` for bfloat16 where there is no GPU for it and nothing says that the CPU is meant."""
+    option = "bf16" if args.bf16 else "bf16_full_eval"
+    allowed = args.use_cpu or is_torch_bf16_gpu_available() or is_torch_xla_available()
+    if getattr(args, option) and not allowed:
+        raise ValueError(f"--{option} true needs a GPU with bfloat16: give --use_cpu true too, or leave {option} out.")
 
 
 def check_ranges(args: Any) -> None:

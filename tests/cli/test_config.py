@@ -1,6 +1,7 @@
 """Recipes: a file's values are defaults, the command line wins, and a mistake is named."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from hf_geo.cli.config import parse_command_line
 from hf_geo.cli.recipes import read_recipe
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
+from hf_geo.cli.sections import HEADINGS, HIDDEN, MOST_NEEDED
 from tests.recipes.every import FILES
 
 
@@ -115,9 +117,10 @@ def test_wrong_files(tmp_path, text: str, message: str) -> None:
         parse("--config", tmp_path / "a.yaml")
 
 
-def test_missing_file_and_unknown_variant(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"gone.yaml' cannot be read"):
-        parse("--config", tmp_path / "gone.yaml")
+def test_missing_file_and_unknown_variant(tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        parse("--config", tmp_path / "gone" / "quick_start.yaml")
+    assert "quick_start.yaml': did you mean quickstart or " in capsys.readouterr().err
     write(tmp_path, a="variants: {x: {seed: 1}, y: {seed: 2}}")
     with pytest.raises(ValueError, match="no variant 'z': it has x, y"):
         parse("--config", tmp_path / "a.yaml", "--variant", "z")
@@ -149,8 +152,13 @@ def test_help_is_complete(capsys) -> None:
         parse("--help")
     text = capsys.readouterr().out
     fields = [field.name for kind in RUN_ARGUMENTS for field in dataclasses.fields(kind) if field.init]
-    assert [name for name in fields if f"--{name} " not in text] == []
-    assert "\nRecipe:\n" in text and "--no_" not in text
+    assert {name for name in fields if f"  --{name} " not in text} == HIDDEN & set(fields)
+    assert "--no_" not in text and re.search(r"--\w+-\w+ [A-Z]", text) is None
+    first, *rest = re.split(r"\n\n(?=[\w ,]+:\n  -)", text)[1:]
+    assert re.findall(r"^  --(\w+)", first, re.M) == list(MOST_NEEDED) and len(MOST_NEEDED) == 10
+    headings = [section.partition(":")[0] for section in rest]
+    assert {*HEADINGS.values(), "Recipe", "Model", "Data", "Subspace", "Run"} <= set(headings)
+    assert len(set(headings)) == len(headings)
 
 
 def test_every_recipe_parses() -> None:

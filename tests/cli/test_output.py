@@ -1,8 +1,11 @@
 """Printing ends no program: what the terminal cannot show is escaped, and a reader that has left is not missed."""
 
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -34,6 +37,40 @@ def test_a_reader_that_has_left_is_not_missed(reader: str, tmp_path) -> None:
     done = run(f"{say}; open({str(tmp_path / 'end')!r}, 'w')", out, out)
     os.close(out)
     assert done.returncode == 0 and (tmp_path / "end").exists()
+
+
+# A bar that stays, with one inside it and a log, as transformers has them; then lines that are no bar's.
+BARS = """
+from tqdm.auto import tqdm
+with tqdm(range(40), "outer", mininterval=0, file=sys.stderr) as outer:
+    for index in outer:
+        if index % 20 == 19:
+            outer.write(f"loss {index}", file=sys.stderr)
+            for _ in tqdm(range(9), "inner", mininterval=0, leave=False, position=1, file=sys.stderr):
+                pass
+print(file=sys.stderr)
+print("the end", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "states"), [(60, 1), (0, 40)])
+def test_progress_in_a_file_is_a_line_at_a_time(seconds: float, states: int) -> None:
+    code = f"import hf_geo.cli.output as output; output.PROGRESS_SECONDS = {seconds}; exec({BARS!r})"
+    done = run(code, subprocess.PIPE, subprocess.PIPE)
+    *lines, blank, end = done.stderr.decode().splitlines()
+    bars = [line for line in lines if not line.startswith("loss")]
+    assert done.returncode == 0 and (blank, end) == ("", "the end") and b"\x1b" not in done.stderr
+    assert len(lines) - len(bars) == 2 and bars[-1].startswith("outer: 100%") and "40/40" in bars[-1]
+    assert len(bars) == 1 if states == 1 else len(bars) >= states
+
+
+def test_on_a_terminal_progress_is_redrawn() -> None:
+    controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    run(f"exec({BARS!r})", subprocess.PIPE, terminal)
+    os.close(terminal)
+    assert os.read(controller, 65536).count(b"\router") > 20
+    os.close(controller)
 
 
 def test_every_script_is_protected() -> None:

@@ -88,7 +88,7 @@ def test_a_figure_that_fails_costs_no_evaluation(walked: Path, tmp_path: Path, m
         patch.setattr("hf_geo.hub.describe.draw", lambda *args: 1 / 0)
         assert evaluate(["--model", folder, *QUICK]) == 0
     assert json.loads((folder / "evaluation.json").read_text())["samples"] == 64
-    assert figure not in (folder / "README.md").read_text() and f"`python scripts/card.py '{folder}'`" in caplog.text
+    assert figure not in (folder / "README.md").read_text() and f"`hf-geo card '{folder}'`" in caplog.text
     assert script("card")([folder]) == 0
     assert (folder / "README.md").read_text() == (walked / "README.md").read_text()
 

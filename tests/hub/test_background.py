@@ -152,7 +152,7 @@ def test_a_hub_that_fails_stops_no_training_and_the_command_pushes_all_of_it(
     assert "'Training in progress, step 2' did not reach ada/digits" in caplog.text
     printed = capfd.readouterr()
     sentence = printed.err.splitlines()[-1]
-    assert sentence.endswith(f"`python scripts/push.py {run} ada/digits --checkpoints last`.")
+    assert sentence.endswith(f"`hf-geo push {run} ada/digits --checkpoints last`.")
     assert online.write_token not in printed.out + printed.err + caplog.text
     online.fault = None
     assert script("push")(shlex.split(sentence.split("`")[-2])[2:]) == 0

@@ -58,7 +58,7 @@ def check(hub: LocalHub, faults: FaultAtEachRequest, run: Path, names: list[str]
             continue
         if kind in LASTING:
             assert told.startswith(f"Could not push {run} to ada/{name}: ") and not waits, told
-            assert f"`python scripts/push.py {run} ada/{name} --checkpoints last`" in told
+            assert f"`hf-geo push {run} ada/{name} --checkpoints last`" in told
             continue
         assert told == f"{hub.endpoint}/ada/{name}", (name, told)
         assert len(waits) == 1 or (kind == "timeout" and waits), (name, waits)  # which a slow machine may meet again

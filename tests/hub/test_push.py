@@ -135,7 +135,7 @@ def test_a_failed_push_says_why_in_one_sentence_and_leaves_the_folder(online, ru
     sentence = str(raised.value)
     assert failure.says in sentence and "\n" not in sentence
     options = " --private" if failure.private else ""
-    assert f"`python scripts/push.py '{run_folder}' {failure.later or failure.repo_id}{options}`" in sentence
+    assert f"`hf-geo push '{run_folder}' {failure.later or failure.repo_id}{options}`" in sentence
     assert not [token for token in (*TOKENS, failure.token) if token and token in sentence]
     assert fingerprint(run_folder) == before
     repository = online.store.find("model", failure.repo_id)
