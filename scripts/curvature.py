@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Measures how soon the gradient of a trained classifier changes along itself (Bernstein et al. 2020, figure 1).
 
     python scripts/curvature.py --model outputs/mlp --max_train_samples 1000
@@ -18,7 +23,7 @@ import pandas as pd
 
 from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.placing import place_result, whole_file
-from hf_geo.cli.options import at_least
+from hf_geo.cli.options import at_least, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
@@ -27,7 +32,7 @@ from hf_geo.evaluation.curvature import draw_curvature, measure_curvature
 from hf_geo.runs.folder import check_writable
 from hf_geo.tasks import find_trained, open_trained
 
-PROG = "curvature.py"
+PROG = program_name(__file__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from hf_geo.cli.recipes import recipe_file
 from tests.paths import REPOSITORY
 from tests.recipes.every import FILES
 
-COMMANDS = {"train", "evaluate", "merge", "inspect", "sweep", "results", "push", "card", "benchmark"}
+COMMANDS = {"train", "curvature", "evaluate", "merge", "inspect", "sweep", "results", "push", "card", "benchmark"}
 
 
 def test_help_names_every_command_and_starts_at_once(capsys) -> None:
