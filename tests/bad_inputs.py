@@ -250,7 +250,7 @@ ROWS: dict[str, Row] = {
     "choosing on the test split": Row(names="has no split to choose on besides the reported one", advises="--eval_split", **merging("greedy", "--eval_split=test")),
     "greedy by what is not measured": Row(names="--metric f1 is not measured", advises="choose one of loss, accuracy", **merging("greedy", "--metric=f1")),
     "bend without a recipe": Row(names="--method curve trains a bend", advises="--recipe", **merging("curve")),
-    "bend without a head": Row(names="--without_head is not for --method curve", advises="leave it out", **merging("curve", "--recipe=r.yaml", "--without_head")),
+    "bend without a head": Row(names="--without_head is not for --method curve", advises="leave it out", **merging("curve", "--recipe=quickstart", "--without_head")),
     "merging into a result": Row(names="'line' holds a result already", advises="choose another --output_dir", **merging("average", "--output_dir=line")),
     # Exploring
     "exploring nothing": explore([], "required: FOLDER_OR_ID", HELP),

@@ -1,9 +1,9 @@
 """`hf-geo`: every script is a command, starts at once, and its messages say what was typed."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -24,12 +24,10 @@ def test_help_names_every_command_and_starts_at_once(capsys) -> None:
     )
     code = "from hf_geo.cli.command import main; main(['--help'])"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # processor time, as other tests run beside this one
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 @pytest.mark.parametrize(("word", "near"), [("trian", "train"), ("eval", "evaluate"), ("inspect_model", "inspect")])

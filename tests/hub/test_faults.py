@@ -109,7 +109,7 @@ def test_a_hub_that_stays_away_is_given_up_after_a_minute_with_the_command(hub, 
     before = fingerprint(run)
     told = push_all(hub, run, list(answers))
     message, waits = told["out-1"]
-    assert "the Hub answered with error 503 (Down); the folder is unchanged, push it later with `python" in message
+    assert "the Hub answered with error 503 (Down); the folder is unchanged, push it later with `hf-geo" in message
     assert waits == [1, 2, 4, 8, 16, 32]
     message, waits = told["out-2"]
     assert "error 429 (Slow down)" in message and not waits  # nobody waits for a day

@@ -1,0 +1,88 @@
+"""From anywhere: the wheel outside the clone, and a fresh clone with uv alone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from hf_geo.cli.command import find_scripts
+from tests.paths import REPOSITORY
+
+pytestmark = pytest.mark.slow
+SCRIPTS = {path.stem for path in find_scripts().values()}
+QUICK = ("--smoke", "--model=test_resnet", "--report_to=none")
+OUTSIDE = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """What a command prints."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=OUTSIDE,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel, which sees the other packages of the tests' own but not the clone."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist", cwd=REPOSITORY)
+    (wheel,) = (folder / "dist").iterdir()
+    venv.create(folder / "venv", with_pip=False)
+    programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        f"--python={programs / 'python'}",
+        "install",
+        "--no-deps",
+        "--no-index",
+        wheel,
+        cwd=folder,
+    )
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
+    Path(packages, "tests.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files have no effect there
+    return programs
+
+
+def test_a_wheel_needs_no_clone(programs: Path, tmp_path: Path) -> None:
+    """Scripts, recipes and card templates come with it."""
+    where = run(programs / "python", "-c", "import hf_geo; print(hf_geo.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(programs.parent)
+    assert all(f"\n  {name} " in run(programs / "hf-geo", "--help", cwd=tmp_path) for name in find_scripts())
+    several = ("-m", "accelerate.commands.launch", "--cpu", "-m", "hf_geo.scripts.train")
+    line = run(programs / "python", *several, "--config=quickstart_line", *QUICK, "--output_dir=line", cwd=tmp_path)
+    assert "hf-geo push line NAMESPACE/NAME" in line and "Card:" not in line
+    assert (
+        run(programs / "hf-geo", "evaluate", "--model=line", "--positions=3", cwd=tmp_path).count("line/figures/") >= 1
+    )
+    assert "scale-invariant: " in run(programs / "hf-geo", "inspect", "--model=test_resnet", cwd=tmp_path)
+    assert "tags:" in (tmp_path / "line" / "README.md").read_text(encoding="utf-8")
+
+
+def test_uv_resolves_the_scripts_of_a_fresh_clone(tmp_path: Path) -> None:
+    """Each script's header leads to this package and what it requires, so that `uv run scripts/train.py` needs nothing else."""
+    shutil.copytree(
+        REPOSITORY, tmp_path / "clone", ignore=shutil.ignore_patterns(".*", "outputs", "tests", "__pycache__")
+    )
+    scripts = (tmp_path / "clone" / "scripts").glob("*.py")
+    headers = {re.split(r'\n(?=""")', path.read_text("utf-8"))[0]: path for path in scripts if path.stem in SCRIPTS}
+    assert len(headers) < len(SCRIPTS)
+    for path in headers.values():  # one script of each header
+        tree = run("uv", "tree", "--script", path, "--cache-dir", tmp_path / "cache", cwd=tmp_path)
+        assert re.search(r"^hf-geo(\[\w+\])? v0", tree, re.M) and " torch v" in tree
+        assert ("optuna" in tree) == (path.stem == "sweep")
