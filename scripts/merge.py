@@ -128,7 +128,7 @@ def check(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None and method != owner:
             raise ValueError(f"--{name} is for --method {owner}, not for {method}: leave it out.")
     if method == "curve" and not options.recipe:
-        raise ValueError("--method curve trains a bend: name its recipe with --recipe (configs/subspaces/_base.yaml).")
+        raise ValueError("--method curve trains a bend: name its recipe with --recipe (subspaces/quickstart_line).")
     if method == "curve":
         for name, is_given in (("without_head", options.without_head), ("json", options.json)):
             if is_given:

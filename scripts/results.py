@@ -32,9 +32,10 @@ from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT
 from hf_geo.experiments.runs import check_runs, common_recipe, find_runs
 from hf_geo.experiments.walks import draw_evaluations, read_evaluations, tabulate_evaluations
 from hf_geo.markdown import replace_section
+from hf_geo.resources import resource_folder
 
 PROG = program_name(__file__)
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = resource_folder("configs")
 HEAD = "# Results\n\nMeasured with this package, each with its budget. What the papers published stands beside it where it is known.\n"
 
 

@@ -65,8 +65,7 @@ def recipe_file(name: str) -> str:
     if Path(name).exists():
         return name
     configs = resource_folder("configs")
-    paths = [path.relative_to(configs) for path in configs.rglob("*.yaml") if path.parent.name != "accelerate"]
-    recipes = {path.with_suffix("").as_posix(): str(configs / path) for path in sorted(paths)}
+    recipes = {path.relative_to(configs).with_suffix("").as_posix(): str(path) for path in find_recipes(configs)}
     wanted = name.removesuffix(".yaml")
     found = [recipe for recipe in recipes if recipe == wanted or recipe.endswith(f"/{wanted}")]
     if len(found) == 1:
