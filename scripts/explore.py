@@ -1,3 +1,8 @@
+# /// script
+# dependencies = ["hf_geo[explore]"]
+# [tool.uv.sources]
+# hf_geo = { path = "..", editable = true }
+# ///
 """Opens a page in the browser to explore a trained network or subspace; see hf_geo/explore.
 
 python scripts/explore.py outputs/quickstart_line

@@ -63,7 +63,8 @@ def test_a_wheel_needs_no_clone(programs: Path, tmp_path: Path) -> None:
     """Scripts, recipes and card templates come with it."""
     where = run(programs / "python", "-c", "import hf_geo; print(hf_geo.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(programs.parent)
-    assert all(f"\n  {name} " in run(programs / "hf-geo", "--help", cwd=tmp_path) for name in find_scripts())
+    shown = run(programs / "hf-geo", "--help", cwd=tmp_path)
+    assert all(f"\n  {name} " in shown for name in find_scripts())
     several = ("-m", "accelerate.commands.launch", "--cpu", "-m", "hf_geo.scripts.train")
     line = run(programs / "python", *several, "--config=quickstart_line", *QUICK, "--output_dir=line", cwd=tmp_path)
     assert "hf-geo push line NAMESPACE/NAME" in line and "Card:" not in line
@@ -85,4 +86,5 @@ def test_uv_resolves_the_scripts_of_a_fresh_clone(tmp_path: Path) -> None:
     for path in headers.values():  # one script of each header
         tree = run("uv", "tree", "--script", path, "--cache-dir", tmp_path / "cache", cwd=tmp_path)
         assert re.search(r"^hf-geo(\[\w+\])? v0", tree, re.M) and " torch v" in tree
-        assert ("optuna" in tree) == (path.stem == "sweep")
+        extras = {name for name in ("gradio", "optuna") if f" {name} v" in tree}
+        assert extras == {"explore": {"gradio"}, "sweep": {"optuna"}}.get(path.stem, set())

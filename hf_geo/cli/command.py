@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find_scripts() -> dict[str, Path]:
-    """Returns the scripts that have a `main`, by the names of their commands."""
+    """Returns the scripts that are programs, by the names of their commands."""
     paths = sorted(resource_folder("scripts").glob("*.py"))
-    return {command_name(path): path for path in paths if "\ndef main(" in path.read_text(encoding="utf-8")}
+    return {command_name(path): path for path in paths if "__main__" in path.read_text(encoding="utf-8")}
 
 
 def summarize(script: Path) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-FIRST = "what most runs need"
+FIRST = "Most used"
 MOST_NEEDED = (
     "config", "model", "dataset", "optim", "learning_rate", "num_train_epochs", "per_device_train_batch_size", "subspace",
     "output_dir", "push_to_hub",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_geo.checkpoints.placing import place_result
-from hf_geo.cli.options import at_least
+from hf_geo.cli.options import at_least, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
@@ -35,7 +35,7 @@ from .space import export_space
 if TYPE_CHECKING:
     from .page import Page
 
-PROG = "explore.py"
+PROG = program_name("explore.py")
 SUBSPACE = "subspace_config.json"
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = find_trained(options.model[0])
         if options.export_space is not None:
             written = export_space(Path(options.export_space), source, data_args, options)
-            print(f"  wrote {written}\n  push it: python scripts/push.py {options.export_space} NAMESPACE/NAME")
+            print(f"  wrote {written}\n  push it: hf-geo push {options.export_space} NAMESPACE/NAME")
             return 0
         if options.port is not None:
             check_port(options.port)

@@ -12,7 +12,19 @@ from hf_geo.cli.recipes import recipe_file
 from tests.paths import REPOSITORY
 from tests.recipes.every import FILES
 
-COMMANDS = {"train", "curvature", "evaluate", "merge", "inspect", "sweep", "results", "push", "card", "benchmark"}
+COMMANDS = {
+    "train",
+    "explore",
+    "curvature",
+    "evaluate",
+    "merge",
+    "inspect",
+    "sweep",
+    "results",
+    "push",
+    "card",
+    "benchmark",
+}
 
 
 def test_help_names_every_command_and_starts_at_once(capsys) -> None:
