@@ -85,10 +85,10 @@ def test_a_sweep_gets_a_section_with_its_figure(tmp_path, configs) -> None:
     recipe = configs / "paper" / "sweep_c.yaml"
     recipe.write_text(RECIPE)
     words = [f"--config={recipe}", f"--output_dir={sweeps.folder}", "--variants=sgd,fromage", "--lrs=0.1,0.01"]
-    assert sweeps.script.main([*words, "--seeds=0,2", "--title=Rates"]) == 0
+    assert sweeps.script.main([*words, "--seeds=0,2", "--over=model_args.width=8", "--title=Rates"]) == 0
     text = gather(configs, sweeps.folder)
     assert "- sgd: `optim` sgd" in text and "- fromage: `optim` fromage" in text and "`model` test_resnet" in text
     # Golden: 0.9 and 0.92 have the mean 0.91 and the deviation 0.0141; 12.706 times the deviation / sqrt(2) is 0.1271.
-    assert "## Rates" in text and "| sgd | 91.00 ± 1.41 % (78.29 to 103.71) | learning rate 0.1 |" in text
-    assert "![Rates](sweep-c.png)" in text and "[sweep-c.csv](sweep-c.csv)" in text
-    assert (configs / "paper" / "sweep-c.png").exists() and (configs / "paper" / "sweep-c.csv").exists()
+    assert "## Rates" in text and "| sgd, width 8 | 91.00 ± 1.41 % (78.29 to 103.71) | learning rate 0.1 |" in text
+    assert "![Rates](sweep-c-width.png)" in text and "[sweep-c-width.csv](sweep-c-width.csv)" in text
+    assert (configs / "paper" / "sweep-c-width.png").exists() and (configs / "paper" / "sweep-c-width.csv").exists()
