@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_geo.metrics import is_share
+from hf_geo.metrics.intervals import interval
 from hf_geo.plotting import save, style
 
-from .intervals import interval
 from .summary import Summary
 from .trials import axis_label, parse_number
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from hf_geo.markdown import format_table
 from hf_geo.metrics import is_quality, is_share
+from hf_geo.metrics.intervals import WITHIN, interval, is_within_chance
 
-from .intervals import WITHIN, interval, is_within_chance
 from .records import FINISHED
 from .summary import NEAR, Summary, describe_failures, list_values
 from .trials import SERIES, Trial, axis_label, format_value, parse_number
