@@ -40,14 +40,13 @@ class Chart:
 
     def marked(self, *marks: tuple[float, float, str]) -> str:
         """The chart with a dot at each (x, y, colour), and a vertical line through the first of them."""
-        drawn = []
-        for number, (x, y, colour) in enumerate(marks):
+        drawn, (top, bottom) = [], self.span
+        for number, (x, y, colour) in reversed(list(enumerate(marks))):
             cx, cy = self.to_points(x, y)
+            if math.isfinite(cy):  # where two coincide, both are seen
+                drawn.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{4.5 + number}" fill="{colour}" class="mark"/>')
             if number == 0:
-                top, bottom = self.span
-                drawn.append(f'<path class="here" d="M{cx:.1f} {top:.1f}V{bottom:.1f}"/>')
-            if math.isfinite(cy):
-                drawn.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="5" fill="{colour}" class="mark"/>')
+                drawn.insert(0, f'<path class="here" d="M{cx:.1f} {top:.1f}V{bottom:.1f}"/>')
         return self.svg.replace("</svg>", "".join(drawn) + "</svg>")
 
 

@@ -132,7 +132,7 @@ def test_a_mark_is_on_the_curve() -> None:
     chart = draw_chart("t", lambda axes: axes.plot(xs, ys, color="#123456"))
     path = re.search(r'<path d="([^"]*)"[^>]*stroke: #123456', chart.svg)[1]
     drawn = [float(number) for number in re.findall(r"[\d.]+", path)]
-    marked = chart.marked(*[(x, y, "red") for x, y in zip(xs, ys, strict=True)])
+    marked = chart.marked(*[(x, y, "red") for x, y in zip(xs[::-1], ys[::-1], strict=True)])
     centres = [float(found) for pair in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', marked) for found in pair]
     assert centres == pytest.approx(drawn, abs=0.06)
 
