@@ -21,7 +21,7 @@ from .networks import Networks, Place
 from .record import Record, join, order_samples, take_samples
 
 SHOWN = 24  # samples in the grid
-LIVE = 128  # samples that positions between the measured ones are measured on
+LIVE = 64  # samples that positions between the measured ones are measured on
 GROUPS = ("First layers", "Middle layers", "Last layers")
 NODES = (0.0, 0.5, 1.0)  # of each group, between which norm statistics are interpolated
 

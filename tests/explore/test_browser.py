@@ -115,11 +115,11 @@ def test_the_keys_move_along_a_line(browser: Browser, line: str, size: dict[str,
         expect(page.locator("input[type=range]")).to_be_focused()
         centre, grid, curves = (
             visit.accuracy(),
-            page.locator("#samples").inner_html(),
-            page.locator("#curves").inner_html(),
+            page.locator("#samples ul").inner_html(),
+            page.locator("#curves .charts").inner_html(),
         )
         page.keyboard.press("Home")
-        for part, before in (("#samples", grid), ("#curves", curves)):
+        for part, before in (("#samples ul", grid), ("#curves .charts", curves)):
             page.wait_for_function(
                 "([id, before]) => document.querySelector(id).innerHTML !== before", arg=[part, before]
             )
@@ -158,11 +158,11 @@ def test_a_triangle_is_clicked_and_moved_by_keys(browser: Browser, runs: Path, s
         expect(chosen).to_have_attribute("data-number", "3")
         page.locator("#triangle circle[data-number='0']").click()
         expect(chosen).to_have_attribute("data-number", "0")
-        grid = page.locator("#samples").inner_html()
+        grid = page.locator("#samples ul").inner_html()
         page.keyboard.press("ArrowRight")
         expect(chosen).not_to_have_attribute("data-number", "0")
         expect(chosen).to_be_focused()
-        page.wait_for_function("before => document.querySelector('#samples').innerHTML !== before", arg=grid)
+        page.wait_for_function("before => document.querySelector('#samples ul').innerHTML !== before", arg=grid)
 
 
 def test_the_groups_of_a_layer_wise_line_move_alone(browser: Browser, runs: Path, serve) -> None:
