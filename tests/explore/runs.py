@@ -8,7 +8,7 @@ from hf_geo.explore.page import Page
 from hf_geo.tasks import find_trained
 from tests.evaluation.test_script import SETTINGS
 
-QUICK = ("--positions=5", "--recalibration_batches=2", "--batch_size=32")
+QUICK = ("--positions=5", "--recalibration_batches=1", "--batch_size=32")
 HOSTILE = "<img src=x onerror='window.hacked=1'>\"&$"
 
 

@@ -46,7 +46,7 @@ def by_hand(page: Page, coefficients: Tensor, image: PIL.Image.Image) -> Tensor:
     """The probabilities of an image by a network that is moved, recalibrated and run step by step."""
     setup, subspace = page.exploration.setup, page.exploration.subspace
     subspace.move_to(coefficients)
-    recalibrate_norms(subspace.model, setup.recalibration, 2)
+    recalibrate_norms(subspace.model, setup.recalibration, 1)
     samples = load_image_data(DataArguments(dataset="digits")).dataset("test", input_config(subspace.model))
     with torch.no_grad():
         return subspace.model(samples[0]["pixel_values"][None]).logits.softmax(-1)[0]
