@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -189,6 +190,14 @@ def test_without_gradio_a_sentence_says_how_to_get_it(runs, monkeypatch, capsys)
         explore([runs / "line"])
     assert "explore.py: error: The page needs gradio" in (said := capsys.readouterr().err)
     assert "pip install 'hf_geo[explore]'" in said
+
+
+def test_a_task_with_nothing_to_show(runs, pages, monkeypatch, capsys) -> None:
+    setup = replace(pages["plain"].exploration.setup, view=None)
+    monkeypatch.setattr("hf_geo.explore.app.open_trained", lambda *_: setup)
+    with pytest.raises(SystemExit):
+        explore([runs / "plain"])
+    assert "which is what the page shows: use scripts/evaluate.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["taken", 99999])
