@@ -45,6 +45,7 @@ from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT, describe_sweep, fo
 from hf_geo.experiments.runs import origin
 from hf_geo.experiments.summary import Summary, choose_metric, describe_failures, list_values
 from hf_geo.experiments.sweep import Grid, Source, run_trials
+from hf_geo.experiments.training_curves import METRIC, RATE, join_rates
 from hf_geo.experiments.trials import (
     SEED,
     VARIANT,
@@ -114,7 +115,12 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     )
     add("--trials", type=at_least(1), metavar="N", help="Let Optuna choose N settings for each optimizer.")
     add("--x", metavar="FIELD", help="Horizontal axis of the figure (default: the learning rate if it is swept over).")
-    add("--metric", metavar="NAME", help="What ranks trials (default: the task's main metric on the evaluation split).")
+    add(
+        "--metric",
+        metavar="NAME",
+        help="What ranks trials (default: the task's main metric on the evaluation split). training_accuracy is the "
+        "mean over the updates that are logged in the last epoch; of several learning rates, the largest at each update counts.",
+    )
     add("--jobs", type=at_least(1), default=1, metavar="N", help="Trials at once, each in a process and on a GPU.")
     add(
         "--coordinate_check",
@@ -209,8 +215,12 @@ def report(
         print(f"{PROG}: error: No trial came to an end: {first}", file=sys.stderr)
         return 1
     metric = choose_metric([name for name in table if name not in axes], options.metric)
+    axes = list(axes)
+    if metric == METRIC and RATE in axes and options.x != RATE:
+        table = join_rates(table, folder, axes)
+        axes.remove(RATE)
     over = [] if options.trials else [field for field in axes if field not in (*AXIS_OPTIONS, options.x)]
-    summary = Summary(table, list(axes), metric, options.x, over)
+    summary = Summary(table, axes, metric, options.x, over)
     write_report(folder, summary, trials, arguments, options)
     print(
         f"\n{format_summary(summary)}\n\n"

@@ -99,8 +99,9 @@ def draw_curvature(table: pd.DataFrame, path: str | Path, title: str = "") -> No
             colour = colormaps["viridis"](0.9 * number / max(len(networks) - 1, 1))
             for axes, column in zip(row, labels, strict=True):
                 axes.plot(points.step, points[column], color=colour, linewidth=1.4, label=network)
-        for axes, label in zip(row, labels.values(), strict=True):
+        for axes, (column, label) in zip(row, labels.items(), strict=True):
             style(axes, title=str(model), xlabel="relative steps along the initial gradients", ylabel=label)
-            axes.set_ylim(bottom=0)
+            values = rows[column][rows[column] > 0]
+            axes.set(yscale="log") if values.max() > 1e4 * values.min() else axes.set_ylim(bottom=0)
         row[0].legend(frameon=False, fontsize="small")
     save(figure, path, title)

@@ -15,7 +15,7 @@ from .comparison import read_published
 
 COSTS = "costs.json"  # beside the papers' folders
 # Floating-point operations a second; where they come from stands in `HEAD`.
-CPU_RATE, GPU_RATE = 60e9, 20e12
+CPU_RATE, GPU_RATE = 120e9, 20e12
 HEAD = """# Recipes
 
 Made by `python scripts/results.py --overview`. Each recipe is a file of settings with named variants.
@@ -23,7 +23,7 @@ Made by `python scripts/results.py --overview`. Each recipe is a file of setting
 - **Published** figures are of the papers or their authors' repositories (`published.json` beside the recipes says which).
 - **Ours** stands where runs of the whole recipe are in the paper's RESULTS.md; "shorter" links to runs of a smaller budget.
 - **Cost** is an estimate for one run of one variant: three times the operations of a forward pass over all training samples,
-  at {cpu:g} GFLOP/s for one CPU thread, which short runs of ResNet-20 in bfloat16 reached here, and at an assumed {gpu:g} TFLOP/s for
+  at {cpu:g} GFLOP/s for one CPU thread, which a smoke run of ResNet-20 in bfloat16 reached, and at an assumed {gpu:g} TFLOP/s for
   one data-centre GPU, on which the recipes were not run; small networks keep a GPU less busy and take longer.
 - The commands name the first variant; those for several GPUs add `--config_file configs/accelerate/multi_gpu.yaml` after `accelerate launch`.
 """

@@ -12,6 +12,7 @@ import pandas as pd
 from hf_geo.checkpoints.placing import whole_file
 
 from .runs import differences
+from .training_curves import METRIC, read_last_epoch
 from .trials import SERIES, Trial, parse_number
 
 RUNNING, FINISHED, DIVERGED, FAILED = "running", "finished", "diverged", "failed"
@@ -35,7 +36,7 @@ class Records:
         return self.folder / "trials" / trial.name
 
     def read(self, trial: Trial) -> dict[str, Any] | None:
-        """Reads a trial's record; None if the trial has not ended.
+        """Reads a trial's record, with the mean `training_accuracy` of its last epoch if it logged that; None if it has not ended.
 
         Raises:
             ValueError: It was run with other settings.
@@ -50,6 +51,9 @@ class Records:
             raise ValueError(
                 f"The sweep in {str(self.folder)!r} was made with other settings ({'; '.join(changed)}): choose another --output_dir."
             )
+        accuracies = read_last_epoch(self.folder_of(trial) / RUN)
+        if "metrics" in record and len(accuracies):
+            record["metrics"][METRIC] = accuracies.mean()
         return record
 
     def start(self, trial: Trial) -> Path:
@@ -79,7 +83,8 @@ class Records:
         losses = [value for name, value in metrics.items() if name.endswith("_loss")]
         if not all(map(math.isfinite, losses)):
             return self._write(trial, {"state": DIVERGED, "error": "Its loss is not finite.", "metrics": metrics})
-        return self._write(trial, {"state": state, "metrics": metrics})
+        self._write(trial, {"state": state, "metrics": metrics})
+        return self.read(trial)
 
     def _write(self, trial: Trial, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces a trial's record atomically."""
