@@ -26,11 +26,11 @@ from hf_geo.cli.output import protect_output
 from hf_geo.cli.recipes import find_recipes, list_variants, meaning_of, read_recipe
 from hf_geo.cli.run_arguments import resolve_settings
 from hf_geo.cli.user_errors import one_sentence_errors
-from hf_geo.experiments.comparison import compare_with_published, read_published
-from hf_geo.experiments.overview import Recipe, describe_recipes
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT
+from hf_geo.experiments.results.comparison import compare_with_published, read_published
+from hf_geo.experiments.results.overview import Recipe, describe_recipes
+from hf_geo.experiments.results.walks import draw_evaluations, read_evaluations, tabulate_evaluations
 from hf_geo.experiments.runs import check_runs, common_recipe, find_runs
-from hf_geo.experiments.walks import draw_evaluations, read_evaluations, tabulate_evaluations
 from hf_geo.markdown import replace_section
 from hf_geo.resources import resource_folder
 

@@ -49,7 +49,7 @@ def as_data(
     """
     points = zip(names, positions, walk.points, strict=True)
     return {
-        "subspace": config and {"kind": config.kind, "num_points": config.num_points},
+        "subspace": config and {"kind": config.kind, "num_points": config.num_points, "layerwise": config.layerwise},
         "samples": walk.samples,
         "recalibration_samples": walk.recalibration_samples,
         "points": [{"name": name, "position": position, **row} for name, position, row in points],
@@ -95,7 +95,7 @@ def shift_table(data: Mapping[str, Any]) -> str:
         found = _chosen_rows(data, shift)
         values = [_format(column, found[name][column]) for name in names for column in ("accuracy", "ece")]
         rows.append([shift["shift"], shift.get("severity") or "", *values])
-    return format_table(["shift", "severity", *columns], rows) + "\n"
+    return "\n" + format_table(["shift", "severity", *columns], rows) + "\n"
 
 
 def _format(column: str, value: float | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_geo.cli.recipes import read_recipe
-from hf_geo.experiments.comparison import compare_with_published
+from hf_geo.experiments.results.comparison import compare_with_published
 from hf_geo.experiments.runs import FinishedRun, check_runs, common_recipe, find_runs, origin
 from tests.paths import REPOSITORY
 

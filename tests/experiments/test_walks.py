@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hf_geo.experiments import walks
+from hf_geo.experiments.results import walks
 from tests.experiments.sweeps import load
 from tests.experiments.test_results import configs, write_run  # noqa: F401  (a fixture)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hf_geo.markdown import format_table
 from hf_geo.plotting import save, style
@@ -85,7 +86,8 @@ def _label(data: dict[str, Any], settings: dict[str, Any]) -> str:
     space = data["subspace"]
     if space is None and data["ensembles"]:
         return f"ensemble of {len(data['models'])} networks"
-    name = settings.get("variant") or (space["kind"] if space else data["models"][0])
+    kind = f"{'layer-wise ' if space.get('layerwise') else ''}{space['kind']}" if space else data["models"][0]
+    name = settings.get("variant") or kind
     return f"{name}, mean logits" if space and data.get("average") == "logits" else name
 
 
@@ -181,22 +183,24 @@ def _points_in_training(walks: Sequence[Evaluation]) -> Iterator[dict[str, Any]]
 
 def _draw_rows(rows: pd.DataFrame, x: str, y: str, ylabel: str, axes: Axes, **look: Any) -> None:
     """Draws the mean of y over rows of one label and x, a line a label, with the deviation as a band."""
-    suffix = look.pop("suffix", "")
-    for number, (label, some) in enumerate(rows.groupby("label", sort=True)):
+    suffix, labels = look.pop("suffix", ""), look.pop("labels", None) or sorted(rows["label"].unique())
+    for label, some in rows.groupby("label", sort=True):
         found = some.groupby(x)[y].agg(["mean", "std"])
-        colour = f"C{number}"
+        colour = f"C{labels.index(label)}"
         marker = "." if len(found) < 40 else ""
         axes.plot(found.index, found["mean"], color=colour, label=f"{label}{suffix}", marker=marker, **look)
         axes.fill_between(
             found.index, *(found["mean"] + sign * found["std"] for sign in (-1, 1)), color=colour, alpha=0.2
         )
     style(axes, xlabel=x, ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x != "position"))
 
 
 def _draw_paths(singles: pd.DataFrame, joint: pd.DataFrame, plain: Sequence[Evaluation], name: str, axes: Axes) -> None:
     for rows, suffix, look in ((singles, "", "-"), (joint, ", ensemble", "--")):
         if len(rows):
-            _draw_rows(rows, "position", name, SHARES[name], axes, linestyle=look, suffix=suffix)
+            labels = sorted(singles["label"].unique())
+            _draw_rows(rows, "position", name, SHARES[name], axes, linestyle=look, suffix=suffix, labels=labels)
     values: dict[str, list[float]] = {}  # by label
     for each in plain:
         rows = each.data["ensembles"] or each.data["points"]

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_geo.experiments.runs import FinishedRun
 from hf_geo.markdown import format_table
 from hf_geo.metrics import is_share, main_metric
 from hf_geo.metrics.intervals import WITHIN, interval
-
-from .runs import FinishedRun
 
 PUBLISHED = "published.json"  # beside the recipes of a paper
 

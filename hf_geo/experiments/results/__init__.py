@@ -1,0 +1,1 @@
+"""What scripts/results.py gathers from finished runs, beside what papers published."""
