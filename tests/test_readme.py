@@ -1,34 +1,66 @@
-"""What the README shows works: its Python runs as it stands, its options and files exist."""
+"""What the READMEs show works: their Python runs as it stands, their commands run, options, files and links exist."""
 
 import re
 import shlex
+from pathlib import Path
+
+import pytest
 
 from hf_geo.cli.config import FieldParser
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from tests.paths import REPOSITORY
 from tests.training.launching import launch_or_fail
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-SHELL = re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", README, re.M | re.S)
+READMES = {
+    folder: (REPOSITORY / folder / "README.md").read_text(encoding="utf-8")
+    for folder in ("", "configs", "scripts", "tests")
+}
+PACKAGE = "".join(path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "hf_geo").rglob("*.py")))
+SHELL = "bash|sh|shell|console"
+
+
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```(?:{language})\n(.*?)^```", text, re.M | re.S)
+
+
+def commands(text: str) -> list[list[str]]:
+    return [shlex.split(line, comments=True) for block in blocks(SHELL, text) for line in block.splitlines()]
 
 
 def test_python_runs(tmp_path) -> None:
     """Each block by itself, one after the other in a process that is not the tests'."""
-    blocks = [block.replace('"outputs/mine"', repr(str(tmp_path))) for block in PYTHON]
-    launch_or_fail("-c", f"for block in {blocks!r}: exec(block, {{'__name__': '__main__'}})")
+    found = [block for text in READMES.values() for block in blocks("python", text)]
+    assert len(found) >= 4  # the expressions find what they are for
+    found = [block.replace('"outputs/mine"', repr(str(tmp_path))) for block in found]
+    launch_or_fail("-c", f"for block in {found!r}: exec(block, {{'__name__': '__main__'}})")
 
 
-def test_files_and_options_exist() -> None:
+@pytest.mark.slow
+def test_the_first_readme_s_commands_run(online, tmp_path) -> None:
+    """In a folder of their own, in their order, but for the installation, the tests and what waits for a visitor."""
+    for name in ("configs", "scripts"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    left_out = ("python3", "-m", "scripts/explore.py", "configs/subspaces/quickstart_line.yaml")
+    run = [words for words in commands(READMES[""]) if not set(left_out) & set(words)]
+    assert len(run) >= 4
+    lines = [shlex.join("ada/digits" if word == "NAMESPACE/NAME" else word for word in words) for words in run]
+    environment = {"HF_TOKEN": online.write_token, "HF_ENDPOINT": online.endpoint, "HF_HUB_OFFLINE": "0"}
+    script = (
+        "import os, subprocess, sys; os.chdir(sys.argv[1]); sys.exit(subprocess.call(['bash', '-ec', sys.argv[2]]))"
+    )
+    launch_or_fail("-c", script, tmp_path, "\n".join(lines), **environment)
+    assert online.store.find("model", "ada/digits") is not None
+
+
+@pytest.mark.parametrize("folder", READMES)
+def test_files_and_options_exist(folder: str) -> None:
     known = set(FieldParser(RUN_ARGUMENTS).options)
     known |= {"--config", "--variant", "--smoke"}
-    assert len(PYTHON) >= 4 and len(SHELL) >= 4  # the expressions above find what they are for
-    commands = [shlex.split(line, comments=True) for block in SHELL for line in block.splitlines()]
-    for words in commands:
+    for words in commands(READMES[folder]):
         for word in words:
             assert not word.startswith(("scripts/", "configs/")) or (REPOSITORY / word).exists(), word
         for script in {word for word in words if word.startswith("scripts/")} - {"scripts/train.py"}:
-            source = (REPOSITORY / script).read_text(encoding="utf-8")
+            source = (REPOSITORY / script).read_text(encoding="utf-8") + PACKAGE
             options = [word for word in words[words.index(script) :] if word.startswith("--")]
             assert [option for option in options if option not in known and f'"{option}"' not in source] == []
         if "scripts/train.py" in words:
@@ -36,8 +68,9 @@ def test_files_and_options_exist() -> None:
             assert [word for word in options if word.startswith("--") and word not in known] == []
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert [link for link in links if not (REPOSITORY / link).exists()] == []
-    mentioned = re.findall(r"`((?:scripts|configs|tests|hf_geo)/[\w/.\-]+)`", README)
-    assert mentioned and [path for path in mentioned if not (REPOSITORY / path).exists()] == []
+@pytest.mark.parametrize("folder", READMES)
+def test_links_to_files_lead_somewhere(folder: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", READMES[folder]) if "://" not in link]
+    assert links and [link for link in links if not Path(REPOSITORY, folder, link).exists()] == []
+    mentioned = re.findall(r"`((?:scripts|configs|tests|hf_geo)/[\w/.\-]+)`", READMES[folder])
+    assert [path for path in mentioned if not (REPOSITORY / path).exists()] == []
