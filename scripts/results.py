@@ -16,11 +16,13 @@ one figure, whatever the runs' budgets were: subspaces beside plain networks and
 """
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import hf_geo
 from hf_geo.cli.options import OptionParser, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.recipes import find_recipes, list_variants, meaning_of, read_recipe
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_sentence_errors(PROG):
         parser = OptionParser(PROG, description=__doc__)
         parser.add_argument("folders", nargs="*", metavar="FOLDER", help="Folders of runs, or of one sweep.")
-        parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help="Folder of the recipes.")
+        parser.add_argument("--configs", type=Path, metavar="DIR", help="Folder of the recipes (default: the clone's).")
         parser.add_argument("--walks", action="store_true", help="Draw the evaluations in the folders in one figure.")
         parser.add_argument(
             "--overview", action="store_true", help="Write configs/README.md, the table of all recipes."
@@ -56,14 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweeps = [Path(folder) for folder in options.folders if (Path(folder) / REPORT).is_file()]
         if sweeps and len(options.folders) > 1:
             raise ValueError(f"{str(sweeps[0])!r} is a sweep, which makes a section of its own: name it alone.")
+        if options.configs is None and CONFIGS.is_relative_to(Path(hf_geo.__file__).parent):
+            raise ValueError(
+                "Results are written beside the recipes, and those of an installed package are not yours: copy them, "
+                f"`cp -r {shlex.quote(str(CONFIGS))} configs`, and name the copy with --configs."
+            )
+        configs = options.configs or CONFIGS
         if options.overview:
-            written = [write_overview(options.configs)]
+            written = [write_overview(configs)]
         elif options.walks:
-            written = add_walks(options.folders, options.configs)
+            written = add_walks(options.folders, configs)
         elif sweeps:
-            written = add_sweep(sweeps[0], options.configs)
+            written = add_sweep(sweeps[0], configs)
         else:
-            written = add_runs(options.folders, options.configs)
+            written = add_runs(options.folders, configs)
     print("\n".join(f"wrote {path}" for path in written))
     return 0
 

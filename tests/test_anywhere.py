@@ -20,7 +20,7 @@ QUICK = ("--smoke", "--model=test_resnet", "--report_to=none")
 OUTSIDE = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, status: int = 0) -> str:
     """What a command prints."""
     done = subprocess.run(
         list(map(str, command)),
@@ -31,7 +31,7 @@ def run(*command: str | Path, cwd: Path) -> str:
         stderr=subprocess.STDOUT,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.returncode == status, done.stdout[-3000:]
     return done.stdout
 
 
@@ -72,6 +72,7 @@ def test_a_wheel_needs_no_clone(programs: Path, tmp_path: Path) -> None:
         run(programs / "hf-geo", "evaluate", "--model=line", "--positions=3", cwd=tmp_path).count("line/figures/") >= 1
     )
     assert "scale-invariant: " in run(programs / "hf-geo", "inspect", "--model=test_resnet", cwd=tmp_path)
+    assert "name the copy with --configs" in run(programs / "hf-geo", "results", "--overview", cwd=tmp_path, status=2)
     assert "tags:" in (tmp_path / "line" / "README.md").read_text(encoding="utf-8")
 
 
