@@ -52,6 +52,7 @@ def test_what_has_no_curvature_is_refused(model: nn.Module, labels: torch.Tensor
         measure_curvature(model, [(torch.randn(6, 4), labels)])
 
 
+@pytest.mark.slow
 def test_every_checkpoint_of_a_run_is_measured_and_drawn(tmp_path: Path) -> None:
     run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
     for step in (5, 10):

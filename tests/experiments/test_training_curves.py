@@ -30,6 +30,7 @@ def test_at_each_update_the_best_rate_counts(tmp_path) -> None:
     assert joined.training_accuracy.tolist() == pytest.approx([0.7, 0.1])  # of 0.6 and 0.8
 
 
+@pytest.mark.slow
 def test_a_sweep_over_depths_is_ranked_by_it(tmp_path) -> None:
     sweeps = Sweeps(tmp_path)
     words = ["--variants=sgd,fromage", "--lrs=0.1,0.01", "--x=model_args.depth", "--over=model_args.depth=1,2"]
