@@ -36,20 +36,16 @@ def test_python_runs(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_readme_s_commands_run(online, tmp_path) -> None:
+def test_the_first_readme_s_commands_run(hub) -> None:
     """In a folder of their own, in their order, but for the installation, the tests and what waits for a visitor."""
-    for name in ("configs", "scripts"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
     left_out = ("python3", "-m", "scripts/explore.py", "configs/subspaces/quickstart_line.yaml")
     run = [words for words in commands(READMES[""]) if not set(left_out) & set(words)]
     assert len(run) >= 4
     lines = [shlex.join("ada/digits" if word == "NAMESPACE/NAME" else word for word in words) for words in run]
-    environment = {"HF_TOKEN": online.write_token, "HF_ENDPOINT": online.endpoint, "HF_HUB_OFFLINE": "0"}
-    script = (
-        "import os, subprocess, sys; os.chdir(sys.argv[1]); sys.exit(subprocess.call(['bash', '-ec', sys.argv[2]]))"
-    )
-    launch_or_fail("-c", script, tmp_path, "\n".join(lines), **environment)
-    assert online.store.find("model", "ada/digits") is not None
+    links = [f"ln -s {shlex.quote(str(REPOSITORY / name))} {name}" for name in ("configs", "scripts")]
+    call = "import subprocess, sys; sys.exit(subprocess.call(['bash', '-ec', sys.argv[1]]))"
+    hub.run(["-c", call, "\n".join([*links, *lines])], token=hub.write_token)
+    assert hub.store.find("model", "ada/digits") is not None
 
 
 @pytest.mark.parametrize("folder", READMES)
