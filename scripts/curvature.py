@@ -11,13 +11,14 @@
 Of a run that has checkpoints, each of them is measured; of any other model, the model. From the weights, 100 relative steps go
 along the initial gradients; measured are the loss and the relative change of the first layer's gradient. Both are over the
 training samples (of a model that is no image classifier: the evaluated ones), without augmentation; --max_train_samples takes
-a fixed subset of them. curvature.csv and curvature.png go into the first model's folder, unless --output_dir names another.
+a fixed subset of them. A network whose first layer has no gradient is left out. curvature.csv and curvature.png go into the first model's folder, unless --output_dir names another.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,7 +31,7 @@ from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.evaluation.curvature import draw_curvature, measure_curvature
 from hf_geo.runs.folder import check_writable
-from hf_geo.tasks import find_trained, open_trained
+from hf_geo.tasks import EvaluationSetup, find_trained, open_trained
 
 PROG = program_name(__file__)
 
@@ -40,16 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     protect_output()
     with one_sentence_errors(PROG):
         usage = f"{PROG} --model NAME [--OPTION VALUE ...]"
-        options, data_args = parse_trained(argv, add_options, prog=PROG, usage=usage, description=__doc__)
+        options, data_args = parse_trained(
+            argv, add_options, recalibrates=False, prog=PROG, usage=usage, description=__doc__
+        )
         folder = Path(options.output_dir or options.model[0])
         if not (options.output_dir or folder.is_dir()):
             raise ValueError(f"{options.model[0]!r} is no folder: say with --output_dir where results go.")
         check_writable(folder)
-        tables = [
-            measure(name, shown, options, data_args)
-            for name, shown in zip(options.model, display_names(options.model), strict=True)
-        ]
-        table = pd.concat(tables)
+        opened = [open_networks(name, options, data_args) for name in options.model]
+        shown = display_names(options.model)
+        rows = [row for name, networks in zip(shown, opened, strict=True) for row in measure(name, *networks, options)]
+        if not rows:
+            raise ValueError("No network could be measured: see above.")
+        table = pd.DataFrame(rows)
         with whole_file(folder / "curvature.csv") as path:
             table.to_csv(path, index=False)
         draw_curvature(table, folder / "curvature.png")
@@ -60,21 +64,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(name: str, shown: str, options: argparse.Namespace, data_args: DataArguments) -> pd.DataFrame:
-    """Measures each checkpoint of a run, or a single model; returns a row a network and step."""
+def open_networks(
+    name: str, options: argparse.Namespace, data_args: DataArguments
+) -> tuple[list[str], EvaluationSetup]:
+    """Opens each checkpoint of a run, or a single model, with its data; returns labels of the networks with them."""
     place_result(name)
     source = find_trained(name)
     checkpoints = [] if source.has_file("subspace_config.json") else list_checkpoints(name)
     networks = [find_trained(str(path)) for path in checkpoints] or [source]
-    setup = open_trained(networks, data_args, evaluation_options(options))
-    loader = setup.evaluation if setup.recalibration is None else setup.recalibration
     labels = [path.name.replace("-", " ") for path in checkpoints] or ["trained"]
-    rows = [
-        {"model": shown, "network": label, **row}
-        for label, model in zip(labels, setup.models, strict=True)
-        for row in measure_curvature(model, loader, steps=options.steps)
-    ]
-    return pd.DataFrame(rows)
+    return labels, open_trained(networks, data_args, evaluation_options(options))
+
+
+def measure(
+    shown: str, labels: Sequence[str], setup: EvaluationSetup, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Yields a row a network and step; says which networks have no curvature, and leaves them out."""
+    loader = setup.evaluation if setup.recalibration is None else setup.recalibration
+    for label, model in zip(labels, setup.models, strict=True):
+        try:
+            rows = measure_curvature(model, loader, steps=options.steps)
+        except ValueError as error:
+            print(f"{PROG}: {shown}, {label}, is left out: {error}", file=sys.stderr)
+        else:
+            yield from ({"model": shown, "network": label, **row} for row in rows)
 
 
 def add_options(add: Callable[..., argparse.Action]) -> None:

@@ -9,7 +9,7 @@ Image classifiers by accuracy, likelihood and calibration; language models by pe
 generated images by their Fréchet distance from real ones, with pictures of samples and of paths between them.
 
     python scripts/evaluate.py --model outputs/quickstart_line
-    python scripts/evaluate.py --model outputs/quickstart_line --trust --select_position, shift_table
+    python scripts/evaluate.py --model outputs/quickstart_line --trust --select_position
     python scripts/evaluate.py --model outputs/quickstart_line --export_position 0.2 --output_dir outputs/one_point
     python scripts/evaluate.py --model outputs/a --model outputs/b --ensemble
     python scripts/evaluate.py --model outputs/a --corruption gaussian_noise fog --severity 1 3 5
@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import DataLoader
 
 from hf_geo.checkpoints.placing import place_result, whole_file
 from hf_geo.checkpoints.results import save_result
@@ -71,6 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_export(options, is_subspace)
         if options.select_position and not is_subspace:
             raise ValueError("--select_position chooses on a subspace: give one --model with a subspace_config.json.")
+        if options.draws is not None and not is_subspace:
+            raise ValueError(
+                f"--draws {options.draws} draws positions of a subspace: give one --model with a subspace_config.json."
+            )
+        if "severity" in options.given and not options.corruption:
+            raise ValueError("--severity is that of a --corruption: name one, such as gaussian_noise, or leave it out.")
         folder = results_folder(options)
         if folder is not None:
             check_writable(folder)
@@ -84,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             found, pictures = measure_models(setup, options, folder)
         else:
             subspace = Subspace.load(sources[0].name, setup.models[0]) if is_subspace else None
-            found = evaluate_networks(setup, subspace, options, trust_data(setup, options))
-            if options.corruption or options.shifted_dataset:
-                found["shifts"] = evaluate_shifts(setup, subspace, options)
+            trust, shifts = trust_data(setup, options), open_shifts(setup, options)
+            found = evaluate_networks(setup, subspace, options, trust)
+            if shifts:
+                found["shifts"] = evaluate_shifts(shifts, setup, subspace, options)
         if options.select_position:
             found["selected"] = select_position(found)
         origin = {
@@ -158,17 +167,24 @@ def compare_models(setup: EvaluationSetup, options: argparse.Namespace, trust: T
     return as_data(found, display_names(options.model), [None] * count, None)
 
 
-def evaluate_shifts(
-    setup: EvaluationSetup, subspace: Subspace | None, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Evaluates the same networks on corrupted images and on other data sets; returns what was measured on each."""
-    shifts = [(kind, severity) for kind in options.corruption for severity in sorted(set(options.severity))]
-    shifts += [(name, None) for name in options.shifted_dataset]
-    if shifts and setup.corrupted is None:
+def open_shifts(setup: EvaluationSetup, options: argparse.Namespace) -> list[tuple[str, int | None, DataLoader]]:
+    """Opens what was asked for of corrupted images and other data sets: name, severity and batches of each."""
+    if (options.corruption or options.shifted_dataset) and setup.corrupted is None:
         raise ValueError("--corruption and --shifted_dataset are for image classifiers: leave them out.")
+    severities = sorted(set(options.severity))
+    shifts = [(kind, s, setup.corrupted(kind, s)) for kind in options.corruption for s in severities]
+    return shifts + [(name, None, setup.open_shifted(name)) for name in options.shifted_dataset]
+
+
+def evaluate_shifts(
+    shifts: Sequence[tuple[str, int | None, DataLoader]],
+    setup: EvaluationSetup,
+    subspace: Subspace | None,
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Evaluates the same networks on the data of `open_shifts`; returns what was measured on each."""
     found = []
-    for name, severity in shifts:
-        loader = setup.open_shifted(name) if severity is None else setup.corrupted(name, severity)
+    for name, severity, loader in shifts:
         rows = evaluate_networks(replace(setup, evaluation=loader), subspace, options, None)
         found.append({"shift": name, "severity": severity, **{key: rows[key] for key in ("points", "ensembles")}})
     return found

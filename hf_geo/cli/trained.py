@@ -29,6 +29,7 @@ def parse_trained(
     add_options: Callable[[Callable[..., argparse.Action]], None],
     *,
     several: bool = True,
+    recalibrates: bool = True,
     **parser_options: Any,
 ) -> tuple[argparse.Namespace, DataArguments]:
     """Parses `--model`, the script's own options, and those of the data with the settings of the first model's run.
@@ -37,6 +38,7 @@ def parse_trained(
         argv: The command line; the process's own if None.
         add_options: Adds the script's own options, by the function it is given.
         several: Whether models are options, and results may be printed as JSON; else one model is named without an option.
+        recalibrates: Whether norm statistics are taken at positions, and from how many batches is an option.
         **parser_options: Options of the parser.
 
     Raises:
@@ -56,13 +58,14 @@ def parse_trained(
     else:
         add("model", nargs=1, metavar="FOLDER_OR_ID", help="Folder or Hub id of a trained model.")
     add_options(add)
-    add(
-        "--recalibration_batches",
-        type=at_least(0),
-        default=RECALIBRATION_BATCHES,
-        metavar="N",
-        help="Training batches from which norm statistics are taken at each position; 0 for all.",
-    )
+    if recalibrates:
+        add(
+            "--recalibration_batches",
+            type=at_least(0),
+            default=RECALIBRATION_BATCHES,
+            metavar="N",
+            help="Training batches from which norm statistics are taken at each position; 0 for all.",
+        )
     add("--batch_size", type=at_least(1), metavar="N", help="Samples in a batch. Default: 128 images or 8 texts.")
     add("--num_workers", type=at_least(0), default=0, metavar="N", help="Processes that prepare samples.")
     add(

@@ -94,7 +94,7 @@ def group_positions(count: int, ensembles: Sequence[Sequence[int]], limit: int) 
     """Yields positions in groups of at most `limit`, with the members of an ensemble together.
 
     Raises:
-        ValueError: An ensemble has more members, or `limit` is below one.
+        ValueError: Ensembles that share members have more of them, or `limit` is below one.
     """
     if limit < 1:
         raise ValueError(f"positions_at_once is one or more; got {limit}.")
@@ -102,13 +102,14 @@ def group_positions(count: int, ensembles: Sequence[Sequence[int]], limit: int) 
     for members in ensembles:
         joined = [block for block in blocks if block & set(members)]
         blocks = [block for block in blocks if block not in joined] + [set().union(*joined)]
+    largest = max(map(len, blocks))
+    if largest > limit:
+        raise ValueError(
+            f"{largest} positions are in ensembles with one another, so their predictions are needed at the same time: "
+            f"--positions_at_once must be at least {largest}, not {limit}."
+        )
     group: list[int] = []
     for block in sorted(blocks, key=min):
-        if len(block) > limit:
-            raise ValueError(
-                f"{len(block)} positions are in ensembles with one another, so their predictions are needed at the same "
-                f"time: positions_at_once must be at least {len(block)}, not {limit}."
-            )
         if len(group) + len(block) > limit:
             yield group
             group = []

@@ -139,15 +139,17 @@ def _chosen_rows(data: Mapping[str, Any], measured: Mapping[str, Any] | None = N
         data: Chooses them.
         measured: Has their values; `data` itself by default.
     """
-    points = data["points"]
+    points, joint = data["points"], 0
     if data["subspace"] is not None:
         count = data["subspace"]["num_points"]
+        if not SHAPES[data["subspace"]["kind"]].is_path:
+            joint = count - 2  # after the ensembles of the first two, three, ... that of all control points
         centre = [row for row in points if row["position"] in (0.5, [1 / count] * count)]
         points = [points[0], *centre, *([data["selected"]] if "selected" in data else [])]
     measured = measured or data
     by_name = {row["name"]: row for row in measured["points"]}
     chosen = {row["name"]: by_name[row["name"]] for row in points}
-    return chosen | ({"ensemble": measured["ensembles"][0]} if measured["ensembles"] else {})
+    return chosen | ({"ensemble": measured["ensembles"][joint]} if measured["ensembles"] else {})
 
 
 def _draw_walk(data: Mapping[str, Any], folder: Path, title: str) -> dict[str, str]:

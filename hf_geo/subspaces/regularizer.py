@@ -37,12 +37,21 @@ def compare_points(points: Sequence[Sequence[Tensor]]) -> dict[str, float]:
         points: Each a list of tensors taken as one long vector, as for `squared_cosine`.
     """
     pairs = list(combinations(range(len(points)), 2))
-    found = torch.stack([_products(points[i], points[j]) for i, j in pairs]).tolist()
+    found = [torch.stack([*_products(a, b).unbind(), _squared_distance(a, b)]) for a, b in combinations(points, 2)]
     values = {}
-    for (i, j), (dot, first, second) in zip(pairs, found, strict=True):
-        values[f"cosine/{i}-{j}"] = dot / max(math.sqrt(first * second), sys.float_info.min)
-        values[f"distance/{i}-{j}"] = math.sqrt(max(first + second - 2 * dot, 0.0))
+    for (i, j), (dot, first, second, distance) in zip(pairs, torch.stack(found).tolist(), strict=True):
+        cosine = dot / max(math.sqrt(first * second), sys.float_info.min)
+        values[f"cosine/{i}-{j}"] = max(min(cosine, 1.0), -1.0)
+        values[f"distance/{i}-{j}"] = math.sqrt(distance)
     return values
+
+
+def _squared_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """|a - b|^2, shape (), from the differences: for close points <a, a> + <b, b> - 2 <a, b> is rounding alone."""
+    sums = [(_wide(a) - _wide(b)).square().sum() for a, b in zip(first, second, strict=True)]
+    sharded = [s for s in sums if hasattr(s, "full_tensor")]
+    parts = [s for s in sums if not hasattr(s, "full_tensor")] + ([sum(sharded).full_tensor()] if sharded else [])
+    return torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 
 def _products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:

@@ -121,25 +121,24 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
     split = final_split(data.splits)
     train = data.dataset("train", config, augment=False)
     loader_args = {"batch_size": options.batch_size or EVAL_BATCH_SIZE, "num_workers": options.num_workers}
+    collate = partial(collate_as_model, default_collate, labels)
 
     def recalibration() -> DataLoader:
         shuffle = not isinstance(train, IterableDataset)
         generator = torch.Generator().manual_seed(options.seed) if shuffle else None
-        return DataLoader(train, shuffle=shuffle, generator=generator, **loader_args)
+        return DataLoader(train, shuffle=shuffle, generator=generator, collate_fn=collate, **loader_args)
 
     def loader(split: str) -> DataLoader:
-        collate = partial(collate_as_model, default_collate, labels)
         return DataLoader(data.dataset(split, config), collate_fn=collate, **loader_args)
 
     def corrupted(kind: str, severity: int) -> DataLoader:
-        collate = partial(collate_as_model, default_collate, labels)
         return DataLoader(data.dataset(split, config, corruption=(kind, severity)), collate_fn=collate, **loader_args)
 
     def open_shifted(name: str) -> DataLoader:
         other = load_shifted(name, data_args, seed=options.seed)
         numbers = match_classes(classes, other.label_names, sources[0].name, other.name)
-        collate = partial(collate_as_model, default_collate, numbers)
-        return DataLoader(other.dataset("test", config), collate_fn=collate, **loader_args)
+        renumber = partial(collate_as_model, default_collate, numbers)
+        return DataLoader(other.dataset("test", config), collate_fn=renumber, **loader_args)
 
     def open_other(other_args: DataArguments) -> DataLoader:
         other = load_image_data(other_args, seed=options.seed)

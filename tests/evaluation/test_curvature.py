@@ -1,5 +1,6 @@
 """The gradient along itself: against a softmax regression worked out in NumPy, and the script on a run's checkpoints."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hf_geo.evaluation.curvature import measure_curvature
@@ -50,6 +52,32 @@ def test_the_steps_are_those_of_a_softmax_regression_by_hand() -> None:
 def test_what_has_no_curvature_is_refused(model: nn.Module, labels: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure_curvature(model, [(torch.randn(6, 4), labels)])
+
+
+def test_classes_are_matched_names_checked_first_and_networks_without_curvature_left_out(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    run, rolled, dead = (tmp_path / name for name in ("run", "rolled", "dead"))
+    make_run(run)
+    shutil.copytree(run, rolled)
+    shutil.copytree(run, dead)
+    weights = load_file(run / "model.safetensors")
+    save_file({name: torch.zeros_like(tensor) for name, tensor in weights.items()}, dead / "model.safetensors")
+    head = {name: tensor.roll(2, 0) for name, tensor in weights.items() if ".fc." in name or name.startswith("fc.")}
+    save_file({**weights, **head}, rolled / "model.safetensors")
+    config = json.loads((run / "config.json").read_text())
+    (rolled / "config.json").write_text(json.dumps({**config, "label_names": [*"8901234567"]}))
+    words = ["--steps", 2, "--max_train_samples", 40, "--output_dir", tmp_path]
+    assert curvature(["--model", dead, "--model", run, "--model", rolled, *words]) == 0
+    assert "dead, trained, is left out: The gradient of the first layer has norm 0.0" in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "curvature.csv").set_index("model")
+    assert head and [*table.index] == ["run"] * 3 + ["rolled"] * 3
+    columns = ["loss", "gradient_change"]
+    assert table.loc["rolled", columns].to_numpy() == pytest.approx(table.loc["run", columns].to_numpy(), abs=1e-5)
+    monkeypatch.setattr("hf_geo.evaluation.curvature._loss_and_gradients", None)
+    with pytest.raises(SystemExit):
+        curvature(["--model", run, "--model", tmp_path / "gone", *words])
+    assert "gone" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_geo.evaluation.plans import Plan, plan_walk
+from hf_geo.evaluation.plans import Plan, group_positions, plan_walk
 from hf_geo.subspaces import Subspace, SubspaceConfig
 from tests.subspaces.cases import GoldenNetwork
 
@@ -36,6 +36,8 @@ def test_draws_of_a_simplex_are_joined_into_growing_ensembles() -> None:
     assert (plan.grid, len(plan.positions)) == (6, 10)
     assert plan.ensembles[-3:] == [(6, 7), (6, 7, 8), (6, 7, 8, 9)]
     assert all(p.min() >= 0 and p.sum().item() == pytest.approx(1) for p in plan.positions[6:])
+    with pytest.raises(ValueError, match="--positions_at_once must be at least 4, not 3"):
+        next(group_positions(10, [(0, 1), *plan.ensembles[-3:]], 3))  # before the first group is worked on
     line = Subspace.attach(GoldenNetwork(), SubspaceConfig(), model_init=GoldenNetwork)
     with pytest.raises(ValueError, match="--draws is for simplexes and layer-wise"):
         plan_walk(line, 5, draws=2)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_geo.evaluation.plans import Plan, plan_walk
-from hf_geo.evaluation.report import add_to_card, as_data, as_table, draw, name_positions
+from hf_geo.evaluation.report import add_to_card, as_data, as_table, draw, name_positions, shift_table
 from hf_geo.evaluation.walk import Walk, walk
 from hf_geo.subspaces import Subspace, SubspaceConfig
 from tests.subspaces.cases import GoldenNetwork
@@ -66,6 +66,15 @@ def test_pictures_are_drawn(walked: tuple, tmp_path: Path) -> None:
         image = Image.open(tmp_path / "figures" / file).convert("RGB")
         assert min(image.size) > 300
         assert len(image.getcolors(10**6)) > 20
+
+
+def test_the_ensemble_of_shifted_data_is_that_of_all_control_points(walked: tuple) -> None:
+    _, config, plan, found = walked
+    data = as_data(found, name_positions(plan, config), [p.tolist() for p in plan.positions], config)
+    last = shift_table({**data, "shifts": [{"shift": "fog", "severity": 1, **data}]}).splitlines()[-1]
+    ends = (0, 6) if config.shape.is_path else tuple(range(config.num_points))
+    (accuracy,) = (row["accuracy"] for row in found.ensembles if tuple(row["members"]) == ends)
+    assert last.split("|")[-3].strip() == f"{100 * accuracy:.2f} %"
 
 
 def _colours(path: Path) -> set[tuple[int, int, int]]:

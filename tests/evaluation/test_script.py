@@ -216,6 +216,13 @@ def _of_a_folder(folder: Path) -> None:
             ("--corruption", "rain"),
             "There is no corruption 'rain': --corruption is one of gaussian_noise, shot_noise",
         ),
+        (None, ("--corruption", "fog", "--shifted_dataset", "gone"), "'gone'"),
+        (None, ("--severity", 3), "--severity is that of a --corruption"),
+        (
+            lambda folder: (folder / "subspace_config.json").unlink(),
+            ("--draws", 3),
+            "--draws 3 draws positions of a subspace",
+        ),
         (shutil.rmtree, (), "There is no folder"),
     ],
 )
@@ -227,6 +234,7 @@ def test_mistakes_end_with_one_sentence(
     if spoil:
         spoil(folder)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_geo.evaluation.walk._evaluate", None)  # nothing is measured before
     with pytest.raises(SystemExit) as exit_:
         evaluate(["--model", folder, *QUICK, *words])
     assert exit_.value.code == 2

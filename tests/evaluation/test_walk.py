@@ -234,7 +234,7 @@ def test_a_fault_of_the_network_itself_is_not_hidden_by_the_fall_back() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ensembles": [(0, 1), (1, 2)], "positions_at_once": 2}, "positions_at_once must be at least 3, not 2"),
+        ({"ensembles": [(0, 1), (1, 2)], "positions_at_once": 2}, "--positions_at_once must be at least 3, not 2"),
         ({"positions_at_once": 0}, "positions_at_once is one or more; got 0"),
         ({"loader": []}, "the evaluation set is empty"),
         ({"loader": [torch.randn(2, 3, 8, 8)]}, "has no labels"),

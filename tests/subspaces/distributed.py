@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator
+from hf_geo.subspaces.regularizer import compare_points
 from tests.subspaces.cases import GoldenNetwork, TiedLanguageModel
 
 RANKS = 2
@@ -108,7 +109,9 @@ def sharded(network: str, parts: Sequence[str], folder: Path) -> dict[str, objec
     fully_shard(subspace.model, mesh=mesh)
     coefficients = together(network, subspace, subspace.model)
     subspace.save(folder / f"saved-{network}-{dist.get_rank()}")
-    return {"distance": distance(subspace, alone(network)), "coefficients": coefficients}
+    one = alone(network)
+    compared = [compare_points([each.point_weights(index) for index in range(3)]) for each in (subspace, one)]
+    return {"distance": distance(subspace, one), "coefficients": coefficients, "compared": compared}
 
 
 def replicated(network: str) -> dict[str, object]:

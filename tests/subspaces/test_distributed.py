@@ -33,6 +33,13 @@ def test_training_at_each_ranks_own_positions_is_that_of_one_process(outcomes, w
 
 
 @pytest.mark.parametrize("network", ["normed", "tied"])
+def test_cosine_and_distance_of_sharded_points_are_those_of_whole_ones(outcomes: list[dict], network: str) -> None:
+    for outcome in outcomes:
+        shown, expected = outcome["sharded"][network]["compared"]
+        assert shown == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("network", ["normed", "tied"])
 def test_shards_are_saved_whole_by_the_first_process(folder: Path, outcomes: list[dict], network: str) -> None:
     assert not (folder / f"saved-{network}-1").exists()
     plain = distributed.NETWORKS[network]().double()

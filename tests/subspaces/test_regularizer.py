@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, squared_cosine
+from hf_geo.subspaces.regularizer import compare_points
 from tests.subspaces.cases import Containers, GoldenNetwork
 
 
@@ -50,6 +51,16 @@ def test_a_zero_point_gives_zero_and_finite_gradients() -> None:
     value.backward()
     assert value.item() == 0
     assert all(torch.isfinite(t.grad).all() for t in (*first, *second))
+
+
+@pytest.mark.parametrize("size", [1e-5, 1e-2, 1.0])
+def test_the_distance_of_close_points_is_not_lost_in_rounding(size: float) -> None:
+    first = [torch.randn(300, 400), torch.randn(50)]
+    second = [tensor + size * torch.randn_like(tensor) for tensor in first]
+    values = compare_points([first, second])
+    difference = torch.cat([(a.double() - b.double()).flatten() for a, b in zip(first, second, strict=True)])
+    assert values["distance/0-1"] == pytest.approx(difference.norm().item(), rel=1e-5)
+    assert -1 <= values["cosine/0-1"] <= 1 and compare_points([first, first])["distance/0-1"] == 0
 
 
 def test_it_covers_weights_with_two_axes_and_no_others() -> None:

@@ -9,13 +9,13 @@ import torch
 from hf_geo.data.transforms import MODES, Preparation, seeded, to_channels
 
 SMALLEST = 32  # pixels
+OWN_GENERATORS = ("glass_blur", "impulse_noise")  # of the library, which take a seed
 
 
 class CorruptedTransform:
     """Prepares images as for evaluation and corrupts them at the network's size, as ImageNet-C is made.
 
-    What is random about a corruption depends on the sample alone, so that all networks see the same images; "impulse_noise"
-    alone, for which the library has a generator that cannot be seeded, is drawn anew each time.
+    What is random about a corruption depends on the sample alone, so that all networks see the same images.
 
     Args:
         images: How images are prepared.
@@ -42,8 +42,9 @@ class CorruptedTransform:
         channels = self.images.size[0]
         pixels = self.images.pixels(to_channels(image, channels))
         colours = np.ascontiguousarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
+        own = {"seed": int(seed) % 2**32} if self.kind in OWN_GENERATORS else {}
         with seeded(int(seed)):
-            corrupted = self._corrupt(colours, corruption_name=self.kind, severity=self.severity)
+            corrupted = self._corrupt(colours, corruption_name=self.kind, severity=self.severity, **own)
         back = np.array(PIL.Image.fromarray(corrupted).convert(MODES[channels]))
         return self.images.values(torch.from_numpy(back).view(*back.shape[:2], channels).permute(2, 0, 1)[None])[0]
 
