@@ -4,7 +4,8 @@
     python scripts/explore.py outputs/quickstart_line --export_space outputs/space
     python scripts/push.py outputs/space NAMESPACE/NAME
 
-On a line, curve or simplex you choose the position. The data are those of the run (training_args.json) unless --dataset names
+On a line, curve or simplex you choose the position. All positions (--positions, 21 by default) are measured before the page
+opens, whatever an evaluation.json in the folder says. The data are those of the run (training_args.json) unless --dataset names
 others. Needs gradio: pip install 'hf_geo[explore]'.
 """
 

@@ -17,7 +17,7 @@ from hf_geo.metrics.calibration import calibration_metrics
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import EvaluationSetup
 
-from .networks import Networks, Place
+from .networks import Networks, Place, announce
 from .record import Record, join, order_samples, take_samples
 
 SHOWN = 24  # samples in the grid
@@ -90,6 +90,7 @@ class Exploration:
 
     def _measure_network(self) -> None:
         self.plan = None
+        announce(self.setup, 1)
         self.record = Record(1, 0, predictions=not self.causal)
         self.found = evaluate_models(
             self.setup.models, self.setup.evaluation, causal=self.causal, add=self.record.adder([0])
@@ -109,6 +110,7 @@ class Exploration:
         self.first_node = len(rows)
         if self.groups and running_statistics(subspace.model):
             rows += [self._coefficients(values) for values in itertools.product(NODES, repeat=len(self.groups))]
+        announce(self.setup, len(rows), recalibration_batches)
         self.record = Record(len(rows), len(plan.ensembles), predictions=not self.causal)
         measured = walk(
             subspace,

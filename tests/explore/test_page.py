@@ -2,6 +2,7 @@
 
 import html as stdlib_html
 import re
+import shutil
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,17 @@ def test_the_grid_and_the_metrics_are_those_of_the_position(pages) -> None:
         for (name, share), probabilities in zip(row, (found, mirrored), strict=True):
             assert name == classes[probabilities[number].argmax()]
             assert share == pytest.approx(probabilities[number].max().item(), abs=1e-5)
+
+
+def test_positions_are_measured_anew_and_the_work_is_announced(pages, runs, tmp_path, capsys) -> None:
+    shutil.copytree(runs / "line", tmp_path / "line")
+    (tmp_path / "line" / "evaluation.json").write_text('{"points": []}')
+    page = page_of(tmp_path / "line")
+    assert page.exploration.found == pages["line"].exploration.found
+    announced = (
+        r"Measuring 5 positions on the test split of digits before the page opens, which may take up to about \d+ min"
+    )
+    assert re.match(announced, capsys.readouterr().out)
 
 
 def test_moving_along_a_path_runs_no_network(pages, monkeypatch) -> None:
