@@ -57,13 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     protect_output()
     with one_sentence_errors(PROG):
-        options, data_args = parse_trained(
-            argv,
-            add_options,
-            prog=PROG,
-            usage=f"{PROG} --model NAME [--OPTION VALUE ...]",
-            description=__doc__,
-        )
+        usage = f"{PROG} --model NAME [--OPTION VALUE ...]"
+        options, data_args = parse_trained(argv, add_options, prog=PROG, usage=usage, description=__doc__)
         for name in options.model:
             place_result(name)
         sources = [find_trained(name) for name in options.model]
@@ -71,12 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         exporting = options.export_position is not None
         if exporting:
             check_export(options, is_subspace)
-        if options.select_position and not is_subspace:
-            raise ValueError("--select_position chooses on a subspace: give one --model with a subspace_config.json.")
-        if options.draws is not None and not is_subspace:
-            raise ValueError(
-                f"--draws {options.draws} draws positions of a subspace: give one --model with a subspace_config.json."
-            )
+        for name in ("select_position", "draws"):
+            if getattr(options, name) and not is_subspace:
+                raise ValueError(f"--{name} is for a subspace: give one --model with a subspace_config.json.")
         if "severity" in options.given and not options.corruption:
             raise ValueError("--severity is that of a --corruption: name one, such as gaussian_noise, or leave it out.")
         folder = results_folder(options)

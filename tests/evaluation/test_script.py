@@ -205,7 +205,11 @@ def _of_a_folder(folder: Path) -> None:
         (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),
         (_of_a_folder, (), "was trained on './birds', whose path it does not keep: name the data with --dataset"),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
-        (lambda folder: (folder / "subspace_config.json").unlink(), ("--select_position",), "chooses on a subspace"),
+        (
+            lambda folder: (folder / "subspace_config.json").unlink(),
+            ("--select_position",),
+            "--select_position is for a subspace",
+        ),
         (
             None,
             ("--trust", "--eval_split", "test"),
@@ -221,7 +225,7 @@ def _of_a_folder(folder: Path) -> None:
         (
             lambda folder: (folder / "subspace_config.json").unlink(),
             ("--draws", 3),
-            "--draws 3 draws positions of a subspace",
+            "--draws is for a subspace",
         ),
         (shutil.rmtree, (), "There is no folder"),
     ],
