@@ -32,7 +32,7 @@ def check_same_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str,
             "resume with the optimizer and model the checkpoint was written with."
         )
     for index, (group, other) in enumerate(zip(ours, saved, strict=True)):
-        label = group.get("name", index)
+        label, other = group.get("name", index), {**getattr(optimizer, "later_settings", {}), **other}
         if set(group) - _CHANGING != set(other) - _CHANGING:
             raise IncompatibleCheckpointError(
                 f"The checkpoint was written by another optimizer than this run's {type(optimizer).__name__}: its settings are "

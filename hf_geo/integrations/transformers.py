@@ -12,7 +12,14 @@ from transformers.training_args import OptimizerNames
 
 from hf_geo.optim import Method, list_optimizers
 from hf_geo.training.loss import hand_loss_to_optimizer
-from hf_geo.training.methods import find_method, known_methods, library_names
+from hf_geo.training.methods import (
+    apply_module_settings,
+    find_method,
+    known_methods,
+    library_names,
+    refuse_adam_flags,
+    split_module_settings,
+)
 from hf_geo.training.optimizers import make_optimizer, optimizer_class
 from hf_geo.training.trainer import GeoTrainer
 
@@ -40,8 +47,13 @@ def register_transformers() -> None:
         method = find_method(args.optim)
         if method is None:
             return theirs(args, model)
+        refuse_adam_flags(method, args)
         _use_own_defaults(args, method)
         if method.name not in list_optimizers():
+            for module in split_module_settings(args, model)[1]:
+                raise ValueError(
+                    f"optim_args sets {module!r} apart, which {method.name} takes from hf_geo.GeoTrainer only."
+                )
             return optimizer_class(args, model)
         # If this is no optimizer class, transformers calls factory()(model, **kwargs), with kwargs that subclasses extend.
         return (lambda: functools.partial(_make_optimizer, args, model)), {}
@@ -85,7 +97,9 @@ def _make_optimizer(
     if given is not None:
         given = list(given)
         given = given if given and isinstance(given[0], dict) else [{"params": given}]
-    return make_optimizer(args, network, geometry="structure", caller_groups=given)
+    optimizer = make_optimizer(args, network, geometry="structure", caller_groups=given)
+    apply_module_settings(optimizer, network, args)
+    return optimizer
 
 
 def _add_names() -> None:

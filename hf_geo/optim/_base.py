@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ class GeometricOptimizer(Optimizer):
     also after `load_state_dict`.
     """
 
+    later_settings: ClassVar[Mapping[str, Any]] = {"fused": None}  # what states of earlier versions stand for
+
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self._memory = Memory()
         super().__init__(params, defaults)
@@ -72,7 +74,7 @@ class GeometricOptimizer(Optimizer):
         super().__setstate__(state)
         self._memory = Memory()
         for group in self.param_groups:
-            group.setdefault("fused", None)
+            group.update({**self.later_settings, **group})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; the settings it does not give are the constructor's.
@@ -228,8 +230,7 @@ class GeometricOptimizer(Optimizer):
 
     def _step_sgd(self, group: dict[str, Any], params: list[Tensor], keys: Sequence[str]) -> None:
         """Takes a step of `torch.optim.SGD`; `keys` names the momentum in the state, if there is one."""
-        settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay")}
-        settings["nesterov"] = group.get("nesterov", False)
+        settings = {key: group.get(key, False) for key in ("lr", "momentum", "dampening", "weight_decay", "nesterov")}
         tables, others = self._fuse(group, params, keys)
         for table in tables:
             table.sgd(**settings)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from functools import reduce
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -73,6 +73,7 @@ class AliG(GeometricOptimizer):
         >>> optimizer.step(lambda: loss)
     """
 
+    later_settings: ClassVar = {"fused": None, "lower_bound": 0.0}
     step_size: Tensor | None = None
     step_size_unclipped: Tensor | None = None
     projection_fn: Callable[[], None] | None = None
@@ -119,10 +120,8 @@ class AliG(GeometricOptimizer):
         if group["max_norm"] is not None and self.projection_fn is not None:
             raise ValueError(f"max_norm={group['max_norm']} and projection_fn were both given: give one of them.")
         check_lower_bound(group)
-        for name, subject in (
-            ("max_norm", "bounds all parameters"),
-            ("lower_bound", "is of the loss of all parameters"),
-        ):
+        subjects = {"max_norm": "bounds all parameters", "lower_bound": "is of the loss of all parameters"}
+        for name, subject in subjects.items():
             first = self.param_groups[0][name]
             if group[name] != first:
                 raise ValueError(
@@ -153,7 +152,7 @@ class AliG(GeometricOptimizer):
 
     def _update(self, loss: Any) -> None:
         loss, self._loss = self._loss if loss is None else as_scalar(loss), None
-        lower_bound = self.param_groups[0].get("lower_bound", 0.0)  # states of earlier versions have none
+        lower_bound = self.param_groups[0]["lower_bound"]
         if loss is None:
             loss = self._default_loss()
         else:

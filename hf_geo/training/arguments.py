@@ -10,7 +10,7 @@ from transformers.training_args import OptimizerNames
 
 from hf_geo.optim import Method
 
-from .methods import find_method, known_methods, library_names, nearest_names, parse_optim_args
+from .methods import find_method, known_methods, library_names, nearest_names, parse_optim_args, refuse_adam_flags
 from .ranges import check_precision, check_ranges
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class GeoTrainingArguments(TrainingArguments):
         default=DEFAULTS["optim"],
         metadata={
             "help": f"The optimizer: {', '.join(known_methods())}, timm:NAME or torch:NAME for one of timm's registry or "
-            "torch.optim, or any of transformers' own names."
+            "torch.optim, or any of transformers' own names. Whichever it is, weight decay is --weight_decay, 0 by default."
         },
     )
     learning_rate: float | None = field(
@@ -121,6 +121,8 @@ class GeoTrainingArguments(TrainingArguments):
         self.optim = _PLACEHOLDER if find_method(name) else name
         super().__post_init__()
         self._restore_name(name)
+        if method := find_method(name):
+            refuse_adam_flags(method, self)
         if self.log_geometry and self.logging_strategy != "steps":
             raise ValueError(f"--log_geometry needs --logging_strategy steps, not {self.logging_strategy.value}.")
 

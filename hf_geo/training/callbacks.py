@@ -28,16 +28,19 @@ class SetEpochCallback(TrainerCallback):
 
 
 class EvaluationModeCallback(TrainerCallback):
-    """Saves the weights that schedule-free optimizers evaluate (Defazio et al. 2024, arXiv 2405.15682).
-
-    In training the model holds others, and transformers (5.24) leaves that mode for evaluations only.
-    """
-
-    def on_step_end(self, args, state, control, optimizer=None, **kwargs) -> None:
-        if control.should_save:
-            optimizer.eval()  # accelerate's wrapper, which passes it on to optimizers that have modes
+    """Ends every epoch, and so training, with the weights that schedule-free optimizers evaluate."""
 
     def on_epoch_end(self, args, state, control, optimizer=None, **kwargs) -> None:
+        use_evaluated_weights(optimizer)
+
+
+def use_evaluated_weights(optimizer: torch.optim.Optimizer | None) -> None:
+    """Gives the model the weights that a schedule-free optimizer evaluates (Defazio et al. 2024, arXiv 2405.15682).
+
+    In training it holds others, which the next training step gives back. transformers (5.24) does this for evaluations alone,
+    and on whatever weights the model then has: so it has to be done before averages take their place, and before saving.
+    """
+    if hasattr(optimizer, "eval"):  # as accelerate's wrapper has, which passes it on
         optimizer.eval()
 
 
@@ -174,8 +177,8 @@ def spectral_norms(*matrices: torch.Tensor, iterations: int = 20) -> list[torch.
 
     Args:
         *matrices: Shape (m, n). They start from one vector that is the same in every call.
-        iterations: Products with the matrix and its transpose. 20 are within a few per cent where the largest singular values
-            lie close together, and exact where they do not.
+        iterations: Products with the matrix and its (conjugate) transpose. 20 are within a few per cent where the largest
+            singular values lie close together, and exact where they do not.
 
     Returns:
         0-dim tensors, 0 for a matrix of zeros.
@@ -183,8 +186,8 @@ def spectral_norms(*matrices: torch.Tensor, iterations: int = 20) -> list[torch.
     norms = []
     for matrix in matrices:
         normalize = partial(torch.nn.functional.normalize, dim=0, eps=torch.finfo(matrix.dtype).tiny)
-        v = torch.arange(1, matrix.shape[1] + 1, device=matrix.device, dtype=matrix.dtype).cos()
+        v = torch.arange(1, matrix.shape[1] + 1, device=matrix.device, dtype=matrix.dtype.to_real()).cos().to(matrix)
         for _ in range(iterations):
-            v = matrix.mT @ normalize(matrix @ normalize(v))
+            v = matrix.mH @ normalize(matrix @ normalize(v))
         norms.append((matrix @ normalize(v)).norm())
     return norms

@@ -16,6 +16,7 @@ from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.store import STAGING, check_whole, fault, newest_whole, publish, rotate, tidy
 
 from .averaging import check_same_average
+from .callbacks import use_evaluated_weights
 from .nonfinite import weights_are_finite
 from .norms import broadcast_buffers
 
@@ -68,6 +69,7 @@ class CheckpointSaver:
                 "No checkpoint of update %d: its weights are not finite. Earlier ones stay.", state.global_step
             )
             return
+        use_evaluated_weights(self.trainer.optimizer)
         broadcast_buffers(self.trainer.model)  # so that this run goes on as a resumed one would
         name = f"checkpoint-{state.global_step}"
         best = state.best_model_checkpoint

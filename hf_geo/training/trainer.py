@@ -20,7 +20,7 @@ from hf_geo.subspaces import Subspace, SubspaceConfig
 
 from .arguments import GeoTrainingArguments
 from .averaging import WeightAverage, kind_of_average
-from .callbacks import EvaluationModeCallback, GeometryTelemetry, SetEpochCallback
+from .callbacks import EvaluationModeCallback, GeometryTelemetry, SetEpochCallback, use_evaluated_weights
 from .checks import check_combination, check_shared_folder
 from .loss import hand_loss_to_optimizer, mean_loss
 from .methods import apply_module_settings
@@ -204,9 +204,9 @@ class GeoTrainer(transformers.Trainer):
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Gives the model, inside the context, the weights that are evaluated: the centre's, or the averages."""
-        if self._derived_weights is None:
-            return nullcontext()
-        return self._derived_weights.for_evaluation(self.model, lambda: norm_batches(self, RECALIBRATION_SAMPLES))
+        use_evaluated_weights(self.optimizer)
+        batches = partial(norm_batches, self, RECALIBRATION_SAMPLES)
+        return self._derived_weights.for_evaluation(self.model, batches) if self._derived_weights else nullcontext()
 
     def finalize(self) -> None:
         """Gives the model its final weights for good: those of the subspace's centre, or the averages.

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError, check_same_optimizer
 from hf_geo.optim import AliG
 from tests.cases import FUSED, assert_same, make_gradient, make_params
 
@@ -142,6 +143,20 @@ def test_a_quadratic_above_zero_needs_its_bound(bound: float, is_reached: bool):
     assert (max(distances[30:]) < 1e-3) == is_reached
     if is_reached:  # as long as 1 + |w|^2 is not 1 in float32
         assert distances[:8] == pytest.approx([5 / 2**n for n in range(1, 9)], rel=1e-3)
+
+
+def test_a_checkpoint_from_before_the_lower_bound_has_zero():
+    state = AliG(with_gradients(), lr=0.1).state_dict()
+    for group in state["param_groups"]:
+        del group["lower_bound"]
+    optimizer, other = (AliG(with_gradients(), lr=0.1, lower_bound=bound) for bound in (0.0, -1.0))
+    for each in (optimizer, other):
+        each.register_load_state_dict_pre_hook(check_same_optimizer)
+    optimizer.load_state_dict(state)
+    optimizer.step(lambda: 1.0)
+    assert optimizer.param_groups[0]["lower_bound"] == 0.0
+    with pytest.raises(IncompatibleCheckpointError, match=r"lower_bound=0.0 .* asks for lower_bound=-1.0"):
+        other.load_state_dict(state)
 
 
 def test_a_bad_lower_bound_is_refused():

@@ -8,10 +8,11 @@ import pytest
 import timm
 import torch
 from torch import nn
+from transformers import Trainer
 
 import hf_geo.launch
 from hf_geo import GeoTrainingArguments
-from hf_geo.integrations import register_timm
+from hf_geo.integrations import register_timm, register_transformers
 from hf_geo.integrations.transformers import _make_optimizer
 from hf_geo.optim import get_method, list_optimizers, param_groups
 from hf_geo.training.methods import find_method
@@ -117,6 +118,22 @@ def test_what_a_trainer_s_subclass_wants_trained_is_trained(tmp_path, key: str, 
     assert rates == {loss.network[0].weight: first, loss.classifier.weight: 0.25, loss.classifier.bias: 0.5}
     flat = _make_optimizer(args, loss, loss.network, **{key: loss.classifier.parameters()})
     assert [len(group["params"]) for group in flat.param_groups] in ([2], [1, 1])
+
+
+def test_settings_of_modules_are_used_or_refused_without_our_trainer(tmp_path, monkeypatch) -> None:
+    args, loss = (
+        GeoTrainingArguments(tmp_path, optim="alig", optim_args="classifier.lr=0.5", use_cpu=True),
+        TrainedTogether(),
+    )
+    rates = {p: group["lr"] for group in _make_optimizer(args, None, loss).param_groups for p in group["params"]}
+    assert {p for p, rate in rates.items() if rate == 0.5} == set(loss.classifier.parameters()) < set(rates)
+    for name in ("training_step", "get_optimizer_cls_and_kwargs"):
+        monkeypatch.setattr(Trainer, name, getattr(Trainer, name))  # restored afterwards
+    monkeypatch.setattr("hf_geo.integrations.transformers._add_names", lambda: None)
+    register_transformers()
+    args.optim = "timm:lamb"
+    with pytest.raises(ValueError, match="'classifier' apart, which timm:lamb takes from hf_geo"):
+        Trainer.get_optimizer_cls_and_kwargs(args, loss)
 
 
 def test_without_a_choice_all_that_was_named_is_trained(tmp_path) -> None:

@@ -119,7 +119,9 @@ def test_schedule_free_weights_are_saved_as_they_are_evaluated(tmp_path) -> None
     for name, p in trainer.model.named_parameters():
         assert torch.equal(saved[name], p) and not torch.equal(p, optimizer.state[p]["z"])
     optimizer.train()
-    assert not torch.equal(saved["layers.0.weight"], trainer.model.layers[0].weight)
+    assert not torch.allclose(saved["layers.0.weight"], trainer.model.layers[0].weight)
+    trainer._save_checkpoint(trainer.model, trial=None)  # as on a signal, from within training
+    torch.testing.assert_close(load_file(tmp_path / "checkpoint-20" / "model.safetensors"), saved)
 
 
 REFUSED = {
@@ -150,11 +152,29 @@ def test_what_is_refused_says_why(name: str) -> None:
         ({"optim": "torch:Muon"}, "updates matrices alone, and this model has 7 .* such as .4, 1, 3, 3.: choose timm:muon"),
         ({"optim": "torch:Rprop", "weight_decay": 0.1}, "torch:Rprop has no weight decay"),
         ({"optim": "timm:lars", "optim_args": "rest.trust_coeff=1"}, "makes no other groups"),
+        ({"optim": "timm:muon", "optim_args": "use_fallback=true"}, "as MODULE.use_fallback=true"),
+        ({"optim": "timm:adamw", "optim_args": "betas=auto"}, "betas=auto: cannot read 'auto'"),
+        ({"optim": "timm:adamw", "adam_beta1": 0.5}, "give --optim_args betas=0.5:0.999"),
+        ({"optim": "timm:adamw", "adam_epsilon": 0.5}, "give --optim_args eps=0.5"),
+        ({"optim": "fromage", "adam_beta2": 0.5}, "not fromage: leave it out"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_model_is_refused(tmp_path, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(tmp_path, Network(), **settings).create_optimizer()
+
+
+def test_settings_of_a_module_are_read_as_those_of_all(tmp_path) -> None:
+    words = make(
+        tmp_path, Network(matrices=True), optim="torch:Muon", optim_args="layers.1.adjust_lr_fn=match_rms_adamw"
+    )
+    groups = {group["name"]: group for group in words.create_optimizer().param_groups}
+    assert [group["adjust_lr_fn"] for group in groups.values()] == [None, "match_rms_adamw"]
+    corrected = {"optim": "timm:adamc", "learning_rate": 0.1, "optim_args": "layers.6.lr=0.02"}
+    rates = [
+        (g["lr"], g["max_lr_snapshot"]) for g in make(tmp_path, Network(), **corrected).create_optimizer().param_groups
+    ]
+    assert set(rates) == {(0.1, 0.1), (0.02, 0.02)}
 
 
 NEEDS_RATE = {"timm:adafactor", "timm:cadafactor", "timm:sgdp", "timm:csgdp"}

@@ -14,4 +14,6 @@ def test_they_are_the_largest_singular_values(shape: tuple[int, int], scale: flo
     for matrix, tolerance in ((noise, 0.03), (steep, 1e-5), (steep + 0.01 * noise, 1e-5)):
         true = torch.linalg.matrix_norm(matrix, 2).item()
         assert true * (1 - tolerance) <= spectral_norms(matrix)[0].item() <= true * (1 + 1e-5)
+        turned = matrix * torch.exp(1j * torch.arange(shape[0]))[:, None]
+        assert true * (1 - tolerance) <= spectral_norms(turned)[0].item() <= true * (1 + 1e-5)
     assert spectral_norms(torch.zeros(shape)) == [0.0]

@@ -7,6 +7,7 @@ from .settings import (
     check_parameters,
     parse_optim_args,
     parse_value,
+    refuse_adam_flags,
     refuse_unknown_modules,
     split_module_settings,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "nearest_names",
     "parse_optim_args",
     "parse_value",
+    "refuse_adam_flags",
     "refuse_unknown_modules",
     "split_module_settings",
 ]

@@ -39,7 +39,8 @@ def library_method(name: str) -> Method:
     """Makes the row of another library's optimizer.
 
     The defaults are those of its class and, for timm, of its registry; where the class has no momentum by default and
-    timm's registry counts on one, it is 0.9, as `timm.optim.create_optimizer_v2` has it. The Trainer clips gradients, where
+    timm's registry counts on one, it is 0.9, as `timm.optim.create_optimizer_v2` has it. Weight decay is
+    `args.weight_decay` (0 by default), as for all optimizers, not the class's default. The Trainer clips gradients, where
     `--max_grad_norm` asks for it, so a class that would do so itself (LAMB) does not by default.
 
     Args:

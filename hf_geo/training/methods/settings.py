@@ -14,11 +14,11 @@ from hf_geo.optim import Method
 
 from .names import find_method
 
-_WORDS = {"true": True, "false": False, "none": None, "auto": "auto"}
+_WORDS = {"true": True, "false": False, "none": None}
 
 
 def parse_value(text: str) -> Any:
-    """Parses a setting's value: true, false, none, auto, an integer, a float, or several joined by ":" (a tuple).
+    """Parses a setting's value: true, false, none, an integer, a float, or several joined by ":" (a tuple).
 
     Raises:
         ValueError: `text` is none of these.
@@ -59,6 +59,10 @@ def parse_optim_args(method: Method, text: str | None) -> tuple[dict[str, Any], 
             raise ValueError(f"optim_args has {pair.strip()!r}, which is not of the form key=value.")
         group, _, name = key.rpartition(".")
         method.check_settings([name])
+        if name in method.group_settings and not group:
+            raise ValueError(
+                f"optim_args sets {pair.strip()!r} for all: give it for a module, as MODULE.{pair.strip()}."
+            )
         if name in ("lr", "weight_decay") and not group:
             flag = {"lr": "learning_rate", "weight_decay": "weight_decay"}[name]
             raise ValueError(
@@ -67,13 +71,19 @@ def parse_optim_args(method: Method, text: str | None) -> tuple[dict[str, Any], 
         target = group_settings.setdefault(group, {}) if group else settings
         if name in target:
             raise ValueError(f"optim_args sets {key!r} twice.")
-        try:
-            target[name] = parse_value(value)
-        except ValueError as error:
-            if not _takes_words(method.arguments.get(name)):
-                raise ValueError(f"optim_args sets {key}={value}: {error}.") from error
-            target[name] = value
+        target[name] = _read_value(method, key, value)
     return settings, group_settings
+
+
+def _read_value(method: Method | None, key: str, value: str) -> Any:
+    """Parses the value of a setting, or of a group's or module's; "auto" and words only where they have a meaning."""
+    try:
+        return parse_value(value)
+    except ValueError as error:
+        automatic = method and method.needs_loss and (key, value) == ("lower_bound", "auto")
+        if automatic or (method and _takes_words(method.arguments.get(key.rpartition(".")[2]))):
+            return value
+        raise ValueError(f"optim_args sets {key}={value}: {error}.") from error
 
 
 def _takes_words(argument: inspect.Parameter | None) -> bool:
@@ -81,6 +91,17 @@ def _takes_words(argument: inspect.Parameter | None) -> bool:
     if argument is None:
         return False
     return isinstance(argument.default, str) or bool(re.search(r"\bstr\b", str(argument.annotation)))
+
+
+def refuse_adam_flags(method: Method, args: TrainingArguments) -> None:
+    """Raises `ValueError` for --adam_beta1 and the like, which are for transformers' own optimizers alone."""
+    settings = {"adam_beta1": "betas", "adam_beta2": "betas", "adam_epsilon": "eps"}
+    values = {"betas": f"{args.adam_beta1}:{args.adam_beta2}", "eps": args.adam_epsilon}
+    for name, setting in settings.items():
+        value = getattr(args, name)
+        if value != args.__dataclass_fields__[name].default:
+            remedy = f"give --optim_args {setting}={values[setting]}" if setting in method.arguments else "leave it out"
+            raise ValueError(f"--{name} {value} is for transformers' own optimizers, not {method.name}: {remedy}.")
 
 
 def check_parameters(method: Method, args: TrainingArguments, model: nn.Module | None) -> None:
@@ -107,13 +128,14 @@ def split_module_settings(
         ValueError: A module and one within it both have settings.
     """
     modules = dict(model.named_modules()) if model is not None else {}
+    method = find_method(args.optim)
     others: list[str] = []
     settings: dict[str, dict[str, Any]] = {}
     for pair in (args.optim_args or "").split(","):
-        key, _, value = pair.partition("=")
-        module, _, name = key.strip().rpartition(".")
+        key, _, value = (part.strip() for part in pair.partition("="))
+        module, _, name = key.rpartition(".")
         if module and module in modules:
-            settings.setdefault(module, {})[name] = parse_value(value)
+            settings.setdefault(module, {})[name] = _read_value(method, key, value)
         else:
             others.append(pair)
     for outer in settings:
@@ -168,6 +190,8 @@ def apply_module_settings(optimizer: torch.optim.Optimizer, model: nn.Module, ar
             own = {**group, **values, "params": members, "name": f"{module}.{group.get('name', 'rest')}"}
             if "lr" in values and 0 < args.learning_rate < math.inf:
                 own["lr"] = group["lr"] / args.learning_rate * values["lr"]
+            if "lr" in values and group.get("max_lr_snapshot") is not None:
+                own["max_lr_snapshot"] = own["lr"]  # timm's corrected weight decay is relative to it
             group["params"] = [p for p in group["params"] if p not in inside]
             group.setdefault("name", "rest")
             optimizer.add_param_group(own)
