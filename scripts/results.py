@@ -31,6 +31,7 @@ from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.experiments.report import FIGURE, ORIGIN, REPORT
 from hf_geo.experiments.results.comparison import compare_with_published, read_published
 from hf_geo.experiments.results.overview import Recipe, describe_recipes
+from hf_geo.experiments.results.sections import name_sweep
 from hf_geo.experiments.results.walks import draw_evaluations, read_evaluations, tabulate_evaluations
 from hf_geo.experiments.runs import check_runs, common_recipe, find_runs
 from hf_geo.markdown import replace_section
@@ -108,8 +109,7 @@ def add_sweep(folder: Path, configs: Path) -> list[Path]:
     """Writes a sweep's section, with its figure and table beside it; returns the files written."""
     origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
     config = find_recipe(origin["recipe"], configs)
-    fields = (field.rpartition(".")[2] for field in origin.get("over", ()))
-    name = "-".join(["sweep", config.stem.removeprefix("sweep_"), *fields])
+    name = name_sweep(config.stem, origin)
     figure, table = config.parent / f"{name}.png", config.parent / f"{name}.csv"
     shutil.copyfile(folder / FIGURE, figure)
     shutil.copyfile(folder / "trials.csv", table)

@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         axes = read_axes(options)
         options.x = choose_x(axes, options.x, is_search=bool(options.trials))
         resolve = functools.cache(functools.partial(resolve_settings, prog=PROG, usage=f"{PROG} --config FILE ..."))
-        make = functools.partial(make_trial, arguments=arguments, resolve=resolve)
+        private = functools.partial(resolve, public=False)
+        make = functools.partial(make_trial, arguments=arguments, resolve=resolve, resolve_private=private)
         for field, values in axes.items():  # each value alone, so that an invalid one is found before anything runs
             for value in values:
                 make({field: value.split(":")[0] if is_range([value]) else value})
@@ -178,6 +179,8 @@ def check_coordinates(axes: dict[str, list[str]], make: MakeTrial, folder: Path,
         raise ValueError(
             "--coordinate_check compares networks: name a field with numbers, as in --over model_args.width=64,256."
         )
+    if useless := [value for value in axes[x] if float(value) <= 0]:
+        raise ValueError(f"--coordinate_check draws against powers of {x}: {useless[0]} has none, so leave it out.")
     rows = []
     for values in tqdm(combinations(axes), desc="networks", unit="network"):
         trial = make(values)
@@ -191,8 +194,8 @@ def check_coordinates(axes: dict[str, list[str]], make: MakeTrial, folder: Path,
         task = find_task(run_args.task, model_args.model, data_args.dataset)
         found = measure_coordinates(build_setup(task, model_args, data_args, args), args)
         rows += [{**trial.values, "setting": setting, **row} for row in found]
-    table = pd.DataFrame(rows)
-    table.drop(columns="setting").to_csv(folder / "coordinates.csv", index=False)
+        table = pd.DataFrame(rows)  # kept after each network, lest a later one costs the earlier ones
+        table.drop(columns="setting").to_csv(folder / "coordinates.csv", index=False)
     settings = list(dict.fromkeys(table.setting))
     title = options.title or f"{Path(options.config).stem}: coordinate check"
     draw_coordinates(table, x, settings, folder / "coordinates.png", title)
@@ -240,9 +243,8 @@ def write_report(
     given -= {option.split("=")[0].strip("-") for option in TRIAL_OPTIONS}
     text = describe_sweep(title, options.config, trials, given, summary)
     (folder / REPORT).write_text(text, encoding="utf-8")
-    (folder / ORIGIN).write_text(
-        json.dumps(origin(options.config, None) | {"over": summary.over}) + "\n", encoding="utf-8"
-    )
+    axes = {"is_search": bool(options.trials), "x": summary.x, "over": summary.over, "searched": summary.searched}
+    (folder / ORIGIN).write_text(json.dumps(origin(options.config, None) | axes) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -59,10 +59,10 @@ def recipe_file(name: str) -> str:
     """An argparse type: the path of a recipe's file, or the name of a recipe that this package has.
 
     Args:
-        name: A path; or, if there is no such file, a recipe's path below `configs`, as in `fromage/cifar10`, or its last
+        name: A path; or, if there is no such file (or only a folder), a recipe's path below `configs`, as in `fromage/cifar10`, or its last
             part if only one recipe has it.
     """
-    if Path(name).exists():
+    if Path(name).exists() and not Path(name).is_dir():
         return name
     configs = resource_folder("configs")
     recipes = {path.relative_to(configs).with_suffix("").as_posix(): str(path) for path in find_recipes(configs)}
@@ -72,6 +72,8 @@ def recipe_file(name: str) -> str:
         return recipes[found[0]]
     if found:
         raise argparse.ArgumentTypeError(f"several recipes are called {name!r}: choose {' or '.join(found)}")
+    if Path(name).is_dir():
+        return name  # `read_recipe` says that it is a folder
     by_name = {key: recipe for recipe in recipes for key in (recipe.rpartition("/")[2], recipe)}
     wanted = "/".join(Path(wanted).parts[-2:])
     alike = [

@@ -37,11 +37,12 @@ class RunArguments:
 RUN_ARGUMENTS = (ModelArguments, DataArguments, SubspaceArguments, RunArguments, GeoTrainingArguments)
 
 
-def resolve_settings(argv: Sequence[str], **parser_options: Any) -> dict[str, Any]:
-    """Returns the public settings that a command line of scripts/train.py leads to.
+def resolve_settings(argv: Sequence[str], *, public: bool = True, **parser_options: Any) -> dict[str, Any]:
+    """Returns the settings that a command line of scripts/train.py leads to.
 
     Args:
         argv: The command line.
+        public: Leave out secrets and local paths, for what is shown or kept.
         **parser_options: Options of the parser, such as the `prog` that messages begin with.
 
     Raises:
@@ -49,4 +50,6 @@ def resolve_settings(argv: Sequence[str], **parser_options: Any) -> dict[str, An
         SystemExit: An option is unknown, or its value cannot be read.
     """
     *settings, chosen = parse_command_line(RUN_ARGUMENTS, argv, **parser_options)
+    if not public:
+        return {name: value for some in settings for name, value in vars(some).items()}
     return public_settings(*settings) | {"variant": chosen.variant}

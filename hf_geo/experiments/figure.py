@@ -40,7 +40,7 @@ def draw_sweep(summary: Summary, path: str | Path, title: str) -> None:
         if summary.x is None:
             _draw_points(axes, summary)
             continue
-        has_lost = [_draw_line(axes, summary, line, len(lines)) for line in lines]
+        has_lost = [_draw_line(axes, summary, line, max(len(lines), len(summary.curves))) for line in lines]
         if any(has_lost):
             axes.plot([], [], "x", color="grey", label="diverged or failed")
         _set_scales(axes, summary)
@@ -64,13 +64,15 @@ class _Line:
 
 def _panels(summary: Summary) -> dict[str, list[_Line]]:
     """Returns the lines of each panel by its title; of a single one, whose series are compared, without title."""
-    if not summary.over:
+    if not summary.over or summary.x is None:
         names = enumerate(summary.series)
         return {"": [_Line(name, name, f"C{place}", MARKERS[place % len(MARKERS)], place) for place, name in names]}
-    curves = list(dict.fromkeys(curve for panel in summary.panels.values() for curve in panel))
-    shade = {curve: colormaps["viridis"](0.9 * place / max(len(curves) - 1, 1)) for place, curve in enumerate(curves)}
+    places = {curve: place for place, curve in enumerate(summary.curves)}
+    shade = {curve: colormaps["viridis"](0.9 * place / max(len(places) - 1, 1)) for curve, place in places.items()}
     return {
-        panel: [_Line(name, curve, shade[curve], "o", place) for place, (curve, name) in enumerate(series.items())]
+        panel: [
+            _Line(series[curve], curve, shade[curve], "o", place) for curve, place in places.items() if curve in series
+        ]
         for panel, series in summary.panels.items()
     }
 

@@ -1,5 +1,6 @@
 """The report of a sweep in Markdown."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,27 +120,39 @@ def format_summary(summary: Summary) -> str:
 
 
 def _table_of_transfer(summary: Summary) -> str:
-    """Shows at which x each panel's curves are best, and how far that moves from the first curve to the last."""
-    curves = list(dict.fromkeys(curve for panel in summary.panels.values() for curve in panel))
+    """Shows at which x each panel's curves are best, and how far that moves from the first value to the last of one field."""
+    shift = ["shift from the first to the last"] if len(summary.over) == 1 else []
     rows = []
     for panel, series in summary.panels.items():
-        best = {curve: summary.best_x(name) for curve, name in series.items()}
-        cells = ["" if curve not in best else _format_best(best[curve]) for curve in curves]
-        rows.append([panel or "all trials", *cells, _describe_shift(list(best.values()))])
-    title = f"best {axis_label(summary.x)} at"
-    return format_table([title, *curves, "shift from the first to the last"], rows)
+        names = [series.get(curve) for curve in summary.curves]
+        shifts = [_describe_shift(summary, names[0], names[-1]) for _ in shift]
+        rows.append([panel or "all trials", *(_format_best(summary, name) for name in names), *shifts])
+    return format_table([f"best {axis_label(summary.x)} at", *summary.curves, *shift], rows)
 
 
-def _format_best(x: float | None) -> str:
-    return "none" if x is None else format_value(x)
-
-
-def _describe_shift(best: Sequence[float | None]) -> str:
-    """Says by which factor the best x moves from the first to the last value that has one."""
-    found = [x for x in best if x is not None]
-    if len(found) < 2:
+def _format_best(summary: Summary, series: str | None) -> str:
+    """Names the best x of a series, as a bound if it is at an end of what was tried; "none" if none finished."""
+    if series is None:
         return ""
-    return "none" if found[0] == found[-1] else f"× {found[-1] / found[0]:.3g}"
+    best = summary.best_x(series)
+    if best is None:
+        return "none"
+    edge = summary.edge(series)
+    return f"{edge} {format_value(best)}" if len(edge) == 1 else format_value(best)
+
+
+def _describe_shift(summary: Summary, first: str | None, last: str | None) -> str:
+    """Says by which factor the best x of one series differs from that of another, or at least; empty if that is unknown."""
+    if first is None or last is None or first == last:
+        return ""
+    before, after = summary.best_x(first), summary.best_x(last)
+    if before is None or after is None or before <= 0 or math.isinf(before):
+        return ""
+    bounds = {*summary.edge(first).translate(str.maketrans("≤≥", "≥≤")), *summary.edge(last)}
+    if len(bounds) > 1:
+        return ""
+    factor = "none" if before == after and not bounds else f"× {after / before:.3g}"
+    return " ".join([*bounds, factor])
 
 
 def _table_of_best(summary: Summary) -> str:

@@ -45,6 +45,7 @@ class Summary:
         trials: The table, with the series of each trial and its "panel", the part of the name before the values of `over`.
         series: Names of the series.
         panels: The series of each panel by the values of `over`: {"sgd": {"width 64": "sgd, width 64"}}.
+        curves: The values of `over` that any panel has, numbers in ascending order.
         searched: The axes that are optimized over.
         num_seeds: How many seeds each setting was given.
         settings: A row for each setting that finished with all of its seeds: the metric's mean, its "std" and "count".
@@ -67,6 +68,11 @@ class Summary:
         self.trials = table.assign(panel=panels, series=names)
         self.series = list(dict.fromkeys(names))
         self.panels: dict[str, dict[str, str]] = {}
+        numbers = {
+            curve: [parse_number(row[field]) or 0.0 for field in self.over]
+            for curve, (_, row) in zip(curves, table.iterrows(), strict=True)
+        }
+        self.curves = sorted(numbers, key=numbers.get)
         for panel, curve, name in zip(panels, curves, names, strict=True):
             self.panels.setdefault(panel, {})[curve] = name
         fields = ["series", *filter(None, [x]), *self.searched]
@@ -95,6 +101,16 @@ class Summary:
         settings = self.best_by_x(series)
         return parse_number(self.best(settings)[self.x]) if len(settings) else None
 
+    def edge(self, series: str) -> str:
+        """Says where the best x of a series may lie beyond the values that were tried: "≤", "≥", "≤≥" (only one was) or "".
+
+        Args:
+            series: Name of a series of which a setting has finished.
+        """
+        tried = {parse_number(x) for x in self.trials[self.trials.series == series][self.x]} - {math.inf}
+        best = self.best_x(series)
+        return "≤" * (best == min(tried, default=None)) + "≥" * (best == max(tried, default=None))
+
     def describe_range(self, series: str, best: float) -> str:
         """Describes the unbroken range of x around the best setting of a series that stays within 10 % of `best`.
 
@@ -117,6 +133,8 @@ class Summary:
         tried = [parse_number(x) for x in self.trials[self.trials.series == series][self.x]]
         is_inside = min(tried) < low and high < max(tried)
         ends = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
+        if low <= 0 and low < high:  # no power of ten
+            return f"{'' if is_inside else '≥ '}({ends})"
         width = 0.0 if low == high else math.log10(high / low)
         return f"{'' if is_inside else '≥ '}{round(width, 2):g} ({ends})"
 

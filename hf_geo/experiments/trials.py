@@ -132,7 +132,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The name of the trial's folder; trials with different values have different names."""
+        """The name of the trial's folder; numbers are told apart by their first six digits."""
         return ",".join(f"{field}={quote(format_value(value), safe='+=')}" for field, value in self.values.items())
 
 
@@ -140,21 +140,25 @@ MakeTrial = Callable[[Mapping[str, Any]], Trial]  # from its values
 
 
 def make_trial(
-    values: Mapping[str, Any], arguments: Sequence[str], resolve: Callable[[Sequence[str]], Mapping[str, Any]]
+    values: Mapping[str, Any],
+    arguments: Sequence[str],
+    resolve: Callable[[Sequence[str]], Mapping[str, Any]],
+    resolve_private: Callable[[Sequence[str]], Mapping[str, Any]],
 ) -> Trial:
     """Makes the trial of one combination of values.
 
     Args:
         values: By axis, as text or number. That of an axis such as "model_args.width" joins the recipe's other `model_args`.
         arguments: The command line that all trials share.
-        resolve: Turns a command line into settings; raises `ValueError` for one that is invalid.
+        resolve: Turns a command line into public settings; raises `ValueError` for one that is invalid.
+        resolve_private: The same with whole paths, which a trial's command line needs.
     """
     arguments = (*arguments, *(f"--{field}={value}" for field, value in values.items() if "." not in field))
     keyed: dict[str, dict[str, Any]] = {}
     for field, value in values.items():
         outer, _, key = field.partition(".")
         if key:
-            keyed.setdefault(outer, _parse_pairs(resolve(arguments)[outer]))[key] = value
+            keyed.setdefault(outer, _parse_pairs(resolve_private(arguments)[outer]))[key] = value
     arguments += tuple(
         f"--{outer}={','.join(f'{key}={value}' for key, value in pairs.items())}" for outer, pairs in keyed.items()
     )

@@ -73,5 +73,7 @@ def test_recipes_have_names(tmp_path, monkeypatch) -> None:
     assert [recipe_file(name) for name in names] == [str(path) for path in FILES]
     assert recipe_file("snli") == recipe_file("snli.yaml") == recipe_file("ali-g/snli")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "snli").mkdir()  # a folder does not
+    assert recipe_file("snli").endswith("snli.yaml")
     (tmp_path / "quickstart").touch()
     assert recipe_file("quickstart") == "quickstart"

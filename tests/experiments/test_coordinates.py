@@ -77,7 +77,23 @@ def test_networks_of_other_tasks_are_measured(tmp_path, recipe: str) -> None:
     assert last.layer.nunique() >= 3 and (last.change_rms > 0).all()
 
 
-def test_without_a_number_to_compare_nothing_is_measured(tmp_path, capsys) -> None:
-    with pytest.raises(SystemExit):
-        check(tmp_path, f"--config={REPOSITORY / 'configs' / 'quickstart.yaml'}", "--lrs=1,0.1")
-    assert "name a field with numbers, as in --over" in capsys.readouterr().err
+WRONG = {
+    "--lrs=1,0.1": "name a field with numbers, as in --over",
+    "--over=model_args.drop_rate=0.1,0": "draws against powers of model_args.drop_rate: 0 has none, so leave it out",
+}
+
+
+def test_without_numbers_to_compare_nothing_is_measured(tmp_path, capsys) -> None:
+    for words, message in WRONG.items():
+        with pytest.raises(SystemExit):
+            check(tmp_path, f"--config={REPOSITORY / 'configs' / 'quickstart.yaml'}", words)
+        assert message in capsys.readouterr().err and not (tmp_path / "coordinates.csv").exists()
+
+
+def test_a_network_that_fails_costs_no_earlier_one(tmp_path, monkeypatch) -> None:
+    networks = iter([[{"layer": "fc", "step": 0}]])
+    monkeypatch.setattr("hf_geo.experiments.coordinates.measure_coordinates", lambda *_: next(networks))
+    config = REPOSITORY / "configs" / "fromage" / "digits_depth.yaml"
+    with pytest.raises(StopIteration):
+        check(tmp_path, f"--config={config}", "--over=model_args.width=8,32")
+    assert list(pd.read_csv(tmp_path / "coordinates.csv")["model_args.width"]) == [8]

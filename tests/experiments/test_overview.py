@@ -39,12 +39,11 @@ def test_published_figures_ours_costs_and_the_command_stand_in_a_row(configs) ->
     (configs / "costs.json").write_text(
         json.dumps({"paper/a": {"gflop": 2, "samples": 50_000}, "paper/b": {"cpu_hours": 50}})
     )
-    for name in ("a", "b"):
+    (configs / "paper" / "c.yaml").write_text("base: a.yaml")
+    for name in ("a", "b", "c"):
         with (configs / "paper" / f"{name}.yaml").open("a") as file:
             file.write("\nnum_train_epochs: 3\n")
-    results = (
-        "<!-- a -->\n| variant | ours |\n|---|---|\n| sgd | 91.00 ± 1.00 | 2 |\n<!-- end of a -->\n<!-- sweep-b -->"
-    )
+    results = "<!-- a -->\n| variant | ours |\n|---|---|\n| sgd | 91.00 ± 1.00 | 2 |\n<!-- end of a -->\n<!-- sweep-b-width -->\n<!-- sweep-sweep_c -->"
     (configs / "paper" / "RESULTS.md").write_text(results)
     text = overview(configs)
     start = "accelerate launch scripts/train.py --config configs/paper"
@@ -53,7 +52,8 @@ def test_published_figures_ours_costs_and_the_command_stand_in_a_row(configs) ->
         f"| {what} | test accuracy (%): sgd 91.5 | sgd 91.00 ± 1.00 | 2 h | 1 min | `{start}/a.yaml --variant sgd` |"
         in text
     )
-    assert f"| {what} | not known | [shorter](paper/RESULTS.md) | 2 days |  | `{start}/b.yaml --variant sgd` |" in text
+    assert f"| {what} | not known | [in part](paper/RESULTS.md) | 2 days |  | `{start}/b.yaml --variant sgd` |" in text
+    assert f"| {what} | not known | not run |  |  | `{start}/c.yaml --variant sgd` |" in text
 
 
 def test_every_recipe_of_a_paper_has_its_cost() -> None:

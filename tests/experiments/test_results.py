@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_geo.cli.run_arguments import resolve_settings
+from hf_geo.experiments.results.sections import name_sweep
 from tests.experiments.sweeps import Sweeps, load
 
 RECIPE = """
@@ -90,5 +91,21 @@ def test_a_sweep_gets_a_section_with_its_figure(tmp_path, configs) -> None:
     assert "- sgd: `optim` sgd" in text and "- fromage: `optim` fromage" in text and "`model` test_resnet" in text
     # Golden: 0.9 and 0.92 have the mean 0.91 and the deviation 0.0141; 12.706 times the deviation / sqrt(2) is 0.1271.
     assert "## Rates" in text and "| sgd, width 8 | 91.00 ± 1.41 % (78.29 to 103.71) | learning rate 0.1 |" in text
-    assert "![Rates](sweep-c-width.png)" in text and "[sweep-c-width.csv](sweep-c-width.csv)" in text
-    assert (configs / "paper" / "sweep-c-width.png").exists() and (configs / "paper" / "sweep-c-width.csv").exists()
+    assert "![Rates](sweep-sweep_c-width.png)" in text and "[sweep-sweep_c-width.csv](sweep-sweep_c-width.csv)" in text
+    assert (configs / "paper" / "sweep-sweep_c-width.png").exists() and (
+        configs / "paper" / "sweep-sweep_c-width.csv"
+    ).exists()
+
+
+SWEEPS = {
+    "sweep-a": {"x": "learning_rate"},
+    "search-a": {"x": "learning_rate", "is_search": True},
+    "sweep-a-width": {"x": "learning_rate", "over": ["model_args.width"]},
+    "sweep-a-by_width": {"x": "model_args.width"},
+    "sweep-a-by_width-best_learning_rate": {"x": "model_args.width", "searched": ["learning_rate"]},
+    "search-a-best_width": {"x": "learning_rate", "is_search": True, "searched": ["model_args.width"]},
+}
+
+
+def test_sweeps_over_different_fields_have_sections_of_their_own() -> None:
+    assert [name_sweep("a", sweep) for sweep in SWEEPS.values()] == list(SWEEPS)

@@ -34,6 +34,7 @@ def summarize(rows: pd.DataFrame, *axes: str, metric: str = "eval_accuracy") -> 
         (ERRORS, "eval_loss", "0.2 | learning rate 0.01", "0 (0.01)"),
         ({1.0: 0.7, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning rate 0.1", "0 (0.1)"),
         ({1.0: 0.79, 0.1: 0.8, 0.01: 0.1}, "eval_accuracy", "80.00 % | learning rate 0.1", "≥ 1 (0.1 to 1)"),
+        ({1.0: 0.1, 0.1: 0.79, 0.0: 0.8}, "eval_accuracy", "80.00 % | learning rate 0", "≥ (0 to 0.1)"),
         ({1.0: 90, 0.1: 91, 0.03: 92, 0.01: 120}, "eval_perplexity", "90 | learning rate 1", "≥ 1.52 (0.03 to 1)"),
     ],
 )
@@ -102,7 +103,7 @@ def test_each_value_has_a_curve_and_the_shift_of_its_best_rate_is_shown(tmp_path
     summary = Summary(rows_over_depth(), axes, "eval_accuracy", "learning_rate", ["model_args.depth"])
     lines = format_summary(summary).splitlines()
     assert lines[0] == "| best learning rate at | depth 2 | depth 10 | shift from the first to the last |"
-    assert lines[2:4] == ["| a | 0.1 | 0.01 | × 0.1 |", "| b | 0.1 | 0.1 | none |"]
+    assert lines[2:4] == ["| a | ≥ 0.1 | ≤ 0.01 | ≤ × 0.1 |", "| b | ≥ 0.1 | 0.1 |  |"]
     assert "| a, depth 10 | 60.00 % | learning rate 0.01 |" in lines[-3]
     figures = []
     monkeypatch.setattr("hf_geo.experiments.figure.save", lambda figure, *_: figures.append(figure))
@@ -113,6 +114,38 @@ def test_each_value_has_a_curve_and_the_shift_of_its_best_rate_is_shown(tmp_path
         [(0.1, 90), (0.01, 60)],
         [(0.1, 90), (0.1, 20)],
     ]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "row"),
+    [
+        ({64: (0.1, 0.9, 0.1), 256: (0.9, 0.1, 0.1)}, "| a | 0.1 | ≤ 0.01 | ≤ × 0.1 |"),
+        ({256: (0.1, 0.9, 0.1), 64: (0.1, 0.1, 0.9)}, "| a | ≥ 1 | 0.1 | ≤ × 0.1 |"),  # in order of the widths
+        ({64: (0.9, 0.1, 0.1), 256: (0.9, 0.1, 0.1)}, "| a | ≤ 0.01 | ≤ 0.01 |  |"),
+        ({64: (None, None, None), 128: (0.1, 0.9, 0.1), 256: (0.9, 0.1, 0.1)}, "| a | none | 0.1 | ≤ 0.01 |  |"),
+    ],
+)
+def test_a_best_rate_at_the_edge_is_a_bound_and_so_is_the_shift(accuracies: dict, row: str) -> None:
+    table = pd.DataFrame(
+        {"optim": "a", "width": width, "learning_rate": rate, "eval_accuracy": value, "heads": 2}
+        for width, values in accuracies.items()
+        for rate, value in zip((0.01, 0.1, 1.0), values, strict=True)
+    )
+    table["state"] = ["failed" if missing else "finished" for missing in table.eval_accuracy.isna()]
+    axes = ["optim", "width", "learning_rate", "heads"]
+    lines = format_summary(Summary(table, axes, "eval_accuracy", "learning_rate", ["width"])).splitlines()
+    assert lines[2] == row
+    lines = format_summary(Summary(table, axes, "eval_accuracy", "learning_rate", ["width", "heads"])).splitlines()
+    assert "shift" not in lines[0] and row.startswith(lines[2])
+
+
+def test_without_x_all_series_stand_in_one_panel(tmp_path, monkeypatch) -> None:
+    rows = [{"optim": o, "act": a, "state": "finished", "eval_accuracy": 0.5} for o in "ab" for a in ("relu", "gelu")]
+    figures = []
+    monkeypatch.setattr("hf_geo.experiments.figure.save", lambda figure, *_: figures.append(figure))
+    summary = Summary(pd.DataFrame(rows), ["optim", "act"], "eval_accuracy", None, ["act"])
+    draw_sweep(summary, tmp_path / "figure.png", "Activations")
+    assert [len(axes.get_xticks()) for axes in figures[0].axes] == [4]
 
 
 def test_means_over_seeds_have_intervals_and_differences_within_chance_are_marked(tmp_path) -> None:

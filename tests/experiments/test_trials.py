@@ -41,17 +41,21 @@ def test_the_grid_is_every_combination() -> None:
 
 
 def test_the_arguments_of_the_model_are_swept_over_one_by_one() -> None:
-    given = {"model_args": "depth=4,img_size=(8,8),width=2", "optim_args": None, "seed": "1"}
+    given = {"model_args": "depth=4,img_size=(8,8),path=/a/b.pth,width=2", "optim_args": None, "seed": "1"}
 
-    def resolve(words) -> dict:
+    def resolve_private(words) -> dict:
         return {**given, **dict(word.removeprefix("--").split("=", 1) for word in words)}
 
-    trial = make_trial({"model_args.width": "64", "model_args.act": "gelu", "optim_args.momentum": 0.9}, (), resolve)
+    def resolve(words) -> dict:
+        return {name: value and value.replace("/a/", "") for name, value in resolve_private(words).items()}
+
+    values = {"model_args.width": "64", "model_args.act": "gelu", "optim_args.momentum": 0.9}
+    trial = make_trial(values, (), resolve, resolve_private)
     assert trial.arguments == (
-        "--model_args=depth=4,img_size=(8,8),width=64,act=gelu",
+        "--model_args=depth=4,img_size=(8,8),path=/a/b.pth,width=64,act=gelu",
         "--optim_args=momentum=0.9",
     )
-    arguments = {"depth": 4, "img_size": "(8,8)", "width": 64, "act": "gelu"}
+    arguments = {"depth": 4, "img_size": "(8,8)", "path": "b.pth", "width": 64, "act": "gelu"}
     expected = {f"model_args.{name}": value for name, value in arguments.items()}
     assert trial.settings == {**expected, "optim_args.momentum": 0.9, "seed": "1"}
     assert trial.values == {"model_args.width": 64, "model_args.act": "gelu", "optim_args.momentum": 0.9}

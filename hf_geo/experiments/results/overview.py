@@ -12,6 +12,7 @@ from hf_geo.markdown import format_table
 from hf_geo.metrics import is_share
 
 from .comparison import read_published
+from .sections import find_section, has_others
 
 COSTS = "costs.json"  # beside the papers' folders
 # Floating-point operations a second; where they come from stands in `HEAD`.
@@ -21,7 +22,7 @@ HEAD = """# Recipes
 Made by `python scripts/results.py --overview`. Each recipe is a file of settings with named variants.
 
 - **Published** figures are of the papers or their authors' repositories (`published.json` beside the recipes says which).
-- **Ours** stands where runs of the whole recipe are in the paper's RESULTS.md; "shorter" links to runs of a smaller budget.
+- **Ours** stands where runs of the whole recipe are in the paper's RESULTS.md; "in part" links to sweeps and to runs of a smaller budget.
 - **Cost** is an estimate for one run of one variant: three times the operations of a forward pass over all training samples,
   at {cpu:g} GFLOP/s for one CPU thread, which a smoke run of ResNet-20 in bfloat16 reached, and at an assumed {gpu:g} TFLOP/s for
   one data-centre GPU, on which the recipes were not run; small networks keep a GPU less busy and take longer.
@@ -111,11 +112,10 @@ def _published(published: Mapping[str, Any]) -> str:
 
 
 def _ours(paper: Path, stem: str) -> str:
-    """What the recipe's section of RESULTS.md has, else a link to what shorter runs have, else "not run"."""
+    """What the recipe's section of RESULTS.md has, else a link if it has its sweeps or shorter runs, else "not run"."""
     path = paper / "RESULTS.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    section = re.search(rf"<!-- {re.escape(stem)} -->(.*?)<!-- end of {re.escape(stem)} -->", text, re.DOTALL)
-    if section:
-        rows = re.findall(r"^\| (\S[^|]*) \| ([\d.][^|]*) \|", section[1], re.MULTILINE)
+    if section := find_section(text, stem):
+        rows = re.findall(r"^\| (\S[^|]*) \| ([\d.][^|]*) \|", section, re.MULTILINE)
         return ", ".join(f"{variant} {value}" for variant, value in rows)
-    return f"[shorter]({paper.name}/RESULTS.md)" if re.search(rf"<!-- \w+-{re.escape(stem)} -->", text) else "not run"
+    return f"[in part]({paper.name}/RESULTS.md)" if has_others(text, stem) else "not run"

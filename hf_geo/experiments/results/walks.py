@@ -52,7 +52,7 @@ def read_evaluations(folders: Iterable[str | Path]) -> list[Evaluation]:
     """Reads all evaluations of classifiers, and all barriers of scripts/merge.py, in folders and below them.
 
     Raises:
-        ValueError: A folder holds none.
+        ValueError: A folder holds none, or none of them has anything to draw.
     """
     found = {}
     for folder in map(Path, folders):
@@ -67,6 +67,10 @@ def read_evaluations(folders: Iterable[str | Path]) -> list[Evaluation]:
                 settings, state = (_read(path.with_name(f"{name}.json")) for name in ("training_args", "trainer_state"))
                 log = state.get("log_history", [])
                 found[path.resolve()] = Evaluation(path.parent, _label(data, settings), data, log)
+    if not found:
+        raise ValueError(
+            "There is nothing to draw: evaluations of classifiers have an accuracy, and merges by barrier."
+        )
     return list(found.values())
 
 
