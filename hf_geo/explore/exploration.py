@@ -1,6 +1,7 @@
 """A trained network or subspace, measured once so that every position that a visitor chooses is answered at once."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,12 @@ from hf_geo.evaluation.norms import running_statistics
 from hf_geo.evaluation.plans import Plan, plan_walk
 from hf_geo.evaluation.report import name_positions
 from hf_geo.evaluation.walk import Walk, evaluate_models, walk
-from hf_geo.metrics.calibration import calibration_metrics
+from hf_geo.metrics.calibration import CalibrationSums
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import EvaluationSetup
 
 from .networks import Networks, Place, announce
-from .record import Record, join, order_samples, take_samples
+from .record import Record, by_sample, join, order_samples, take_samples
 
 SHOWN = 24  # samples in the grid
 LIVE = 64  # samples that positions between the measured ones are measured on
@@ -36,7 +37,7 @@ class View:
         together: Names the ensemble, or says why there is none.
         metrics: Of the network; None where they are not measured.
         joint: Of the ensemble.
-        predictions: For each shown sample the predicted class and its probability, of the network and of the ensemble.
+        predictions: For each shown sample the number of the predicted class and its probability, of the network and of the ensemble.
         number: Of the position among the measured ones; None between them.
     """
 
@@ -45,7 +46,7 @@ class View:
     together: str
     metrics: Mapping[str, float] | None
     joint: Mapping[str, float] | None
-    predictions: Sequence[list[tuple[str, float]]]
+    predictions: Sequence[list[tuple[int, float]]]
     number: int | None
 
 
@@ -182,13 +183,12 @@ class Exploration:
         mirrored = [1 - value for value in values]
         place, other = self._place(values), self._place(mirrored)
         metrics = joint = None
-        predictions: list[list[tuple[str, float]]] = []
+        predictions: list[list[tuple[int, float]]] = []
         if not self.causal:
             labels = torch.cat([batch["labels"] for batch in self._live])
-            own, mirror = (self._run(each, self._live) for each in (place, other))
-            metrics, joint = (calibration_metrics(each, labels) for each in (own, (own + mirror) / 2))
-            own, mirror = (self._run(each, self._shown_batches) for each in (place, other))
-            predictions = self._named([each.max(-1) for each in (own, (own + mirror) / 2)])
+            metrics, joint = (_measured(each, labels) for each in self._run(place, other, self._live))
+            found = self._run(place, other, self._shown_batches)
+            predictions = by_sample([each.exp().max(-1) for each in found])
         return View(place, [place, other], "ensemble with 1 - a in every group", metrics, joint, predictions, None)
 
     def own(self, view: View, *fields: str) -> tuple[Tensor, Tensor | None]:
@@ -198,12 +198,18 @@ class Exploration:
             ValueError: The sample cannot be used.
         """
         batch = self.view_of.prepare(*fields)
-        found = [self.networks.probabilities(places, batch) for places in ([view.place], view.members) if places]
+        found = [
+            self.networks.log_probabilities(places, batch).exp() for places in ([view.place], view.members) if places
+        ]
         last = [each[0, -1] if self.causal else each[0] for each in found]
         return last[0], last[1] if len(last) > 1 else None
 
-    def _run(self, place: Place, batches: Sequence[dict[str, Tensor]]) -> Tensor:
-        return torch.cat([self.networks.probabilities([place], batch) for batch in batches])
+    def _run(self, place: Place, other: Place, batches: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """The log-probabilities of the network at a place, and of its ensemble with the one at another."""
+        own, mirror = (
+            torch.cat([self.networks.log_probabilities([each], batch) for batch in batches]) for each in (place, other)
+        )
+        return own, torch.logaddexp(own, mirror) - math.log(2)
 
     def _ensemble_of(self, number: int) -> int | None:
         ensembles = self.found.ensembles
@@ -214,20 +220,11 @@ class Exploration:
         corners = self.subspace.config.num_points - 2  # the ensembles are of the first two, three, ... control points
         return corners if number < self.plan.grid else len(ensembles) - 1
 
-    def _kept(self, number: int, ensemble: int | None) -> list[list[tuple[str, float]]]:
+    def _kept(self, number: int, ensemble: int | None) -> list[list[tuple[int, float]]]:
         """The predictions of a measured position, and of an ensemble, for the shown samples."""
         record, chosen = self.record, self.shown_numbers
         rows = [number] if ensemble is None else [number, record.networks + ensemble]
-        return self._named([(record.confidence[row, chosen], record.predicted[row, chosen]) for row in rows])
-
-    def _named(self, found: Sequence[tuple[Any, Any]]) -> list[list[tuple[str, float]]]:
-        """Of each sample the class and probability by each network, from the probabilities and classes by network."""
-        classes = self.view_of.classes
-        columns = [
-            [(classes[label], p) for p, label in zip(best.tolist(), predicted.tolist(), strict=True)]
-            for best, predicted in found
-        ]
-        return [list(row) for row in zip(*columns, strict=True)]
+        return by_sample([(record.confidence[row, chosen], record.predicted[row, chosen]) for row in rows])
 
     def _coefficients(self, values: Sequence[float]) -> Tensor:
         position = torch.zeros(len(self.subspace.layer_names), dtype=torch.float64)
@@ -251,6 +248,12 @@ class Exploration:
             if share > 0 and self.nodes:
                 shares[self.first_node + number] = share
         return Place(_listed([f"{value:.4g}" for value in values]), self._coefficients(values), shares)
+
+
+def _measured(log_probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    sums = CalibrationSums()
+    sums.update(log_probabilities, labels)
+    return sums.compute()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ TITLES = {
     "nll": "Negative log-likelihood",
     "ece": "Calibration error",
 }
-Prediction = Sequence[tuple[str, float]]  # class and probability, of a network and of an ensemble
+Prediction = Sequence[tuple[int, float]]  # number of the class and probability, of a network and of an ensemble
 EDGE = 96  # pixels of a shown picture
 MOST_CLASSES = 20  # of a confusion matrix that is still readable
 
@@ -46,13 +46,20 @@ def note(text: str, *, alert: bool = False) -> str:
     return f'<p class="note"{" role=alert" if alert else ""}>{escape(text)}</p>'
 
 
-def tiles(metrics: Sequence[str], own: Mapping[str, float], ensemble: Mapping[str, float] | None, members: str) -> str:
+def tiles(
+    metrics: Sequence[str],
+    own: Mapping[str, float],
+    ensemble: Mapping[str, float] | None,
+    position: str,
+    members: str,
+) -> str:
     """The metrics of a network in large, with those of an ensemble below.
 
     Args:
         metrics: Their names.
         own: Of the network.
         ensemble: Of the ensemble; None without one.
+        position: Names the network's position, which is the measured one nearest to what a visitor typed.
         members: Names the ensemble, or says why there is none; empty where none is expected.
     """
     cells = []
@@ -67,7 +74,7 @@ def tiles(metrics: Sequence[str], own: Mapping[str, float], ensemble: Mapping[st
     legend = (
         ""
         if not members
-        else f'<p class="note"><i class="dot"></i>this network &nbsp; {_members(ensemble, members)}</p>'
+        else f'<p class="note"><i class="dot"></i>network at {escape(position)} &nbsp; {_members(ensemble, members)}</p>'
     )
     return f'<div class="tiles">{"".join(cells)}</div>{legend}'
 
@@ -102,29 +109,32 @@ def data_url(image: PIL.Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def sample_grid(texts: Sequence[str | None], labels: Sequence[str], predictions: Sequence[Prediction]) -> str:
+def sample_grid(
+    classes: Sequence[str], texts: Sequence[str | None], labels: Sequence[int], predictions: Sequence[Prediction]
+) -> str:
     """Samples with their predictions.
 
     Args:
+        classes: Their names, of which several may be the same.
         texts: Of samples that are texts; None for each whose picture is in `picture_styles`.
-        labels: True classes.
+        labels: Numbers of the true classes.
         predictions: Of the network and of the ensemble, if there is one.
     """
     cells = []
     for number, (text, label, predicted) in enumerate(zip(texts, labels, predictions, strict=True)):
-        (name, probability), *joint = predicted
-        right = name == label
+        (found, probability), *joint = predicted
+        right = found == label
         shown = (
             f'<i class="picture sample-{number}"></i>' if text is None else f"<blockquote>{escape(text)}</blockquote>"
         )
-        truth = "" if right else f'<span class="truth">is {escape(label)}</span>'
+        truth = "" if right else f'<span class="truth">is {escape(classes[label])}</span>'
         second = other = ""
         for ensemble, share in joint:
             second = f'<b class="bar second" style="width:{100 * share:.0f}%"></b>'
-            other = "" if ensemble == name else f'<span class="other">ensemble: {escape(ensemble)}</span>'
+            other = "" if ensemble == found else f'<span class="other">ensemble: {escape(classes[ensemble])}</span>'
         cells.append(
             f'<li class="sample {"right" if right else "wrong"}">{shown}<span class="name">'
-            f"<span>{escape(name)}</span><span>{100 * probability:.0f} %</span></span>"
+            f"<span>{escape(classes[found])}</span><span>{100 * probability:.0f} %</span></span>"
             f'<span class="bars"><b class="bar" style="width:{100 * probability:.0f}%"></b>{second}</span>{other}{truth}</li>'
         )
     return f'<ul class="samples{" texts" if texts and texts[0] is not None else ""}">{"".join(cells)}</ul>'

@@ -77,11 +77,11 @@ class Networks:
                     buffer.copy_(sum(rows))
             yield self.model
 
-    def probabilities(self, places: Sequence[Place], batch: Any) -> Tensor:
-        """The mean of the networks' probabilities at places, (samples, ..., classes)."""
+    def log_probabilities(self, places: Sequence[Place], batch: Any) -> Tensor:
+        """The logarithm of the mean of the networks' probabilities at places, (samples, ..., classes), on the CPU."""
         found = []
         for place in places:
             with self.at(place) as model:
                 args, kwargs = inputs_of(model, batch)
-                found.append(logits_of(model(*args, **kwargs)).float().softmax(-1))
-        return torch.stack(found).mean(0)
+                found.append(logits_of(model(*args, **kwargs)).float().log_softmax(-1).cpu())
+        return torch.stack(found).logsumexp(0) - math.log(len(found))

@@ -155,32 +155,33 @@ class Page:
         return gr.Slider(0, 1, start, step=1 / (self.exploration.grid - 1), label=label, info=info, buttons=[])
 
     def _statistics(self) -> str:
-        """Where the norm statistics come from, in words."""
+        """What the metrics are measured on, and where the norm statistics come from, in words."""
         exploration = self.exploration
         count = exploration.found.recalibration_samples
-        if not count:
-            return f"Measured at {exploration.grid} positions."
-        where = f"Norm statistics: recalibrated on {count:,} training samples at each of {exploration.grid} positions, and looked up."
-        if exploration.groups:
-            where += (
-                f" Where the groups differ, they are interpolated between those of {exploration.nodes}"
-                f" recalibrated networks, and the first {min(LIVE, exploration.found.samples)} test samples are measured."
+        where = f"Measured at {exploration.grid} positions."
+        if count:
+            where = f"Norm statistics: recalibrated on {count:,} training samples at each of {exploration.grid} positions, and looked up."
+        between = []
+        if exploration.nodes:
+            between.append(
+                f"norm statistics are interpolated between those of {exploration.nodes} recalibrated networks"
             )
-        return where
+        if exploration.groups and not exploration.causal:
+            samples = min(LIVE, exploration.found.samples)
+            between.append(f"the metrics are of the first {samples} samples of the {exploration.setup.split} split")
+        return where + (f" Where the groups differ, {' and '.join(between)}." if between else "")
 
     def _shown(self, view: View) -> dict[str, str]:
         """The parts that follow the position, by their ids."""
         parts = {"metrics": html.note("The metrics are not measured where the groups of layers differ.")}
         if view.metrics is not None:
-            parts["metrics"] = html.tiles(self.metrics, view.metrics, view.joint, view.together)
+            parts["metrics"] = html.tiles(self.metrics, view.metrics, view.joint, view.place.name, view.together)
         if self.charts:
             parts["curves"] = html.chart_grid((chart, self._marks(name, view)) for name, chart in self.charts.items())
         if not self.exploration.causal:
-            exploration = self.exploration
-            labels = [exploration.view_of.classes[i] for i in exploration.record.labels[exploration.shown_numbers]]
-            parts["samples"] = html.section(*self._title_of_samples()) + html.sample_grid(
-                self.texts, labels, view.predictions
-            )
+            labels = self.exploration.record.labels[self.exploration.shown_numbers].tolist()
+            grid = html.sample_grid(self.exploration.view_of.classes, self.texts, labels, view.predictions)
+            parts["samples"] = html.section(*self._title_of_samples()) + grid
         return parts
 
     def _title_of_samples(self) -> tuple[str, str]:

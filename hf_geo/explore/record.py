@@ -1,6 +1,7 @@
 """What a walk leaves for the page: norm statistics, and the prediction for each sample."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class Record:
 
     Attributes:
         statistics: The norm statistics of each network.
-        labels: (samples,).
+        labels: (samples,); read it and the two below only after the walk, since they are put together once.
     """
 
     def __init__(self, networks: int, ensembles: int, *, predictions: bool) -> None:
@@ -50,16 +51,16 @@ class Record:
 
         return add
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         return torch.cat(next(iter(self._labels.values()))).numpy()
 
-    @property
+    @cached_property
     def predicted(self) -> np.ndarray:
         """The predicted classes, (networks and ensembles, samples)."""
         return np.stack([torch.cat([predicted for predicted, _ in rows]).numpy() for rows in self._found])
 
-    @property
+    @cached_property
     def confidence(self) -> np.ndarray:
         """The probabilities of the predicted classes, of the same shape."""
         return np.stack([torch.cat([best for _, best in rows]).numpy() for rows in self._found])
@@ -104,3 +105,9 @@ def join(samples: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     if len({tuple(tensor.shape for tensor in sample.values()) for sample in samples}) > 1:
         return list(samples)
     return [{name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}]
+
+
+def by_sample(found: Sequence[tuple[Any, Any]]) -> list[list[tuple[int, float]]]:
+    """Of each sample the class and probability by each network, from the probabilities and classes by network."""
+    columns = [list(zip(predicted.tolist(), best.tolist(), strict=True)) for best, predicted in found]
+    return [list(row) for row in zip(*columns, strict=True)]

@@ -21,6 +21,7 @@ from hf_geo.data.vision import load_image_data
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.explore import html
 from hf_geo.explore.charts import draw_chart
+from hf_geo.explore.networks import Networks, Place
 from hf_geo.explore.page import Page
 from hf_geo.explore.record import order_samples
 from hf_geo.models.build import input_config
@@ -83,14 +84,13 @@ def test_the_grid_and_the_metrics_are_those_of_the_position(pages) -> None:
     exploration, labels = page.exploration, page.exploration.record.labels
     view = exploration.at(1)
     loader = exploration.setup.evaluation
-    found = torch.cat([exploration.networks.probabilities([view.place], batch) for batch in loader])
-    mirrored = torch.cat([exploration.networks.probabilities(view.members, batch) for batch in loader])
+    found = torch.cat([exploration.networks.log_probabilities([view.place], batch) for batch in loader]).exp()
+    mirrored = torch.cat([exploration.networks.log_probabilities(view.members, batch) for batch in loader]).exp()
     assert view.metrics["accuracy"] == (found.argmax(-1).numpy() == labels).mean()
     assert view.joint["accuracy"] == (mirrored.argmax(-1).numpy() == labels).mean()
-    classes = exploration.view_of.classes
     for row, number in zip(view.predictions, exploration.shown_numbers, strict=True):
-        for (name, share), probabilities in zip(row, (found, mirrored), strict=True):
-            assert name == classes[probabilities[number].argmax()]
+        for (label, share), probabilities in zip(row, (found, mirrored), strict=True):
+            assert label == probabilities[number].argmax()
             assert share == pytest.approx(probabilities[number].max().item(), abs=1e-5)
 
 
@@ -110,6 +110,34 @@ def test_moving_along_a_path_runs_no_network(pages, monkeypatch) -> None:
     monkeypatch.setattr(page.exploration.networks, "at", None)
     first, last = (page.answer_move(position, None) for position in (0.0, 1.0))
     assert all(one != other for one, other in zip(first[:3], last[:3], strict=True))
+
+
+def test_what_is_typed_between_steps_shows_the_measured_position(pages) -> None:
+    shown = pages["line"].answer_move(0.3, None)
+    assert "network at 0.25" in shown[0] and shown == pages["line"].answer_move(0.25, None)
+
+
+def test_positions_between_the_measured_ones_say_on_what_they_are_measured(pages, monkeypatch) -> None:
+    page = pages["layers"]
+    monkeypatch.setattr(page.exploration, "first_node", len(page.exploration.record.statistics))  # as without norms
+    monkeypatch.setattr(page.exploration, "found", replace(page.exploration.found, recalibration_samples=0))
+    monkeypatch.setattr(page.exploration, "setup", replace(page.exploration.setup, split="dev"))
+    assert page._statistics() == (
+        "Measured at 3 positions. Where the groups differ, the metrics are of the first 64 samples of the dev split."
+    )
+
+
+def test_a_sure_network_has_a_finite_likelihood() -> None:
+    model = torch.nn.Linear(1, 2)
+    model.load_state_dict({"weight": torch.tensor([[500.0], [0.0]]), "bias": torch.zeros(2)})
+    nowhere = Place("", None, {})
+    found = Networks(model, None, []).log_probabilities([nowhere, nowhere], torch.ones(1, 1))
+    assert found.tolist() == [[0.0, -500.0]]
+
+
+def test_classes_of_one_name_are_told_apart_by_number() -> None:
+    shown = html.sample_grid(["crane", "crane"], [None], [0], [[(1, 0.9), (0, 0.8)]])
+    assert 'class="sample wrong"' in shown and "is crane" in shown and "ensemble: crane" in shown
 
 
 def test_statistics_between_the_nodes_are_their_weighted_mean(pages) -> None:
@@ -168,12 +196,12 @@ class Tags(HTMLParser):
         html.heading(HOSTILE, HOSTILE),
         html.note(HOSTILE, alert=True),
         html.section(HOSTILE, HOSTILE),
-        html.sample_grid([HOSTILE], [HOSTILE], [[("a", 0.5), (HOSTILE, 0.5)]]),
-        html.sample_grid([None], ["a"], [[(HOSTILE, 0.5)]]),
+        html.sample_grid(["a", HOSTILE], [HOSTILE], [1], [[(0, 0.5), (1, 0.5)]]),
+        html.sample_grid(["a", HOSTILE], [None], [0], [[(1, 0.5)]]),
         html.likely([HOSTILE, "a"], torch.tensor([0.4, 0.6]), None),
         html.confusion([HOSTILE, "a"], np.array([0]), np.array([1])),
         html.confusion([HOSTILE] * 30, np.array([0]), np.array([1])),
-        html.tiles(["accuracy"], {"accuracy": 1.0}, None, HOSTILE),
+        html.tiles(["accuracy"], {"accuracy": 1.0}, None, position=HOSTILE, members=HOSTILE),
         html.chart_grid([(draw_chart(HOSTILE, lambda axes: axes.plot([0, 1])), ())]),
     ],
 )
