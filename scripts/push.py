@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run, or a Space")
     parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
-    parser.add_argument("--commit_message", default="Upload the trained model", help="title of the commit")
+    parser.add_argument("--commit_message", help="title of the commit (default: what is uploaded)")
     parser.add_argument(
         "--checkpoints",
         choices=("none", "last", "all"),

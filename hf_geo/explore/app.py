@@ -25,13 +25,14 @@ from hf_geo.cli.output import protect_output
 from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
+from hf_geo.evaluation.plans import plan_walk
 from hf_geo.models.sources import ModelSource
 from hf_geo.subspaces import Subspace
-from hf_geo.tasks import find_trained, infer_task, open_trained, read_run_settings
+from hf_geo.tasks import EvaluationSetup, find_trained, infer_task, open_trained, read_run_settings
 
 from .charts import geometry_charts, training_charts
 from .exploration import Exploration
-from .space import export_space
+from .space import check_space, export_space
 
 if TYPE_CHECKING:
     from .page import Page
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, data_args = parse(argv)
         source = find_trained(options.model[0])
         if options.export_space is not None:
+            check_space(Path(options.export_space), data_args)
+            open_model(source, data_args, options)  # a page that cannot open here opens nowhere
             written = export_space(Path(options.export_space), source, data_args, options)
             print(f"  wrote {written}\n  push it: hf-geo push {options.export_space} NAMESPACE/NAME")
             return 0
@@ -73,7 +76,6 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataArguments
         prog=PROG,
         usage=f"{PROG} FOLDER_OR_ID [--OPTION VALUE ...]",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     try:
         import gradio  # noqa: F401
@@ -92,6 +94,29 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
     )
 
 
+def open_model(
+    source: ModelSource, data_args: DataArguments, options: argparse.Namespace
+) -> tuple[EvaluationSetup, Subspace | None]:
+    """Opens a trained model and its data, and checks that the page can show them before anything is measured.
+
+    Returns:
+        The model and its data, and its subspace, if it has one.
+
+    Raises:
+        ValueError: They cannot be opened, have no samples to show, or --positions is too small.
+    """
+    setup = open_trained([source], data_args, evaluation_options(options))
+    if setup.view is None:
+        raise ValueError(
+            f"{source.name!r} classifies no images or texts and continues no text, which is what the page shows: use "
+            "scripts/evaluate.py."
+        )
+    subspace = Subspace.load(source.name, setup.models[0]) if source.has_file(SUBSPACE) else None
+    if subspace is not None:
+        plan_walk(subspace, options.positions, options.seed)
+    return setup, subspace
+
+
 def open_page(source: ModelSource, data_args: DataArguments, options: argparse.Namespace) -> "Page":
     """Opens a trained model, measures it, and builds its page.
 
@@ -100,13 +125,7 @@ def open_page(source: ModelSource, data_args: DataArguments, options: argparse.N
     """
     from .page import Page
 
-    setup = open_trained([source], data_args, evaluation_options(options))
-    if setup.view is None:
-        raise ValueError(
-            f"{source.name!r} classifies no images or texts and continues no text, which is what the page shows: use "
-            "scripts/evaluate.py."
-        )
-    subspace = Subspace.load(source.name, setup.models[0]) if source.has_file(SUBSPACE) else None
+    setup, subspace = open_model(source, data_args, options)
     exploration = Exploration(
         setup,
         subspace,

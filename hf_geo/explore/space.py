@@ -17,7 +17,7 @@ from hf_geo.data.config import DataArguments
 from hf_geo.hub.push import NOT_PUSHED
 from hf_geo.models.sources import ModelSource
 
-MODEL = "model"  # the folder of a model that is not on the Hub
+MODEL = "model"  # the folder that has the one of a model that is not on the Hub
 APP = '''"""The page of {name}, made by scripts/explore.py of hf_geo."""
 
 import sys
@@ -28,13 +28,24 @@ sys.exit(main({arguments!r}))
 '''
 
 
+def check_space(folder: Path, data_args: DataArguments) -> None:
+    """Raises `ValueError` if the folder has files, or the data are only on this machine."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--export_space {str(folder)!r} is not empty: name a new folder.")
+    if Path(data_args.dataset).is_dir() or not is_known_anywhere(data_args.dataset):
+        raise ValueError(
+            f"The data {data_args.dataset!r} are on this machine alone, and a Space needs some that it can open: push them to the "
+            "Hub, and name their id with --dataset."
+        )
+
+
 def export_space(folder: Path, source: ModelSource, data_args: DataArguments, options: argparse.Namespace) -> str:
     """Writes `app.py`, `requirements.txt`, `README.md`, this package, and the model of a local folder.
 
     The package comes along because no registry needs to have its release.
 
     Args:
-        folder: New, or empty.
+        folder: New, or empty, see `check_space`.
         source: The model.
         data_args: The data that the page shows.
         options: The parsed command line; what it sets is set in the Space.
@@ -43,15 +54,8 @@ def export_space(folder: Path, source: ModelSource, data_args: DataArguments, op
         What was written, in words.
 
     Raises:
-        ValueError: The folder has files, cannot be written, or the data are only on this machine.
+        ValueError: The folder cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--export_space {str(folder)!r} is not empty: name a new folder.")
-    if Path(data_args.dataset).is_dir() or not is_known_anywhere(data_args.dataset):
-        raise ValueError(
-            f"The data {data_args.dataset!r} are on this machine alone, and a Space needs some that it can open: push them to the "
-            "Hub, and name their id with --dataset."
-        )
     name = display_names(options.model)[0]
     on_hub = source.kind == "hub"
     failure = save_result(folder, lambda path: _write(path, source, data_args, options, name), first=True)
@@ -65,8 +69,11 @@ def _write(folder: Path, source: ModelSource, data_args: DataArguments, options:
     fields = [field.name for field in dataclasses.fields(DataArguments)]
     kept = [*fields, "positions", "recalibration_batches", "batch_size", "seed", "trust_remote_code"]
     given = {"dataset", *options.given} & set(kept)
-    arguments = [source.name if on_hub else MODEL]
-    arguments += [f"--{option}={_text(getattr(options, option))}" for option in kept if option in given]
+    model = f"{MODEL}/{_plain(name)}"  # the page is headed by the last part
+    arguments = [source.name if on_hub else model]
+    for option in kept:
+        if option in given:
+            arguments += _words(option, getattr(options, option))
     (folder / "app.py").write_text(APP.format(name=_plain(name), arguments=arguments), encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(requirements()) + "\n", encoding="utf-8")
     card = SpaceCardData(
@@ -89,7 +96,7 @@ def _write(folder: Path, source: ModelSource, data_args: DataArguments, options:
     if not on_hub:
         files = (path.relative_to(source.name).as_posix() for path in Path(source.name).rglob("*") if path.is_file())
         for file in filter_repo_objects(sorted(files), ignore_patterns=[*NOT_PUSHED, "README.md", "figures/*"]):
-            target = folder / MODEL / file
+            target = folder / model / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(source.name, file), target)
 
@@ -100,10 +107,13 @@ def requirements() -> list[str]:
     return sorted(name.strip() for name, _, marker in needed if "extra" not in marker)
 
 
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _words(option: str, value: object) -> list[str]:
+    """An option's words of a command line."""
+    if isinstance(value, list):
+        return [f"--{option}", *map(str, value)]
+    return [f"--{option}={str(value).lower() if isinstance(value, bool) else value}"]
 
 
 def _plain(name: str) -> str:
-    """A name that means nothing to YAML, Markdown or Python."""
-    return re.sub(r"[^\w ./-]", "", name).strip() or MODEL
+    """A name that means nothing to YAML, Markdown or Python, and hides no file."""
+    return re.sub(r"[^\w ./-]", "", name).strip(" .") or MODEL

@@ -31,7 +31,7 @@ def push_folder(
     *,
     private: bool | None = None,
     token: str | None = None,
-    commit_message: str = "Upload the trained model",
+    commit_message: str | None = None,
     checkpoints: Literal["none", "last", "all"] = "none",
 ) -> str:
     """Creates the repository if needed and pushes everything in `folder` that `NOT_PUSHED` does not exclude.
@@ -44,7 +44,7 @@ def push_folder(
         repo_id: `NAMESPACE/NAME`; a bare `NAME` goes to the account that the token belongs to.
         private: Whether a new repository is private; None leaves it to the account's default.
         token: Access token. Defaults to the one of `HF_TOKEN` or of `hf auth login`.
-        commit_message: Title of the commit.
+        commit_message: Title of the commit. Defaults to "Upload the trained model" or "Upload the Space".
         checkpoints: Whether to push the newest checkpoint too, as `last-checkpoint`, or all of them under their names.
 
     Returns:
@@ -63,7 +63,8 @@ def push_folder(
     parts = [(folder, None), *_checkpoints(folder, checkpoints)]
     for path, _ in parts:
         refuse_secrets(path, token or get_token())
-    options = {"private": private, "token": token, "commit_message": commit_message, "space": space}
+    title = commit_message or ("Upload the Space" if space else "Upload the trained model")
+    options = {"private": private, "token": token, "commit_message": title, "space": space}
     for done, (path, path_in_repo) in enumerate(parts):
         try:
             url = send(path, repo_id, path_in_repo=path_in_repo, **options)

@@ -18,7 +18,24 @@ def space(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (runs / "line" / "checkpoint-3").mkdir()
     (runs / "line" / "checkpoint-3" / "optimizer.pt").write_bytes(b"large")
     folder = tmp_path_factory.mktemp("spaces") / "space"
-    assert explore([runs / "line", "--export_space", folder, "--positions", 5, "--max_eval_samples", 64]) == 0
+    assert (
+        explore(
+            [
+                runs / "line",
+                "--export_space",
+                folder,
+                "--positions",
+                5,
+                "--max_eval_samples",
+                64,
+                "--color_jitter",
+                0.4,
+                0.4,
+                0.4,
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -29,8 +46,10 @@ def test_a_space_has_what_the_hub_needs(space: Path) -> None:
     names = {Requirement(line).name for line in (space / "requirements.txt").read_text().split("\n") if line}
     assert {"torch", "timm", "transformers"} <= names and not names & {"pytest", "gradio", "optuna"}
     call = ast.parse((space / "app.py").read_text()).body[-1].value.args[0].args[0]
-    assert ast.literal_eval(call) == ["model", "--dataset=digits", "--max_eval_samples=64", "--positions=5"]
-    assert {path.name for path in (space / "model").iterdir()} == {
+    assert ast.literal_eval(call) == [
+        "model/line", "--dataset=digits", "--max_eval_samples=64", "--color_jitter", "0.4", "0.4", "0.4", "--positions=5"
+    ]  # fmt: skip
+    assert {path.name for path in (space / "model" / "line").iterdir()} == {
         "config.json", "model.safetensors", "subspace.safetensors", "subspace_config.json", "training_args.json"
     }  # fmt: skip
     assert (space / "hf_geo" / "explore" / "page.css").is_file() and not list(space.rglob("__pycache__"))
@@ -41,8 +60,16 @@ def test_push_makes_it_a_space(space: Path, online, monkeypatch, capsys) -> None
     assert script("push")([space, "ada/explorer"]) == 0
     assert f"{online.endpoint}/spaces/ada/explorer" in capsys.readouterr().out
     assert online.store.find("model", "ada/explorer") is None
+    assert online.store.find("space", "ada/explorer").head.title == "Upload the Space"
     pushed = set(online.store.find("space", "ada/explorer").head.files)
     here = {path.relative_to(space).as_posix() for path in space.rglob("*") if path.is_file()}
     assert here <= pushed
     (created,) = [request.json() for request in online.requests if request.path == "/api/repos/create"]
     assert (created["type"], created["sdk"]) == ("space", "gradio")
+
+
+def test_a_page_that_cannot_open_is_not_exported(runs: Path, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        explore([runs / "simplex", "--export_space", tmp_path / "space", "--positions", 3])
+    assert "takes 4 positions or more, not 3" in capsys.readouterr().err
+    assert not (tmp_path / "space").exists()
