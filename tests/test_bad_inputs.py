@@ -94,6 +94,7 @@ def test_a_real_process_says_the_same(name: str, folders, tmp_path, monkeypatch)
     assert fingerprint(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_of_several_processes_one_says_it(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     row = ROWS["setting out of range"]

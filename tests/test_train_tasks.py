@@ -52,11 +52,13 @@ def history(folder: Path) -> list[float]:
     return [row[name] for row in rows for name in ("loss", "eval_perplexity") if name in row]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_columns(language_run, tmp_path) -> None:
     launch_or_fail(TRAIN, *DOCS, "--output_dir", tmp_path, processes=2)
     assert history(tmp_path) == pytest.approx(history(language_run), rel=1e-4) and len(history(tmp_path)) > 4
 
 
+@pytest.mark.slow
 def test_two_runs_differ_in_nothing(language_run, tmp_path) -> None:
     """The second is in a process of its own."""
     launch_or_fail(TRAIN, *DOCS, "--output_dir", tmp_path / "docs")

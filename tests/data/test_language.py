@@ -43,7 +43,7 @@ def by_hand(text):
     return model, losses
 
 
-@pytest.mark.parametrize(("processes", "steps", "share"), [(1, 1, 4), (2, 2, 1)])
+@pytest.mark.parametrize(("processes", "steps", "share"), [(1, 1, 4), pytest.param(2, 2, 1, marks=pytest.mark.slow)])
 def test_the_trainer_streams_as_the_examples_loop(text, by_hand, processes, steps, share, tmp_path) -> None:
     if processes == 1:
         main(tmp_path, steps)

@@ -114,6 +114,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_optuna_searches_for_each_optimizer_and_goes_on(tmp_path) -> None:
     sweeps = Sweeps(tmp_path)
     words = ("--optims=fromage,sgd", "--lrs=1e-4:0.9", "--trials=3")
