@@ -20,6 +20,7 @@ def test_tour(tmp_path, monkeypatch) -> None:
     kept = nbformat.read(TOUR, as_version=4)
     assert TOUR.stat().st_size < 300_000
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # beside other tests two threads wait for each other most of the time
     fresh, where = copy.deepcopy(kept), {"metadata": {"path": str(tmp_path)}}
     NotebookClient(fresh, timeout=600, kernel_name="python3", coalesce_streams=True, resources=where).execute()
     for before, after in zip(kept.cells, fresh.cells, strict=True):

@@ -181,7 +181,7 @@ def test_every_method_learns_digits_with_its_defaults(tmp_path, name: str) -> No
 def test_cifar10(tmp_path) -> None:
     launch_or_fail(
         TRAIN, "--model", "cifar_resnet20", "--dataset", CIFAR10, "--optim", "fromage", "--max_steps", "400",
-        "--per_device_train_batch_size", "32", "--per_device_eval_batch_size", "250",
+        "--per_device_train_batch_size", "32", "--per_device_eval_batch_size", "250", "--max_eval_samples", "1000",
         "--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", tmp_path, processes=2, timeout=900,
     )  # fmt: skip
     assert json.loads((tmp_path / "eval_results.json").read_text())["test_accuracy"] > 0.4

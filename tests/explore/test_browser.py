@@ -107,12 +107,13 @@ def serve() -> Iterator:
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_the_keys_move_along_a_line(browser: Browser, line: str, size: dict[str, int]) -> None:
     with Visit(browser, line, size) as visit:
-        page = visit.page
-        for _ in range(6):
+        page, slider = visit.page, visit.page.locator("input[type=range]")
+        expect(slider).to_be_visible()
+        for _ in range(12):
             page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.type") == "range":
+            if slider.evaluate("element => element === document.activeElement"):
                 break
-        expect(page.locator("input[type=range]")).to_be_focused()
+        expect(slider).to_be_focused()
         centre, grid, curves = (
             visit.accuracy(),
             page.locator("#samples ul").inner_html(),
