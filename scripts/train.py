@@ -12,7 +12,6 @@ Options come from a recipe (--config), from the command line, which wins, or kee
 """
 
 import logging
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from hf_geo.experiments.training_run import Run
 from hf_geo.hub.background import BackgroundPush, PushEachSave
 from hf_geo.hub.describe import describe
 from hf_geo.hub.push import check_destination, push_folder
+from hf_geo.resources import command_line
 from hf_geo.runs.folder import (
     check_output_dir,
     default_output_dir,
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_measured(folder, report, measured, portable_state(trainer.state))
             description = describe(folder, trust_remote_code=options.trust_remote_code)
         if problem:
-            command = shlex.join(["hf-geo", "evaluate", "--model", folder])
+            command = command_line("evaluate", "--model", folder)
             raise RuntimeError(
                 f"The network is trained and complete in {folder!r}, but it could not be evaluated ({in_words(problem)}): "
                 f"`{command}` does that again."
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print(f"\n{report.summary(folder, run.setup.how_to_load, description.made)}")
     if pusher is None:
-        print(f"  push it:     {shlex.join(['hf-geo', 'push', folder])} NAMESPACE/NAME")
+        print(f"  push it:     {command_line('push', folder)} NAMESPACE/NAME")
         return 0
     pusher.wait()
     checkpoints = PUSHED_CHECKPOINTS.get(trainer.args.hub_strategy.value, "none")

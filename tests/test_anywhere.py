@@ -1,11 +1,13 @@
 """From anywhere: the wheel outside the clone, and a fresh clone with uv alone."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 from pathlib import Path
 
@@ -76,12 +78,17 @@ def test_a_wheel_needs_no_clone(programs: Path, tmp_path: Path) -> None:
     assert "tags:" in (tmp_path / "line" / "README.md").read_text(encoding="utf-8")
 
 
-def test_uv_resolves_the_scripts_of_a_fresh_clone(tmp_path: Path) -> None:
-    """Each script's header leads to this package and what it requires, so that `uv run scripts/train.py` needs nothing else."""
-    shutil.copytree(
-        REPOSITORY, tmp_path / "clone", ignore=shutil.ignore_patterns(".*", "outputs", "tests", "__pycache__")
-    )
-    scripts = (tmp_path / "clone" / "scripts").glob("*.py")
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone, without what git does not know."""
+    folder = tmp_path_factory.mktemp("fresh") / "clone"
+    shutil.copytree(REPOSITORY, folder, ignore=shutil.ignore_patterns(".*", "outputs", "tests", "__pycache__"))
+    return folder
+
+
+def test_uv_resolves_the_scripts_of_a_fresh_clone(clone: Path, tmp_path: Path) -> None:
+    """Each script's header leads to this package and what it requires."""
+    scripts = (clone / "scripts").glob("*.py")
     headers = {re.split(r'\n(?=""")', path.read_text("utf-8"))[0]: path for path in scripts if path.stem in SCRIPTS}
     assert len(headers) < len(SCRIPTS)
     for path in headers.values():  # one script of each header
@@ -89,3 +96,12 @@ def test_uv_resolves_the_scripts_of_a_fresh_clone(tmp_path: Path) -> None:
         assert re.search(r"^hf-geo(\[\w+\])? v0", tree, re.M) and " torch v" in tree
         extras = {name for name in ("gradio", "optuna") if f" {name} v" in tree}
         assert extras == {"explore": {"gradio"}, "sweep": {"optuna"}}.get(path.stem, set())
+
+
+def test_uv_trains_in_a_fresh_clone(clone: Path) -> None:
+    """`uv run scripts/train.py` needs nothing else: it downloads what the script requires into an environment of its own."""
+    recipe = ("--config=configs/quickstart.yaml", "--num_train_epochs=3")
+    with tempfile.TemporaryDirectory() as cache:  # gigabytes, which pytest would keep for three more runs
+        printed = run("uv", "run", "--cache-dir", cache, "scripts/train.py", *recipe, cwd=clone)
+    assert "uv run scripts/push.py outputs/quickstart NAMESPACE/NAME" in printed
+    assert json.loads((clone / "outputs/quickstart/eval_results.json").read_text())["test_accuracy"] > 0.9

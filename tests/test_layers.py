@@ -57,6 +57,7 @@ ROOMS = {
         "cli",
         "tasks",
         "hub.push",
+        "resources",
         "runs",
         "evaluation",
         "checkpoints",

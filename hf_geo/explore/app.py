@@ -27,6 +27,7 @@ from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.evaluation.plans import plan_walk
 from hf_geo.models.sources import ModelSource
+from hf_geo.resources import command_line
 from hf_geo.subspaces import Subspace
 from hf_geo.tasks import EvaluationSetup, find_trained, infer_task, open_trained, read_run_settings
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_space(Path(options.export_space), data_args)
             open_model(source, data_args, options)  # a page that cannot open here opens nowhere
             written = export_space(Path(options.export_space), source, data_args, options)
-            print(f"  wrote {written}\n  push it: hf-geo push {options.export_space} NAMESPACE/NAME")
+            print(f"  wrote {written}\n  push it: {command_line('push', options.export_space)} NAMESPACE/NAME")
             return 0
         if options.port is not None:
             check_port(options.port)

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from hf_geo.errors import in_words
 from hf_geo.evaluation.images import show_samples
 from hf_geo.evaluation.report import add_to_card, as_table, draw, note_on
 from hf_geo.models import generate_text
+from hf_geo.resources import command_line
 from hf_geo.runs.figures import draw_by_size, draw_geometry, draw_training_curves
 from hf_geo.runs.report import CARD, RunReport, read_report
 
@@ -104,7 +104,7 @@ class Description:
                 part,
                 type(error).__name__,
                 in_words(error),
-                shlex.join(["hf-geo", "card", str(self.folder), *trust]),
+                command_line("card", self.folder, *trust),
                 exc_info=os.environ.get("HF_GEO_TRACEBACK") == "1",
             )
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 import hf_geo
 from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.errors import causes, in_words
+from hf_geo.resources import command_line
 
 from .retries import may_pass, persist
 
@@ -203,7 +203,7 @@ def _checkpoints(folder: Path, which: Literal["none", "last", "all"]) -> list[tu
 
 def _command(folder: str | Path, repo_id: str, private: bool | None, checkpoints: str = "none") -> str:
     options = [*(["--private"] if private else []), *(["--checkpoints", checkpoints] if checkpoints != "none" else [])]
-    return shlex.join(["hf-geo", "push", str(folder), repo_id, *options])
+    return command_line("push", folder, repo_id, *options)
 
 
 def _reason(error: BaseException, repo_id: str) -> str:
