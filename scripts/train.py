@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not run.is_main_process:
         return 0
     print(f"\n{report.summary(folder, run.setup.how_to_load, description.made)}")
+    if trainer.subspace:
+        print(f"  explore it:  {command_line('explore', folder)}")
     if pusher is None:
         print(f"  push it:     {command_line('push', folder)} NAMESPACE/NAME")
         return 0

@@ -69,7 +69,7 @@ def test_a_wheel_needs_no_clone(programs: Path, tmp_path: Path) -> None:
     assert all(f"\n  {name} " in shown for name in find_scripts())
     several = ("-m", "accelerate.commands.launch", "--cpu", "-m", "hf_geo.scripts.train")
     line = run(programs / "python", *several, "--config=quickstart_line", *QUICK, "--output_dir=line", cwd=tmp_path)
-    assert "hf-geo push line NAMESPACE/NAME" in line and "Card:" not in line
+    assert "hf-geo explore line\n" in line and "hf-geo push line NAMESPACE/NAME" in line and "Card:" not in line
     assert (
         run(programs / "hf-geo", "evaluate", "--model=line", "--positions=3", cwd=tmp_path).count("line/figures/") >= 1
     )

@@ -99,9 +99,7 @@ def test_positions_are_measured_anew_and_the_work_is_announced(pages, runs, tmp_
     (tmp_path / "line" / "evaluation.json").write_text('{"points": []}')
     page = page_of(tmp_path / "line")
     assert page.exploration.found == pages["line"].exploration.found
-    announced = (
-        r"Measuring 5 positions on the test split of digits before the page opens, which may take up to about \d+ min"
-    )
+    announced = r"Measuring 5 positions on the test split of digits before the page opens, which takes about \d+ min"
     assert re.match(announced, capsys.readouterr().out)
 
 
