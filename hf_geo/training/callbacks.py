@@ -165,7 +165,7 @@ def measure(
         "effective_lr": group["lr"] / norm.square(),
     }
     values["spectral_norm"], values["spectral_update"] = spectral_norms(before.flatten(1), (after - before).flatten(1))
-    if group.get("name") == "geometry":
+    if group.get("name", "").rpartition(".")[2] == "geometry":  # of a module with settings of its own too
         # The angle between unit vectors a and b is 2 atan2(|a - b|, |a + b|), exact for small angles unlike acos.
         a, b = (torch.nn.functional.normalize(t.flatten(1), dim=1) for t in (before, after))
         values["angle"] = (2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))).mean()

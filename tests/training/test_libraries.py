@@ -177,6 +177,27 @@ def test_settings_of_a_module_are_read_as_those_of_all(tmp_path) -> None:
     assert set(rates) == {(0.1, 0.1), (0.02, 0.02)}
 
 
+@pytest.mark.parametrize(
+    ("module", "decay_all", "decayed"),
+    [
+        ("layers", False, {"layers.0.weight", "layers.3.weight", "layers.6.weight"}),
+        ("layers.3", False, {"layers.3.weight"}),
+        ("layers.1", False, {"layers.1.weight", "layers.1.bias"}),  # which is a norm layer
+        ("layers.3", True, {"layers.3.weight", "layers.3.bias"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["adamsrt", "torch:SGD"])
+def test_weight_decay_of_a_module_spares_its_norms_and_biases(tmp_path, name, module, decay_all, decayed) -> None:
+    trainer = make(
+        tmp_path, Network(), optim=name, optim_args=f"{module}.weight_decay=0.1,{module}.lr=0.5", decay_all=decay_all
+    )
+    groups = {p: group for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    found = {parameter: groups[p] for parameter, p in trainer.model.named_parameters()}
+    assert {parameter for parameter, group in found.items() if group["weight_decay"] == 0.1} == decayed
+    ours = {p for p in found if p.startswith(f"{module}.")}
+    assert {p for p, group in found.items() if group.get("name", "").startswith(f"{module}.")} == ours
+
+
 NEEDS_RATE = {"timm:adafactor", "timm:cadafactor", "timm:sgdp", "timm:csgdp"}
 
 

@@ -56,6 +56,13 @@ def test_telemetry_is_what_happened(tmp_path, name: str) -> None:
         assert ("geometry/step_size" in row) == (name == "alig")
 
 
+def test_a_weight_with_settings_of_its_own_keeps_its_angle(tmp_path) -> None:
+    settings = {"optim": "adamsrt", "optim_args": "hidden.lr=0.02", "log_geometry": True, "logging_steps": 2}
+    trainer = make_trainer(tmp_path, Normalized(), **settings)
+    trainer.train()
+    assert "geometry/angle/hidden.weight" in trainer.state.log_history[0]
+
+
 def test_each_groups_rate_is_logged(tmp_path) -> None:
     trainer = make_trainer(tmp_path, Normalized(), optim="sgdg", optim_args="geometry.lr=0.3,rest.lr=0.02")
     trainer.train()

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_geo.optim import Method
+from hf_geo.optim.param_groups import undecayed_parameters
 
 from .names import find_method
 
@@ -158,10 +160,29 @@ def refuse_unknown_modules(args: TrainingArguments) -> None:
             )
 
 
+def _spare_undecayed(
+    model: nn.Module, settings: dict[str, dict[str, Any]], decay_all: bool
+) -> Iterator[tuple[str, set[nn.Parameter], dict[str, Any]]]:
+    """Yields modules, parameters in them and their settings, without weight decay for norm gains, norm shifts and biases."""
+    undecayed_names = set() if decay_all else undecayed_parameters(model)
+    undecayed = {parameter for name, parameter in model.named_parameters() if name in undecayed_names}
+    for module, values in settings.items():
+        inside = set(model.get_submodule(module).parameters())
+        spared = {key: value for key, value in values.items() if key != "weight_decay"}
+        if spared == values or inside <= undecayed:
+            yield module, inside, values
+            continue
+        yield module, inside - undecayed, values
+        if spared:
+            yield module, inside & undecayed, spared
+
+
 def apply_module_settings(optimizer: torch.optim.Optimizer, model: nn.Module, args: TrainingArguments) -> None:
     """Gives the parameters of modules that `optim_args` names groups with settings of their own.
 
     A learning rate given for a module takes the place of `args.learning_rate`: a group with a multiple of that keeps it.
+    Weight decay given for a module leaves out its norm gains, norm shifts and biases, unless it has nothing else or
+    `args.decay_all` is set.
 
     Args:
         optimizer: Before its first step.
@@ -175,8 +196,7 @@ def apply_module_settings(optimizer: torch.optim.Optimizer, model: nn.Module, ar
     name = getattr(args.optim, "value", args.optim)
     method = find_method(name)
     marks = method.group_settings if method else ()
-    for module, values in settings.items():
-        inside = set(model.get_submodule(module).parameters())
+    for module, inside, values in _spare_undecayed(model, settings, decay_all=getattr(args, "decay_all", False)):
         for group in list(optimizer.param_groups):
             members = [p for p in group["params"] if p in inside]
             if not members:
