@@ -71,13 +71,20 @@ class GeoTrainingArguments(TrainingArguments):
     )
     swa_lr: float | None = field(
         default=None,
-        metadata={"help": "Constant learning rate from --swa_start on; the schedule goes on as it is when not given."},
+        metadata={"help": "Learning rate from --swa_start on; the schedule goes on as it is when not given."},
     )
-    swa_schedule: Literal["end", "linear"] = field(
+    swa_schedule: Literal["end", "linear", "cyclic"] = field(
         default="end",
         metadata={
             "help": "How --swa_lr is reached: at --swa_start from whatever the schedule has come to; or, as Izmailov et al. "
-            "2018, on a line that leaves the first rate after half of training and ends at nine tenths."
+            "2018, on a line that leaves the first rate after half of training and ends at nine tenths; or in --swa_cycles."
+        },
+    )
+    swa_cycles: int | None = field(
+        default=None,
+        metadata={
+            "help": "With --swa_schedule cyclic: the learning rate falls to 0 by --swa_start, then this many times from "
+            "--swa_lr to 0, along half cosines. The weights at each 0 are averaged."
         },
     )
     ema_decay: float | None = field(
@@ -184,8 +191,10 @@ class GeoTrainingArguments(TrainingArguments):
             raise ValueError("--swa_start and --ema_decay are two averages of the same weights: give one of them.")
         if self.swa_lr is not None and self.swa_start is None:
             raise ValueError("--swa_lr is the learning rate from --swa_start on: give that too.")
-        if self.swa_schedule == "linear" and self.swa_lr is None:
-            raise ValueError("--swa_schedule linear leads to --swa_lr: give that too.")
+        if self.swa_schedule != "end" and self.swa_lr is None:
+            raise ValueError(f"--swa_schedule {self.swa_schedule} leads to --swa_lr: give that too.")
+        if (self.swa_schedule == "cyclic") != (self.swa_cycles is not None):
+            raise ValueError("--swa_schedule cyclic and --swa_cycles need each other: give both or neither.")
         if self.swa_lr is not None and (self.milestones or self.learning_rate == 0):
             given = "--milestones" if self.milestones else "--learning_rate 0"
             raise ValueError(f"--swa_lr takes the place of a schedule's last part, which {given} leaves no place for.")

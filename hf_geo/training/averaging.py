@@ -1,5 +1,7 @@
 """Averages of the weights along training: stochastic weight averaging (SWA) and an exponential moving average (EMA)."""
 
+import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
-from transformers import TrainerCallback
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
+from torch.optim.swa_utils import SWALR, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from transformers import TrainerCallback, TrainerState
 
 from hf_geo.checkpoints.compatibility import IncompatibleCheckpointError
 from hf_geo.evaluation.norms import recalibrate_norms
@@ -26,7 +29,7 @@ class WeightAverage(TrainerCallback):
 
     - EMA: `decay * average + (1 - decay) * weights` after every update.
     - SWA (Izmailov et al. 2018, arXiv 1803.05407): the mean of the weights at the end of each epoch, and of the last
-      update, after a share of training.
+      update, after a share of training; or of those at the ends of the cycles of `swa_schedule`.
 
     Evaluations are of the averages once there are some, and `finalize` gives them to the model. Norm statistics are taken
     anew for them.
@@ -56,10 +59,8 @@ class WeightAverage(TrainerCallback):
             self.load(self.checkpoint, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
-        if self.kind == "SWA":
-            ended = float(state.epoch).is_integer() or state.global_step == state.max_steps
-            if not ended or state.global_step <= args.swa_start * state.max_steps:
-                return
+        if self.kind == "SWA" and not _is_averaged(args, state):
+            return
         weights = {name: _widen(p) for name, p in _trainable(model).items()}
         if self.count:
             own, new = ([local_shard(t) for t in tensors.values()] for tensors in (self.averages, weights))
@@ -118,6 +119,52 @@ class WeightAverage(TrainerCallback):
                 f"The averages of the checkpoint {folder} are of other weights: {name!r} is {where}."
             )
         self.averages = {name: _shard_like(saved[name], weights[name]) for name in weights} if self.count else {}
+
+
+def swa_schedule(scheduler: LRScheduler, args: GeoTrainingArguments, num_training_steps: int) -> LRScheduler:
+    """Makes the schedule that leads to `args.swa_lr` as `args.swa_schedule` says; groups keep the ratios of their rates.
+
+    - "end": `scheduler` up to `args.swa_start`, from there on the constant `args.swa_lr`.
+    - "linear": constant after the warm-up, on a line from half of training on, `args.swa_lr` from nine tenths on
+      (Izmailov et al. 2018, arXiv 1803.05407).
+    - "cyclic": down to 0 at `args.swa_start` along half a cosine, then `args.swa_cycles` times from `args.swa_lr` to 0
+      (Wortsman et al. 2021, arXiv 2102.10472; the cycles of Izmailov et al. are straight lines).
+    """
+    optimizer, start = scheduler.optimizer, math.ceil(args.swa_start * num_training_steps)
+    if args.swa_schedule == "end":
+        rates = [args.swa_lr * group["initial_lr"] / args.learning_rate for group in optimizer.param_groups]
+        return SequentialLR(optimizer, [scheduler, SWALR(optimizer, rates, anneal_epochs=0)], [start])
+    known = {"steps": num_training_steps, "warmup": args.get_warmup_steps(num_training_steps)}
+    known["last"] = args.swa_lr / args.learning_rate
+    if args.swa_schedule == "linear":
+        return LambdaLR(optimizer, functools.partial(_line_factor, **known))
+    return LambdaLR(optimizer, functools.partial(_cycle_factor, **known, start=start, cycles=args.swa_cycles))
+
+
+def _line_factor(step: int, steps: int, warmup: int, last: float) -> float:
+    """The factor of the learning rate at an update: a linear warm-up, 1, a line from half of training on, then `last`."""
+    passed = min(max((step / steps - 0.5) / 0.4, 0.0), 1.0)
+    return min(1.0, (step + 1) / (warmup + 1)) * (1 + passed * (last - 1))
+
+
+def _cycle_factor(step: int, steps: int, warmup: int, last: float, start: int, cycles: int) -> float:
+    """The factor of the learning rate at an update: a linear warm-up, half a cosine to `start`, then `cycles` from `last`."""
+    if step < start:
+        height, passed = 1.0, max(step - warmup, 0) / max(start - warmup, 1)
+    else:
+        height, passed = last, (step - start) * cycles / (steps - start) % 1
+    return min(1.0, (step + 1) / (warmup + 1)) * height * (1 + math.cos(math.pi * passed)) / 2
+
+
+def _is_averaged(args: GeoTrainingArguments, state: TrainerState) -> bool:
+    """Whether SWA averages the weights that an update has led to."""
+    steps, start = state.max_steps, args.swa_start * state.max_steps
+    if args.swa_schedule == "cyclic":
+        first = math.ceil(start)
+        ends = {first + math.ceil(cycle * (steps - first) / args.swa_cycles) for cycle in range(args.swa_cycles + 1)}
+        return state.global_step in ends
+    ended = float(state.epoch).is_integer() or state.global_step == steps
+    return ended and state.global_step > start
 
 
 def kind_of_average(args: GeoTrainingArguments) -> str | None:

@@ -10,8 +10,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, SequentialLR
-from torch.optim.swa_utils import SWALR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import SchedulerType
@@ -190,27 +189,6 @@ def milestone_schedule(trainer: Trainer, optimizer: torch.optim.Optimizer, num_t
 def milestone_factor(step: int, steps: list[float], gamma: float, warmup: int) -> float:
     """The factor of the learning rate at an update: a linear warm-up, then `gamma` for each of `steps` passed."""
     return min(1.0, (step + 1) / (warmup + 1)) * gamma ** sum(step >= passed for passed in steps)
-
-
-def line_factor(step: int, last: float, steps: int, warmup: int) -> float:
-    """The factor of the learning rate at an update: a linear warm-up, 1, a line from half of training on, then `last`."""
-    passed = min(max((step / steps - 0.5) / 0.4, 0.0), 1.0)
-    return min(1.0, (step + 1) / (warmup + 1)) * (1 + passed * (last - 1))
-
-
-def swa_schedule(scheduler: LRScheduler, args: GeoTrainingArguments, num_training_steps: int) -> LRScheduler:
-    """Follows `scheduler`, then keeps `args.swa_lr` from `args.swa_start` on; groups keep the ratios of their rates.
-
-    With `args.swa_schedule` "linear" the rate is constant after the warm-up, falls on a line from half of training on and
-    is `args.swa_lr` from nine tenths on (Izmailov et al. 2018, arXiv 1803.05407).
-    """
-    optimizer = scheduler.optimizer
-    if args.swa_schedule == "linear":
-        last, warmup = args.swa_lr / args.learning_rate, args.get_warmup_steps(num_training_steps)
-        return LambdaLR(optimizer, functools.partial(line_factor, last=last, steps=num_training_steps, warmup=warmup))
-    rates = [args.swa_lr * group["initial_lr"] / args.learning_rate for group in optimizer.param_groups]
-    constant = SWALR(optimizer, rates, anneal_epochs=0)
-    return SequentialLR(optimizer, [scheduler, constant], [math.ceil(args.swa_start * num_training_steps)])
 
 
 class PlateauSchedule(ReduceLROnPlateau):

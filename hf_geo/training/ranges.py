@@ -28,6 +28,7 @@ RANGES = {
     "gamma": _POSITIVE,
     "swa_start": (lambda value: 0 <= value < 1, "a share of training, from 0 to below 1"),
     "swa_lr": _POSITIVE,
+    "swa_cycles": _whole(1),
     "ema_decay": (lambda value: 0 < value < 1, "a share between 0 and 1"),
     "adam_beta1": _BELOW_ONE,
     "adam_beta2": _BELOW_ONE,

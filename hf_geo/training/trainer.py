@@ -19,14 +19,14 @@ from hf_geo.optim.param_groups import undecayed_parameters
 from hf_geo.subspaces import Subspace, SubspaceConfig
 
 from .arguments import GeoTrainingArguments
-from .averaging import WeightAverage, kind_of_average
+from .averaging import WeightAverage, kind_of_average, swa_schedule
 from .callbacks import EvaluationModeCallback, GeometryTelemetry, SetEpochCallback, use_evaluated_weights
 from .checks import check_combination, check_shared_folder
 from .loss import hand_loss_to_optimizer, mean_loss
 from .methods import apply_module_settings
 from .nonfinite import NonFiniteTrainingError, NonFiniteUpdates, remedy, weights_are_finite
 from .norms import RECALIBRATION_SAMPLES, broadcast_buffers, keep_precision, norm_batches
-from .optimizers import make_optimizer, make_schedule, optimizer_class, swa_schedule
+from .optimizers import make_optimizer, make_schedule, optimizer_class
 from .processes import choose_search, end_process_groups, unused_parameters_named
 from .saving import CheckpointSaver
 from .signals import StopOnSignal, protect_workers

@@ -26,7 +26,7 @@ from tests.recipes.every import scaled_down
 OF_OPTIMIZER = {
     "optim", "optim_args", "learning_rate", "weight_decay", "max_grad_norm", "geometry_groups", "lr_scheduler_type",
     "lr_scheduler_kwargs", "milestones", "gamma", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "decay_all",
-    "swa_start", "swa_lr", "swa_schedule", "num_train_epochs", "max_steps", "log_accuracy",
+    "swa_start", "swa_lr", "swa_schedule", "swa_cycles", "num_train_epochs", "max_steps", "log_accuracy",
 }  # fmt: skip
 setups: dict[str, tasks.TrainingSetup] = {}
 

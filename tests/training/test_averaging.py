@@ -47,6 +47,10 @@ ROWS = {
     "ema": ({"ema_decay": 0.9}, moving),
     "swa": ({"swa_start": 0.0}, lambda seen: (seen[4] + seen[9] + seen[11]) / 3),
     "swa from an epoch's end": ({"swa_start": 5 / 12}, lambda seen: (seen[9] + seen[11]) / 2),
+    "swa in cycles": (
+        {"swa_start": 0.5, "swa_lr": 0.1, "swa_schedule": "cyclic", "swa_cycles": 2},
+        lambda seen: (seen[5] + seen[8] + seen[11]) / 3,
+    ),
 }
 
 
@@ -134,6 +138,17 @@ def test_a_line_leads_to_the_learning_rate_of_swa(tmp_path) -> None:
     assert rates == pytest.approx([0.3] * 10 + line + [0.06] * 2)
 
 
+def test_cycles_begin_at_the_learning_rate_of_swa(tmp_path) -> None:
+    """Half a cosine to the start of SWA, then one a cycle, each to 0; cycles that the updates do not divide evenly too."""
+    settings = {"swa_start": 0.5, "swa_lr": 0.1, "swa_schedule": "cyclic", "swa_cycles": 3, "warmup_steps": 2}
+    trainer, _ = run(tmp_path, max_steps=20, **settings)
+    rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
+    half = [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    cycle = [(1 + math.cos(math.pi * (3 * step / 10 % 1))) / 2 for step in range(10)]
+    assert rates == pytest.approx([0.1, 0.2, *(0.3 * share for share in half), *(0.1 * share for share in cycle)])
+    assert trainer._average.count == 4
+
+
 DIFFERENT = [
     ({"ema_decay": 0.9}, {}, "keeps EMA of the weights and this run no average"),
     ({"ema_decay": 0.9}, {"swa_start": 0.5}, "keeps EMA of the weights and this run SWA"),
@@ -156,6 +171,8 @@ WRONG = [
     ({"swa_start": 0.5, "swa_lr": 0.0}, "--swa_lr is a finite number above 0, not 0.0"),
     ({"swa_start": 0.5, "swa_lr": 0.1, "lr_scheduler_type": "reduce_lr_on_plateau"}, "reduce_lr_on_plateau is not"),
     ({"swa_start": 0.5, "swa_schedule": "linear"}, "--swa_schedule linear leads to --swa_lr"),
+    ({"swa_start": 0.5, "swa_lr": 0.1, "swa_schedule": "cyclic"}, "--swa_cycles need each other: give both or neither"),
+    ({"swa_start": 0.5, "swa_lr": 0.1, "swa_schedule": "cyclic", "swa_cycles": 0}, "--swa_cycles is .*1.*, not 0"),
     ({"swa_start": 0.5, "swa_lr": 0.1, "milestones": [1.0]}, "which --milestones leaves no place for"),
     ({"optim": "alig", "learning_rate": math.inf}, "--learning_rate inf is nothing to schedule"),
 ]
