@@ -35,7 +35,6 @@ from hf_geo.cli.options import program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
-from hf_geo.data.config import DataArguments
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.evaluation.plans import plan_walk
 from hf_geo.evaluation.report import as_data, as_table, name_positions, note_on, select_position, shift_table
@@ -113,10 +112,9 @@ def trust_data(setup: EvaluationSetup, options: argparse.Namespace) -> TrustData
     validation = setup.validation_or("leave --trust and --select_position out") if validates else None
     if options.ood_dataset is None:
         return TrustData(validation) if validates else None
-    if setup.open_other is None:
+    if setup.open_shifted is None:
         raise ValueError("--ood_dataset is for image classifiers: leave it out.")
-    other = setup.open_other(DataArguments(dataset=options.ood_dataset, max_eval_samples=options.max_eval_samples))
-    return TrustData(validation, other)
+    return TrustData(validation, setup.open_shifted(options.ood_dataset, needs_classes=False))
 
 
 def evaluate_networks(

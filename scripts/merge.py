@@ -100,7 +100,7 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--positions", type=at_least(3), default=11, metavar="N", help="Of barrier, interpolate: positions to evaluate."
     )
-    add("--also_dataset", action="append", metavar="NAME",
+    add("--also_dataset", action="append", metavar="NAME[:CONFIG]",
         help="Of interpolate: a further dataset of the same classes to evaluate the positions on.")  # fmt: skip
     add("--without_head", action="store_true",
         help="Merge classifiers of different classes: all but the head, which stays the first one's.")  # fmt: skip

@@ -24,7 +24,7 @@ ROOMS = {
     "data": {"hub.retries", "metrics.perplexity"},  # one rule for the Hub's failures, one number for unscored labels
     "evaluation": {"subspaces", "metrics", "checkpoints", "markdown", "plotting"},
     "checkpoints": set(),
-    "runs": {"checkpoints", "metrics", "plotting"},
+    "runs": {"checkpoints", "metrics", "plotting", "data.sources"},  # which names of data are no folders
     "hub": {"runs", "checkpoints", "evaluation", "models", "markdown", "resources"},
     "training": {"optim", "subspaces", "metrics", "evaluation", "checkpoints"},
     "tasks": {"training", "evaluation", "data", "losses", "models", "metrics", "hub.downloads"},

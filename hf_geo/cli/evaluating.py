@@ -40,7 +40,11 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
         metavar="NAME[:CONFIG]",
         help="Evaluate on other data sets of the same classes too, such as a CIFAR-10-C: the test split, or the only one.",
     )
-    add("--ood_dataset", metavar="NAME", help="A dataset of other images: measure whether confidence tells them apart.")
+    add(
+        "--ood_dataset",
+        metavar="NAME[:CONFIG]",
+        help="A dataset of other images, with labels or without: measure whether confidence tells them apart.",
+    )
     add(
         "--select_position",
         action="store_true",

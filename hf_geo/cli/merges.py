@@ -112,8 +112,8 @@ def interpolate_between(parents: Parents, options: argparse.Namespace, data_args
     own = parents.walk(positions, parents.setup.evaluation, trust=trust).points
     curves = {parents.setup.dataset: own}
     for name in options.also_dataset or ():
-        setup = parents.reopen(DataArguments(dataset=name, max_eval_samples=data_args.max_eval_samples))
-        curves[_unused(setup.dataset, curves)] = parents.walk(positions, setup.evaluation).points
+        shown, loader = parents.open_also(name, data_args)
+        curves[_unused(shown, curves)] = parents.walk(positions, loader).points
     position, chosen = 0.5 if options.position is None else options.position, ""
     if options.select_position:
         best = min(range(len(own)), key=lambda index: nan_is_worst(own[index]["validation_loss"]))

@@ -100,6 +100,17 @@ class Parents:
             raise ValueError(f"--metric {metric} is not measured: choose one of {', '.join(measured)}.")
         return found[metric]
 
+    def open_also(self, name: str, data_args: DataArguments) -> tuple[str, Iterable]:
+        """A further data set of the same classes, NAME or NAME:CONFIG: its name for people, and batches of it."""
+        dataset, _, config = name.partition(":")
+        if self.setup.open_shifted is not None:
+            return ":".join(filter(None, (*display_names([dataset]), config))), self.setup.open_shifted(name)
+        other = DataArguments(
+            dataset=dataset, dataset_config=config or None, max_eval_samples=data_args.max_eval_samples
+        )
+        setup = self.reopen(other)
+        return setup.dataset, setup.evaluation
+
     def export(self, state: StateDict, folder: Path) -> None:
         """Writes weights as a folder that the libraries open: of a network, or of an adapter."""
         self.load(state)

@@ -57,13 +57,20 @@ class Source:
     files: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
-def open_source(name: str | None, config: str | None = None, streaming: bool = False) -> Source:
+def open_source(
+    name: str | None,
+    config: str | None = None,
+    streaming: bool = False,
+    *,
+    config_is_named: str = "with --dataset_config",
+) -> Source:
     """Opens a dataset, without decoding anything yet.
 
     Args:
         name: One of `EMBEDDED`, a folder, or a Hub id.
         config: One of the dataset's configurations.
         streaming: Read while iterating instead of downloading first.
+        config_is_named: How a user names the configuration, for the message.
 
     Raises:
         ValueError: There is no such dataset, configuration or folder, or the Hub cannot be reached.
@@ -91,7 +98,9 @@ def open_source(name: str | None, config: str | None = None, streaming: bool = F
     try:
         builder, splits = load_dataset(name, config, streaming)
     except (OSError, ValueError, DatasetsError, yaml.YAMLError) as error:
-        raise ValueError(_explain_unwritable_cache(error) or _explain(name, is_folder, error)) from error
+        raise ValueError(
+            _explain_unwritable_cache(error) or _explain(name, is_folder, error, config_is_named)
+        ) from error
     files = {split: _sample_files(paths) for split, paths in (builder.config.data_files or {}).items()}
     return Source(Path(name).resolve().name if is_folder else name, None if is_folder else name, splits, files)
 
@@ -116,11 +125,11 @@ def _explain_unwritable_cache(error: BaseException) -> str | None:
     return None
 
 
-def _explain(name: str, is_folder: bool, error: Exception) -> str:
+def _explain(name: str, is_folder: bool, error: Exception, config_is_named: str) -> str:
     generating = isinstance(error, datasets.exceptions.DatasetGenerationError)  # its cause says what went wrong
     said = " ".join(str(error.__cause__ if generating and error.__cause__ else error).split())
     if "onfig" in said and "vailable" in said:
-        said = said.partition(" Example of usage")[0] + ": name one with --dataset_config."
+        said = said.partition(" Example of usage")[0] + f": name one {config_is_named}."
     elif is_folder:
         said = f"{said.rstrip('.')}: repair it, or give a folder of parquet, CSV or JSON files, texts or images."
     if is_folder:

@@ -14,6 +14,7 @@ import hf_geo
 from hf_geo.checkpoints.results import save_result
 from hf_geo.cli.trained import display_names, is_known_anywhere
 from hf_geo.data.config import DataArguments
+from hf_geo.data.sources import EMBEDDED
 from hf_geo.hub.push import NOT_PUSHED
 from hf_geo.models.sources import ModelSource
 
@@ -32,9 +33,10 @@ def check_space(folder: Path, data_args: DataArguments) -> None:
     """Raises `ValueError` if the folder has files, or the data are only on this machine."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--export_space {str(folder)!r} is not empty: name a new folder.")
-    if Path(data_args.dataset).is_dir() or not is_known_anywhere(data_args.dataset):
+    name = data_args.dataset
+    if (name not in EMBEDDED and Path(name).is_dir()) or not is_known_anywhere(name):
         raise ValueError(
-            f"The data {data_args.dataset!r} are on this machine alone, and a Space needs some that it can open: push them to the "
+            f"The data {name!r} are on this machine alone, and a Space needs some that it can open: push them to the "
             "Hub, and name their id with --dataset."
         )
 

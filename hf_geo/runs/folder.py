@@ -13,6 +13,7 @@ from transformers import TrainerState
 from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.placing import COMPLETE, PARTIAL
 from hf_geo.checkpoints.store import discard, staged_whole
+from hf_geo.data.sources import EMBEDDED
 
 # Settings about this machine or this account, which say nothing about the model.
 PRIVATE = re.compile(
@@ -103,7 +104,7 @@ def public_settings(*instances: Any, only: Collection[str] | None = None) -> dic
             if not PRIVATE.fullmatch(name) and (only is None or name in only):
                 found[name] = _without_local_paths(values[name])
         dataset = values.get("dataset")
-        if "dataset" in found and isinstance(dataset, str) and os.path.isdir(dataset):
+        if "dataset" in found and dataset not in (None, *EMBEDDED) and os.path.isdir(dataset):
             found["dataset"] = f"./{Path(dataset).name}"
     return found
 

@@ -89,9 +89,9 @@ class EvaluationSetup:
         causal: Whether a logit at a token predicts the next token.
         processor: The image processor or tokenizer that an export of the first model needs, if any.
         validation: Batches of the "eval" split where it is not the evaluated one: to fit and to choose on.
-        open_other: Opens batches of another dataset, of any classes, prepared for the models; None where a task has none.
         corrupted: Opens the evaluated split with its images corrupted, by kind and severity; None where a task has no images.
-        open_shifted: Opens a data set of the models' classes that has one split, by its name; None where a task has none.
+        open_shifted: Opens a data set of images, of which one split is enough, by its name, of the models' classes unless told
+            that it needs none; None where a task has none.
         measure: Measures the models where they have no predictions to compare: given the folder for pictures, if any, returns
             the metrics of each model and the pictures' paths in the folder.
         is_drawn: Whether samples are drawn as they are needed, so that there is nothing to split.
@@ -106,9 +106,8 @@ class EvaluationSetup:
     causal: bool
     processor: Any
     validation: DataLoader | None = None
-    open_other: Callable[[DataArguments], DataLoader] | None = None
     corrupted: Callable[[str, int], DataLoader] | None = None
-    open_shifted: Callable[[str], DataLoader] | None = None
+    open_shifted: Callable[..., DataLoader] | None = None
     measure: Callable[[Path | None], tuple[list[dict[str, float]], list[str]]] | None = None
     is_drawn: bool = False
     view: SampleView | None = None

@@ -134,15 +134,13 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
     def corrupted(kind: str, severity: int) -> DataLoader:
         return DataLoader(data.dataset(split, config, corruption=(kind, severity)), collate_fn=collate, **loader_args)
 
-    def open_shifted(name: str) -> DataLoader:
-        other = load_shifted(name, data_args, seed=options.seed)
+    def open_shifted(name: str, needs_classes: bool = True) -> DataLoader:
+        other = load_shifted(name, data_args, seed=options.seed, needs_classes=needs_classes)
+        if not needs_classes:
+            return DataLoader(other.dataset("test", config), **loader_args)
         numbers = match_classes(classes, other.label_names, sources[0].name, other.name)
         renumber = partial(collate_as_model, default_collate, numbers)
         return DataLoader(other.dataset("test", config), collate_fn=renumber, **loader_args)
-
-    def open_other(other_args: DataArguments) -> DataLoader:
-        other = load_image_data(other_args, seed=options.seed)
-        return DataLoader(other.dataset(final_split(other.splits), config), **loader_args)
 
     return EvaluationSetup(
         models=models,
@@ -153,7 +151,6 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         causal=False,
         processor=None if _is_timm(models[0]) else config.processor,
         validation=loader("eval") if split != "eval" else None,
-        open_other=open_other,
         corrupted=corrupted,
         open_shifted=open_shifted,
         view=SampleView(

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import timm
 import torch
@@ -145,6 +146,23 @@ def test_trust_is_measured_and_a_position_chosen_by_validation(line: Path, tmp_p
         assert row["ood_auroc"] == 0.5  # the other data set is the same one
         assert sum(count for count, _, _ in row["reliability"]) == 64 and row["temperature"] > 0
     assert (out / "figures" / "trust.png").is_file()
+
+
+def test_other_images_need_no_training_split_no_labels_and_may_be_a_configuration(line, tmp_path, capsys) -> None:
+    pixels = torch.arange(64, dtype=torch.uint8).view(8, 8).numpy()
+    for name in ("a", "b"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        for number in range(3):
+            PIL.Image.fromarray(pixels).save(tmp_path / "other" / name / f"{number}.png")
+    configs = [{"config_name": c, "data_files": [{"split": "test", "path": f"{c}/*.png"}]} for c in ("a", "b")]
+    (tmp_path / "other" / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    words = ["--model", line, *QUICK, "--output_dir", tmp_path / "out", "--ood_dataset"]
+    assert evaluate([*words, f"{tmp_path / 'other'}:b"]) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert all(0 <= row["ood_auroc"] <= 1 for row in found["points"])
+    with pytest.raises(SystemExit):
+        evaluate([*words, tmp_path / "other"])
+    assert f"name one after a colon, as in {tmp_path / 'other'}:CONFIG" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

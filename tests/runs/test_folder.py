@@ -1,5 +1,6 @@
 """A run's folder and what of its settings others may see."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from matplotlib.image import imread
 
 from hf_geo import GeoTrainingArguments
+from hf_geo.data.config import DataArguments
+from hf_geo.explore.space import check_space
 from hf_geo.models.config import ModelArguments
 from hf_geo.runs.figures import draw_geometry, draw_training_curves
 from hf_geo.runs.folder import check_output_dir, hardware, public_settings, remove_checkpoints
@@ -28,6 +31,17 @@ def test_paths_of_the_machine_are_not_shown(value: str, shown: str) -> None:
     assert public_settings(ModelArguments(model=value, model_args=value))["model"] == shown
     args = GeoTrainingArguments("unused", lr_scheduler_kwargs={"file": value})
     assert public_settings(args)["lr_scheduler_kwargs"] == {"file": shown}
+
+
+@pytest.mark.parametrize(("name", "shown"), [("docs", "docs"), ("birds", "./birds"), (None, None)])
+def test_embedded_data_keep_their_name_beside_a_folder_of_that_name(tmp_path, monkeypatch, name, shown) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("docs", "birds"):
+        (tmp_path / folder).mkdir()
+    assert public_settings(DataArguments(dataset=name))["dataset"] == shown
+    if name is not None:
+        with pytest.raises(ValueError, match="on this machine alone") if shown == "./birds" else nullcontext():
+            check_space(tmp_path / "new", DataArguments(dataset=name))
 
 
 def test_the_account_is_not_shown() -> None:
