@@ -74,7 +74,8 @@ def tiles(
     legend = (
         ""
         if not members
-        else f'<p class="note"><i class="dot"></i>network at {escape(position)} &nbsp; {_members(ensemble, members)}</p>'
+        else '<p class="note legend">'
+        f'<span><i class="dot"></i>network at {escape(position)}</span> <span>{_members(ensemble, members)}</span></p>'
     )
     return f'<div class="tiles">{"".join(cells)}</div>{legend}'
 
