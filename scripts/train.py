@@ -55,7 +55,7 @@ PROG = program_name(__file__)
 # A setting of these is on the card even where it keeps its default.
 ALWAYS_SHOWN = {"optim", "learning_rate", "per_device_train_batch_size", "seed"}
 # A run resumes with the values of the checkpoint's run, or it could evaluate samples that were trained on.
-SPLIT_OPTIONS = {"dataset", "dataset_config", "train_split", "eval_split", "eval_size"}
+SPLIT_OPTIONS = {"dataset", "dataset_config", "train_split", "eval_split", "eval_size", "streaming"}
 # What is said in a sentence although it is found in training.
 REFUSALS = (IncompatibleCheckpointError, NonFiniteTrainingError, UnusedParametersError, NoClassifierError, DataError)
 PUSHED_CHECKPOINTS = {"checkpoint": "last", "all_checkpoints": "all"}  # by hub_strategy

@@ -97,9 +97,13 @@ def parse_trained(
     if options.dataset is None:
         reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
         raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")
-    for name in ("train_split", "eval_size"):
+    trained_on_it = dataset in (options.dataset, f"./{Path(options.dataset).name}")
+    if not trained_on_it and "eval_size" not in options.given:
+        options.eval_size = None  # other data may have a split to evaluate on
+    deciding = ("train_split", "eval_size", *(("streaming",) if known.get("eval_size") else ()))
+    for name in deciding if trained_on_it else ():
         given, trained = getattr(options, name), known.get(name)
-        if name in known and options.dataset == dataset and given != trained:
+        if name in known and given != trained:
             raise ValueError(
                 f"--{name} {given} would evaluate {first.model[0]!r}, trained with {trained}, on samples it was trained on: "
                 "leave it out."

@@ -29,7 +29,11 @@ class DataArguments:
         help="Split to evaluate on during training. Default: validation, val, valid or dev where there is one, "
         "else 10 %% held out from the training split, the same in every run. Never one that is trained on.",
     )
-    eval_size: int | None = HfArg(default=None, help="How many training images to hold out. Default: a tenth.")
+    eval_size: int | None = HfArg(
+        default=None,
+        help="How many training samples to hold out where there is no split to evaluate on. Default: a tenth; "
+        "of a stream, which has no tenth, the number has to be given.",
+    )
     test_split: str | None = HfArg(
         default=None, help="Split for the final figures. Default: test, where there is one with labels."
     )
@@ -129,8 +133,9 @@ class DataArguments:
             "copy_bits", "copy_length", "copy_repeats",
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, not {value}.")
+            least = 2 if name == "block_size" else 1  # the first token of a block is not predicted
+            if value is not None and value < least:
+                raise ValueError(f"--{name} must be at least {least}, not {value}.")
         if self.max_bad_samples < 0:
             raise ValueError(f"--max_bad_samples must be at least 0, not {self.max_bad_samples}.")
         if not 0.0 <= self.label_noise <= 1.0:

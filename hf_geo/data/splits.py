@@ -1,10 +1,12 @@
 """Chooses the samples to train on, to evaluate on and to test on, and those that get a wrong label."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
+from datasets.iterable_dataset import SkipExamplesIterable
 from sklearn.model_selection import train_test_split
 
 # Held-out parts and subsets do not depend on the run's seed, so that runs can be compared and a trained model is never
@@ -28,6 +30,7 @@ def choose_splits(
     evaluation: str | None,
     test: str | None,
     files: Mapping[str, Collection[str]] | None = None,
+    eval_size: int | None = None,
 ) -> SplitNames:
     """Chooses splits as the user names them, or else by their usual names, so that no training sample is evaluated on.
 
@@ -38,9 +41,11 @@ def choose_splits(
             for the final figures.
         test: Name of the split for the final figures; default: "test", where it is not trained on.
         files: The files that each split is read from, as far as they are known. Splits that share one share samples.
+        eval_size: How many training samples to hold out, if the user says so.
 
     Raises:
-        ValueError: A named split is missing, is named twice, or shares samples with those to train on.
+        ValueError: A named split is missing, is named twice, or shares samples with those to train on; or samples are to be held
+            out although there is a split to evaluate on.
     """
     parts = tuple(name.strip() for name in train.split("+"))
     for option, name in (*(("train_split", part) for part in parts), ("eval_split", evaluation), ("test_split", test)):
@@ -64,6 +69,11 @@ def choose_splits(
             )
     free = [name for name in (*_EVAL_NAMES, "test") if name in available and name != test and not is_trained_on(name)]
     evaluation = evaluation or next((name for name in free if name != "test"), None)
+    if eval_size and evaluation is not None:
+        raise ValueError(
+            f"--eval_size {eval_size} holds out training samples, but the split {evaluation!r} is there to evaluate on: "
+            "leave one of them out."
+        )
     return SplitNames(parts, evaluation, test or ("test" if "test" in free else None))
 
 
@@ -99,6 +109,37 @@ def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, n
         random_state=_SEED,
     )
     return np.sort(kept), np.sort(held)
+
+
+def divide_stream(
+    rows: datasets.IterableDataset, size: int
+) -> tuple[datasets.IterableDataset, datasets.IterableDataset]:
+    """Divides a stream into its first `size` rows and the rest; however many workers of a loader read it, no row is in both.
+
+    `rows.take(size)` and `rows.skip(size)` alone do not do that (datasets 5.2): each of `n` workers takes or skips `size / n` rows
+    of its own files. The first rows are read once here, to count those of each file.
+    """
+    files, counts = [], []
+    while sum(counts) < size and len(files) < rows.num_shards:
+        file = rows.shard(rows.num_shards, len(files))
+        counts.append(sum(1 for _ in file.take(size - sum(counts))))
+        files.append(file.take(counts[-1]))
+    rest = rows.skip(size)
+    rest._ex_iterable = _SkipByFile(rows._ex_iterable, counts)
+    return datasets.concatenate_datasets(files), rest
+
+
+class _SkipByFile(SkipExamplesIterable):
+    """Skips the first rows of a stream, of which `counts` are in each of the first files."""
+
+    def __init__(self, rows: Any, counts: Sequence[int]) -> None:
+        super().__init__(rows, sum(counts))
+        self.counts = counts
+
+    def shard_data_sources(self, num_shards: int, index: int, contiguous: bool = True) -> "_SkipByFile":
+        mine = self.ex_iterable.split_shard_indices_by_worker(num_shards, index, contiguous=contiguous)
+        rows = self.ex_iterable.shard_data_sources(num_shards, index, contiguous=contiguous)
+        return _SkipByFile(rows, [self.counts[file] for file in mine if file < len(self.counts)])
 
 
 def subset(length: int, size: int | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from .columns import Columns
 from .config import DataArguments
 from .image_datasets import EpochCounter, Transform, decode, sample_seeds
 from .sources import Source
-from .splits import SplitNames
+from .splits import SplitNames, divide_stream
 
 _SHUFFLE_BUFFER = 1000  # samples; the order of the files is shuffled too
 
@@ -129,10 +129,10 @@ class StreamedSplit:
     def is_empty(self) -> bool:
         return next(iter(self.stream), None) is None
 
-    def part(self, first: int = 0, size: int | None = None) -> "StreamedSplit":
-        """The `size` samples from `first` on, or all from there."""
-        stream = self.stream.skip(first) if first else self.stream
-        return replace(self, stream=stream if size is None else stream.take(size))
+    def divided(self, size: int) -> tuple["StreamedSplit", "StreamedSplit"]:
+        """The first `size` samples, and the rest."""
+        first, rest = divide_stream(self.stream, size)
+        return replace(self, stream=first), replace(self, stream=rest)
 
     def dataset(self, transform: Transform, seed: int, endless: bool = False) -> StreamedImages:
         """Samples for the Trainer; an endless dataset has another order in every pass."""
@@ -152,39 +152,40 @@ def load_streamed_splits(
     """
     if args.label_noise:
         raise ValueError("--label_noise needs all labels before training: leave --streaming out.")
-    if len(names.train) > 1 or args.eval_size:
-        raise ValueError(
-            "A stream has one training split, whose first --max_eval_samples are held out: leave out "
-            + ("--eval_size." if args.eval_size else f"{names.train[1]!r} of --train_split.")
-        )
+    if len(names.train) > 1:
+        raise ValueError(f"A stream has one training split: leave out {names.train[1]!r} of --train_split.")
     (name,) = names.train
     train = StreamedSplit.read(source.splits[name], columns, name, bad)
-    size = args.max_eval_samples
+    size = args.eval_size
     if names.eval is not None:
         evaluation = StreamedSplit.read(source.splits[names.eval], columns, names.eval, bad)
         origin = f"split {names.eval!r}"
     elif size is not None:
-        evaluation, train = train, train.part(first=size)
+        evaluation, train = train.divided(size)
         if train.is_empty:
             raise ValueError(
-                f"--max_eval_samples {size} holds out every sample of the split {name!r} and leaves nothing "
+                f"--eval_size {size} holds out every sample of the split {name!r} and leaves nothing "
                 "to train on: hold out fewer, or name a split to evaluate on with --eval_split."
             )
         origin = f"the first {size:,} samples of split {name!r}, held out"
     else:
         raise ValueError(
             f"The data set has no split to evaluate on: name one with --eval_split (of {', '.join(source.splits)}), or hold "
-            "out the first N training samples with --max_eval_samples N."
+            "out the first N training samples with --eval_size N."
         )
-    splits = {"train": train.part(size=args.max_train_samples), "eval": evaluation.part(size=size)}
+    if args.max_train_samples is not None:
+        train = replace(train, stream=train.stream.take(args.max_train_samples))
+    splits = {"train": train, "eval": evaluation}
     notes = [f"train: split {name!r}, streamed", f"eval: {origin}, streamed"]
     if names.test is not None:
         test = StreamedSplit.read(source.splits[names.test], columns, names.test, bad)
         if args.test_split or test.has_labels:
-            splits["test"] = test.part(size=size)
+            splits["test"] = test
             notes.append(f"test: split {names.test!r}, streamed")
         else:
             notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
+    for role in {"eval", "test"} & set(splits) if args.max_eval_samples else ():
+        splits[role], _ = splits[role].divided(args.max_eval_samples)
     return splits, notes
 
 

@@ -1,7 +1,7 @@
 """Text datasets: the rows that a language model is trained on."""
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from .config import DataArguments
 from .loading import Rows
 from .sources import open_source
-from .splits import choose_splits
+from .splits import choose_splits, divide_stream
 from .tokenizer import build_word_tokenizer, is_word_level
 
 _BATCH = 1000  # rows encoded at a time
@@ -91,24 +91,22 @@ class EncodedRows:
 def load_text_data(args: DataArguments) -> TextData:
     """Opens the dataset that `args` name: "docs", a Hub id or a folder.
 
-    Without a validation split, the last tenth of the training rows is held out, or as many rows as `max_eval_samples`; of
-    a stream, the first rows.
+    Without a validation split, the last `eval_size` training rows are held out, by default a tenth; of a stream, the first
+    `eval_size`.
 
     Raises:
         ValueError: The dataset cannot be opened, has no text, or lacks a split.
     """
     source = open_source(args.dataset, args.dataset_config, args.streaming)
-    names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
+    named = args.train_split, args.eval_split, args.test_split
+    names = choose_splits(source.splits, *named, source.files, args.eval_size)
     column = find_text_column(source.splits[names.train[0]], args.text_column)
     chosen = {"train": names.train, "eval": (names.eval,), "test": (names.test,)}
     chosen = {role: parts for role, parts in chosen.items() if parts != (None,)}
     notes = {role: f"split {' and '.join(map(repr, parts))}" for role, parts in chosen.items()}
-    rows = {
-        role: datasets.concatenate_datasets([_text_only(source.splits[part], column) for part in parts])
-        for role, parts in chosen.items()
-    }
+    rows = {role: _texts([source.splits[part] for part in parts], column) for role, parts in chosen.items()}
     if "eval" not in rows:
-        rows["train"], rows["eval"], notes["eval"] = _hold_out(rows["train"], args.max_eval_samples)
+        rows["train"], rows["eval"], notes["eval"] = _hold_out(rows["train"], args.eval_size)
     for role in rows:
         limit = args.max_train_samples if role == "train" else args.max_eval_samples
         if limit is not None:
@@ -144,32 +142,36 @@ def _is_text(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
-def _text_only(rows: Rows, column: str) -> Rows:
-    rows = rows.select_columns([column])
-    return rows if column == "text" else rows.rename_column(column, "text")
+def _texts(parts: Sequence[Rows], column: str) -> Rows:
+    parts = [part.select_columns([column]) for part in parts]
+    if column != "text":
+        parts = [part.rename_column(column, "text") for part in parts]
+    # A stream that is joined from parts takes long to divide into its files (datasets 5.2).
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
 def _hold_out(rows: Rows, size: int | None) -> tuple[Rows, Rows, str]:
     if not isinstance(rows, datasets.IterableDataset):
-        cut = len(rows) - (size or max(1, len(rows) // 10))
+        size = size or max(1, len(rows) // 10)
+        cut = len(rows) - size
         if cut < 1:
             raise ValueError(
-                f"Of {len(rows)} rows to train on, {len(rows) - cut} cannot be held out: name a split to evaluate on with "
-                "--eval_split, or hold out fewer with --max_eval_samples."
+                f"Of {len(rows)} rows to train on, {size} cannot be held out: name a split to evaluate on with "
+                "--eval_split, or hold out fewer with --eval_size."
             )
-        return rows.take(cut), rows.skip(cut), f"the last {len(rows) - cut:,} rows of the training split, held out"
+        return rows.take(cut), rows.skip(cut), f"the last {size:,} rows of the training split, held out"
     if size is None:
         raise ValueError(
             "The data set has no split to evaluate on: name one with --eval_split, or hold out the first N training rows "
-            "with --max_eval_samples N."
+            "with --eval_size N."
         )
-    rest = rows.skip(size)
+    held, rest = divide_stream(rows, size)
     if next(iter(rest), None) is None:
         raise ValueError(
-            f"--max_eval_samples {size} holds out every row of the training split and leaves nothing to train on: hold out "
+            f"--eval_size {size} holds out every row of the training split and leaves nothing to train on: hold out "
             "fewer, or name a split to evaluate on with --eval_split."
         )
-    return rest, rows.take(size), "of the training split, held out"
+    return rest, held, f"the first {size:,} rows of the training split, held out"
 
 
 def _batches(rows: Rows) -> Iterator[list[str]]:

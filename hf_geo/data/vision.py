@@ -162,12 +162,8 @@ def load_image_data(args: DataArguments, *, seed: int = 0, needs_classes: bool =
         ValueError: The dataset, a split or a column is missing or does not fit, or the Hub cannot be reached.
     """
     source = open_source(args.dataset, args.dataset_config, args.streaming)
-    names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
-    if args.eval_size and names.eval is not None:
-        raise ValueError(
-            f"--eval_size {args.eval_size} holds out training samples, but the split {names.eval!r} is there to evaluate on: "
-            "leave one of them out."
-        )
+    named = args.train_split, args.eval_split, args.test_split
+    names = choose_splits(source.splits, *named, source.files, args.eval_size)
     features = source.splits[names.train[0]].features
     columns = find_columns(features or {}, args.image_column, args.label_column, needs_classes=needs_classes)
     if not (needs_classes or args.label_column or args.streaming) and _is_empty(source, names, columns):

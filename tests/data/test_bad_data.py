@@ -114,7 +114,7 @@ def test_hidden_test_labels_are_left_out_unless_asked_for(tmp_path):
     assert list(data.splits) == ["train", "eval"]
     assert "the labels of split 'test' are hidden, so it is not used" in data.description
     assert "labels of the split 'test' run from -1 to -1" in refusal(dataset=str(folder), test_split="test")
-    streamed = load_image_data(DataArguments(dataset=str(folder), streaming=True, max_eval_samples=4))
+    streamed = load_image_data(DataArguments(dataset=str(folder), streaming=True, eval_size=4))
     assert list(streamed.splits) == ["train", "eval"]
 
 

@@ -103,6 +103,19 @@ def test_data_that_cannot_be_used(tmp_path, labels, texts, options, message) -> 
         load(tmp_path, **options)
 
 
+def test_labels_that_are_no_classes_are_named(tmp_path) -> None:
+    Dataset.from_dict({"text": ["a", "b", "c"] * 9, "label": [0, 1, -2] * 9}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="labels of the split 'train' run from -2 to 1, but there are 2 classes"):
+        load(tmp_path, label_column="label")
+
+
+def test_label_noise_has_a_seed_of_its_own(tmp_path) -> None:
+    write(tmp_path, "train", [0, 1] * 40)
+    args = [DataArguments(dataset=str(tmp_path), label_noise=0.5, label_noise_seed=noise) for noise in (None, 7)]
+    noisy = [[load_sentence_data(one, seed=seed).splits["train"].labels for seed in (0, 1)] for one in args]
+    assert [np.array_equal(*pair) for pair in noisy] == [False, True]
+
+
 def test_tokens_of_pairs_and_what_is_cut(caplog) -> None:
     words = rank_sentence_words(["A cat, a dog.", "the cat"], lowercase=True)
     assert words == ["a", "cat", ",", ".", "dog", "the"]  # by frequency, then by letters

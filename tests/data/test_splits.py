@@ -115,6 +115,7 @@ def test_label_noise_leaves_one_class_in_ten_right(share):
     [
         ({"max_train_samples": 0}, "--max_train_samples must be at least 1, not 0"),
         ({"bptt": 0}, "--bptt must be at least 1, not 0"),
+        ({"block_size": 1}, "--block_size must be at least 2, not 1"),
         ({"max_bad_samples": -1}, "--max_bad_samples must be at least 0, not -1"),
         ({"label_noise": 1.5}, "--label_noise is a share between 0 and 1, not 1.5"),
         ({"label_noise": -0.1}, "--label_noise is a share between 0 and 1, not -0.1"),

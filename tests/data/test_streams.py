@@ -93,9 +93,9 @@ def test_labels_that_are_no_classes(folder, tmp_path):
 
 def test_a_stream_that_is_held_out_whole_is_refused(folder, tmp_path):
     write_shades(tmp_path / "train.parquet", range(200, 212))
-    with pytest.raises(ValueError, match="--max_eval_samples 12 holds out every sample of the split 'train'"):
-        load(tmp_path, max_eval_samples=12)
-    data = load(tmp_path, max_eval_samples=11)
+    with pytest.raises(ValueError, match="--eval_size 12 holds out every sample of the split 'train'"):
+        load(tmp_path, eval_size=12)
+    data = load(tmp_path, eval_size=11)
     assert shades(itertools.islice(data.dataset("train", RAW), 3)) == [211, 211, 211]
 
 
@@ -120,12 +120,25 @@ def test_the_streamed_sample_is_the_downloaded_one():
         assert sample["labels"] == row["label"]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_held_out_is_the_same_whatever_workers_read_it(tmp_path, workers):
+    for k in range(3):
+        write_shades(tmp_path / f"train-{k}.parquet", range(10 * k, 10 * k + 10))
+    for limit in (20, 13):
+        data = load(tmp_path, eval_size=14, max_eval_samples=limit)
+        held, kept = (
+            DataLoader(data.dataset(split, RAW, augment=False), None, num_workers=workers)
+            for split in ("eval", "train")
+        )
+        assert sorted(shades(held)) == list(range(min(14, limit))) and sorted(shades(kept)) == list(range(14, 30))
+
+
 def test_limits_and_a_part_held_out(folder):
     data = load(folder, max_train_samples=10, max_eval_samples=4)
     assert sorted(shades(data.dataset("train", RAW, augment=False))) == list(range(10))
     assert shades(data.dataset("eval", RAW)) == list(range(200, 204))
 
-    only_train = load(CIFAR10, max_eval_samples=3, max_train_samples=6)
+    only_train = load(CIFAR10, eval_size=3, max_train_samples=6)
     config = {**RAW, "input_size": (3, 32, 32)}
     held, kept = (
         {x["pixel_values"].sum().item() for x in only_train.dataset(s, config, augment=False)}

@@ -1,8 +1,11 @@
 """Text data sets and word-level tokenizers: WikiText-2's counts, columns, splits, streams, and what is refused."""
 
+import json
+
 import datasets
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from hf_geo.data import DataArguments, TextData, build_word_tokenizer, load_text_data
@@ -62,15 +65,28 @@ def test_a_folder_and_its_stream_give_the_same_tokens(tmp_path, streaming: bool)
 
 
 @pytest.mark.parametrize(
-    ("streaming", "limit", "train", "held"),
+    ("streaming", "size", "train", "held"),
     [(False, None, (0, 27), (27, 30)), (False, 5, (0, 25), (25, 30)), (True, 5, (5, 30), (0, 5))],
 )
-def test_without_a_validation_split_rows_are_held_out(tmp_path, streaming, limit, train, held) -> None:
+def test_without_a_validation_split_rows_are_held_out(tmp_path, streaming, size, train, held) -> None:
     folder = save(tmp_path, train=words(0, 30))
-    data = load_text_data(DataArguments(dataset=folder, streaming=streaming, max_eval_samples=limit))
-    assert [row["text"] for row in data.splits["train"]] == words(*train)
-    assert [row["text"] for row in data.splits["eval"]] == words(*held)
-    assert "eval: " in data.description and "held out" in data.description and "test" not in data.splits
+    for limit in (None, 2, 50):  # of what is evaluated, which leaves the division as it is
+        options = {"streaming": streaming, "eval_size": size, "max_eval_samples": limit}
+        data = load_text_data(DataArguments(dataset=folder, **options))
+        assert [row["text"] for row in data.splits["train"]] == words(*train)
+        assert [row["text"] for row in data.splits["eval"]] == words(*held)[:limit]
+        assert "eval: " in data.description and "held out" in data.description and "test" not in data.splits
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_stream_holds_out_is_the_same_whatever_workers_read_it(tmp_path, workers: int) -> None:
+    for number in range(4):
+        rows = [{"text": word} for word in words(10 * number, 10 * number + 10)]
+        (tmp_path / f"train-{number}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = load_text_data(DataArguments(dataset=str(tmp_path), streaming=True, eval_size=14))
+    read = {split: DataLoader(rows, batch_size=None, num_workers=workers) for split, rows in data.splits.items()}
+    assert sorted(row["text"] for row in read["eval"]) == sorted(words(0, 14))
+    assert sorted(row["text"] for row in read["train"]) == sorted(words(14, 40))
 
 
 def test_lines_end_in_eos_for_word_level_tokenizers_only() -> None:
@@ -151,8 +167,15 @@ def test_an_empty_split(tmp_path) -> None:
         ({"dataset": "docs", "streaming": True}, "embedded docs have no configurations and nothing to stream"),
         ({"dataset": "docs", "eval_split": "dev"}, "The data set has no split 'dev'"),
         ({"streaming": True}, "no split to evaluate on: name one with --eval_split"),
-        ({"streaming": True, "max_eval_samples": 5}, "holds out every row of the training split and leaves nothing"),
-        ({"max_eval_samples": 5}, "Of 5 rows to train on, 5 cannot be held out"),
+        (
+            {"dataset": "docs", "eval_size": 9},
+            "--eval_size 9 holds out training samples, but the split 'validation' is",
+        ),
+        (
+            {"streaming": True, "eval_size": 5},
+            "--eval_size 5 holds out every row of the training split and leaves nothing",
+        ),
+        ({"eval_size": 5}, "Of 5 rows to train on, 5 cannot be held out"),
     ],
 )
 def test_data_sets_that_do_not_fit(arguments: dict, message: str, tmp_path) -> None:

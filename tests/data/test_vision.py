@@ -191,7 +191,7 @@ def test_splits_read_from_the_same_file_are_not_disjoint(tmp_path) -> None:
         "  - split: test\n    path: data/two.parquet\n---\n"
     )
     (tmp_path / "link").symlink_to(tmp_path)  # the card's files are found through links too
-    for streaming in ({}, {"streaming": True, "max_eval_samples": 4}):
+    for streaming in ({}, {"streaming": True, "eval_size": 4}):
         assert list(load(tmp_path / "link", **streaming).splits) == ["train", "eval"]
         with pytest.raises(ValueError, match="--test_split test names samples that --train_split train trains on"):
             load(tmp_path, test_split="test", **streaming)

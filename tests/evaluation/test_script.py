@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import PIL.Image
@@ -208,8 +209,8 @@ def _of_three_classes(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3, "label_names": None}))
 
 
-def _of_a_folder(folder: Path) -> None:
-    (folder / "training_args.json").write_text(json.dumps({**SETTINGS, "dataset": "./birds"}))
+def _trained_with(**settings: object) -> Callable[[Path], object]:
+    return lambda folder: (folder / "training_args.json").write_text(json.dumps({**SETTINGS, **settings}))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,17 @@ def _of_a_folder(folder: Path) -> None:
         (_of_three_classes, (), "has 3 classes, but digits has 10"),
         (lambda folder: (folder / "training_args.json").unlink(), (), "does not name its dataset: name the data"),
         (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),
-        (_of_a_folder, (), "was trained on './birds', whose path it does not keep: name the data with --dataset"),
+        (
+            _trained_with(dataset="./digits"),
+            ("--dataset", "digits", "--eval_size", 100),
+            "--eval_size 100 would evaluate",
+        ),
+        (_trained_with(streaming=True, eval_size=9), ("--streaming", "false"), "--streaming False would evaluate"),
+        (
+            _trained_with(dataset="./birds"),
+            (),
+            "was trained on './birds', whose path it does not keep: name the data with --dataset",
+        ),
         (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
         (
             lambda folder: (folder / "subspace_config.json").unlink(),

@@ -117,22 +117,12 @@ def load_sentence_data(args: DataArguments, *, seed: int = 0) -> SentenceData:
     if args.streaming:
         raise ValueError("--streaming is not for text classification, which reads its sentences at once: leave it out.")
     source = open_source(args.dataset, args.dataset_config)
-    names = choose_splits(source.splits, args.train_split, args.eval_split, args.test_split, source.files)
-    if args.eval_size and names.eval is not None:
-        raise ValueError(
-            f"--eval_size {args.eval_size} holds out training samples, but the split {names.eval!r} is there to evaluate on: "
-            "leave one of them out."
-        )
+    named = args.train_split, args.eval_split, args.test_split
+    names = choose_splits(source.splits, *named, source.files, args.eval_size)
     training = [source.splits[name] for name in names.train]
     columns = find_sentence_columns(training[0].features, args.text_column, args.text_pair_column, args.label_column)
     columns = name_classes(columns, training)
-    splits, origin = _read_splits(source, names, columns, args)
-    label_names = columns.class_names or number_classes(columns, splits["train"].labels)
-    if len(label_names) < 2:
-        raise ValueError(
-            f"All rows of the split {names.train[0]!r} are of one class, {label_names[0]!r}, so there is nothing to learn: "
-            "give texts of a second class."
-        )
+    splits, label_names, origin = _read_splits(source, names, columns, args)
     notes = []
     for role, split in splits.items():
         check_labels(split.labels, len(label_names), split.name)
@@ -141,7 +131,8 @@ def load_sentence_data(args: DataArguments, *, seed: int = 0) -> SentenceData:
         notes.append(f"{role}: {len(splits[role]):,} rows from {origin[role]}")
     notes += [note for role, note in origin.items() if role not in splits]
     if args.label_noise:
-        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), seed)
+        noise_seed = seed if args.label_noise_seed is None else args.label_noise_seed
+        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), noise_seed)
         splits["train"] = replace(splits["train"], labels=noisy)
         notes.append(f"label noise: {args.label_noise:.0%} of the training labels drawn from all classes")
     return SentenceData(source.name, source.hub_id, label_names, splits, "; ".join(notes) + ".")
@@ -149,8 +140,8 @@ def load_sentence_data(args: DataArguments, *, seed: int = 0) -> SentenceData:
 
 def _read_splits(
     source: Source, names: SplitNames, columns: TextColumns, args: DataArguments
-) -> tuple[dict[str, Sentences], dict[str, str]]:
-    """Reads the splits by role, and says where each comes from, in words."""
+) -> tuple[dict[str, Sentences], tuple[str, ...], dict[str, str]]:
+    """Reads the splits by role, the names of the classes, and where each split comes from, in words."""
 
     def read(name: str) -> Sentences:
         return Sentences.read(source.splits[name], columns, name)
@@ -161,6 +152,13 @@ def _read_splits(
     train = first
     for part in more:
         train = train.joined(part)
+    label_names = columns.class_names or number_classes(columns, train.labels)
+    if len(label_names) < 2:
+        raise ValueError(
+            f"All rows of the split {names.train[0]!r} are of one class, {label_names[0]!r}, so there is nothing to learn: "
+            "give texts of a second class."
+        )
+    check_labels(train.labels, len(label_names), train.name)
     origin = {"train": f"split {' and '.join(map(repr, names.train))}{_left_out(train)}"}
     if names.eval is None:
         kept, held = hold_out(first.labels, args.eval_size)
@@ -179,7 +177,7 @@ def _read_splits(
             splits["test"], origin["test"] = test, f"split {names.test!r}{_left_out(test)}"
         else:
             origin["test"] = f"the labels of split {names.test!r} are hidden, so it is not used"
-    return splits, origin
+    return splits, label_names, origin
 
 
 def _left_out(split: Sentences) -> str:
