@@ -120,17 +120,17 @@ def add_sweep(folder: Path, configs: Path) -> list[Path]:
 
 def add_walks(folders: Sequence[str], configs: Path) -> list[Path]:
     """Writes the section of the evaluations in the folders, with their figure beside it; returns the files written."""
-    evaluations, runs = read_evaluations(folders), find_runs(folders)
+    evaluations, runs = read_evaluations(folders), find_runs(folders, in_each=False)
     config = find_recipe(common_recipe(runs), configs)
     name = f"walks-{config.stem}"
     figure = config.parent / f"{name}.png"
-    draw_evaluations(evaluations, figure, f"{config.stem}, on {evaluations[0].data['samples']:,} images")
+    draw_evaluations(evaluations, figure, f"{config.stem}, on {evaluations[0].measured_on}")
     epochs = sorted({run.settings["num_train_epochs"] for run in runs})
     hardware = sorted({run.metrics["hardware"] for run in runs})
     minutes = sum(run.metrics["train_runtime"] for run in runs) / 60
     text = (
         f"{len(runs)} runs of [{config.name}]({config.name}), each of {' or '.join(f'{n:g}' for n in epochs)} epochs. "
-        f"{minutes:.0f} minutes of training on {' and '.join(hardware)}."
+        f"{minutes:.0f} minutes of training on {' and '.join(hardware)}. Evaluated on {evaluations[0].measured_on}."
     )
     parts = [f"## {config.stem}: along the subspaces", f"![Along the subspaces]({figure.name})", text]
     return [write_section(config.parent, name, "\n\n".join([*parts, tabulate_evaluations(evaluations)])), figure]

@@ -211,8 +211,8 @@ def report(
     """Writes tables, figure and report of all trials that have ended; returns the exit status."""
     trials, folder = records.ended_trials(axes, make), records.folder
     table = records.table(trials)
-    table.to_parquet(folder / "trials.parquet", index=False)
     table.to_csv(folder / "trials.csv", index=False)
+    table.to_parquet(folder / "trials.parquet", index=False)
     if not (table.state == FINISHED).any():
         first, *_ = describe_failures(table, list(axes))
         print(f"{PROG}: error: No trial came to an end: {first}", file=sys.stderr)

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hf_geo.data.config import DataArguments
 from hf_geo.evaluation.merging import barrier, greedy_soup
+from hf_geo.evaluation.plans import even_positions
 from hf_geo.evaluation.trust import TrustData
 from hf_geo.evaluation.walk import Walk
 from hf_geo.metrics import higher_is_better
@@ -50,7 +50,7 @@ class Merge:
 
 def find_barrier(parents: Parents, options: argparse.Namespace, data_args: DataArguments) -> Merge:
     """Walks the segment between two networks, with norm statistics taken anew and without."""
-    positions = torch.linspace(0, 1, options.positions, dtype=torch.float64).tolist()
+    positions = even_positions(options.positions).tolist()
     walks = {"statistics taken anew": parents.walk(positions, parents.setup.evaluation)}
     if parents.takes_statistics:
         walks["statistics interpolated"] = parents.walk(positions, parents.setup.evaluation, recalibrate=False)
@@ -105,7 +105,7 @@ def make_greedy_soup(parents: Parents, options: argparse.Namespace, data_args: D
 
 def interpolate_between(parents: Parents, options: argparse.Namespace, data_args: DataArguments) -> Merge:
     """Walks the segment from the first to the second network on every data set, and takes one position of it."""
-    positions = torch.linspace(0, 1, options.positions, dtype=torch.float64).tolist()
+    positions = even_positions(options.positions).tolist()
     trust = None
     if options.select_position:
         trust = TrustData(parents.validation)

@@ -54,7 +54,7 @@ def plan_walk(subspace: Subspace, count: int, seed: int = 0, draws: int | None =
         )
     generator = draw_generator(seed)
     if config.shape.is_path:
-        positions = list(torch.linspace(0, 1, count, dtype=torch.float64))
+        positions = list(even_positions(count))
         ensembles = [(i, count - 1 - i) for i in range(count // 2)]
     else:
         corners = torch.eye(points, dtype=torch.float64)
@@ -72,6 +72,11 @@ def plan_walk(subspace: Subspace, count: int, seed: int = 0, draws: int | None =
     positions += [config.shape.draw(layers, points, generator) for _ in range(draws)]
     ensembles += [tuple(range(grid, grid + size)) for size in range(2, draws + 1)]
     return Plan(positions, ensembles, grid)
+
+
+def even_positions(count: int) -> Tensor:
+    """Evenly spaced positions from 0 to 1; of an odd count the middle one is 0.5 exactly, which `torch.linspace` may miss."""
+    return torch.arange(count, dtype=torch.float64) / (count - 1)
 
 
 def _lattice(limit: int) -> Tensor:

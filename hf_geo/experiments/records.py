@@ -1,19 +1,20 @@
 """The folder of a sweep: the outcome of each trial, written to disk as soon as it is known."""
 
 import json
-import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from hf_geo.checkpoints.placing import whole_file
+from hf_geo.metrics import is_quality
+from hf_geo.runs.report import finite
 
 from .runs import differences
 from .training_curves import METRIC, read_last_epoch
-from .trials import SERIES, Trial, parse_number
+from .trials import SERIES, Trial, format_value, parse_number
 
 RUNNING, FINISHED, DIVERGED, FAILED = "running", "finished", "diverged", "failed"
 RECORD, LOG, RUN = "trial.json", "log.txt", "run"
@@ -79,10 +80,11 @@ class Records:
         for name in ("train_results", "eval_results"):
             path = self.folder_of(trial) / RUN / f"{name}.json"
             metrics |= json.loads(path.read_text(encoding="utf-8"))
-        # Finite weights may still give a loss that is not finite: such a trial must not be ranked.
-        losses = [value for name, value in metrics.items() if name.endswith("_loss")]
-        if not all(map(math.isfinite, losses)):
-            return self._write(trial, {"state": DIVERGED, "error": "Its loss is not finite.", "metrics": metrics})
+        # Finite weights may still give a loss or perplexity that is not finite, for which JSON has null: such a trial must
+        # not be ranked.
+        lost = [name for name, value in finite(metrics).items() if value is None and is_quality(name)]
+        if lost:
+            return self._write(trial, {"state": DIVERGED, "error": f"Its {lost[0]} is not finite.", "metrics": metrics})
         self._write(trial, {"state": state, "metrics": metrics})
         return self.read(trial)
 
@@ -121,7 +123,7 @@ class Records:
             trials, key=lambda trial: [_sort_key(field, trial.values[field], list(axes[field])) for field in axes]
         )
 
-    def table(self, trials: Iterable[Trial]) -> pd.DataFrame:
+    def table(self, trials: Sequence[Trial]) -> pd.DataFrame:
         """Returns trials that have ended as rows: their values, state, error, metrics and the folder of their run."""
         rows = []
         for trial in trials:
@@ -129,7 +131,11 @@ class Records:
             outcome = {"state": record["state"], "error": record.get("error"), **record.get("metrics", {})}
             run = self.folder_of(trial).relative_to(self.folder) / RUN
             rows.append({**trial.values, **outcome, "folder": str(run)})
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        for field in trials[0].values if trials else ():
+            if table[field].dtype == object:  # words beside numbers, for which Parquet has no type
+                table[field] = table[field].map(format_value)
+        return table
 
 
 def _sort_key(field: str, value: Any, given: list[Any]) -> tuple[int, float, str]:

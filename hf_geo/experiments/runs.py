@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,15 @@ class FinishedRun:
         return f"{self.recipe}" + (f", variant {self.variant}" if self.variant else "")
 
 
-def find_runs(folders: Iterable[str | Path]) -> list[FinishedRun]:
+def find_runs(folders: Sequence[str | Path], *, in_each: bool = True) -> list[FinishedRun]:
     """Finds the finished runs in folders and anywhere below them.
 
+    Args:
+        folders: The folders.
+        in_each: Whether each folder has to hold a run, rather than any of them.
+
     Raises:
-        ValueError: A folder does not exist or holds no finished run.
+        ValueError: A folder does not exist, or there is no finished run where there has to be one.
     """
     runs = {}
     for folder in map(Path, folders):
@@ -68,11 +72,13 @@ def find_runs(folders: Iterable[str | Path]) -> list[FinishedRun]:
             raise ValueError(f"There is no folder {str(folder)!r}.")
         candidates = [path.parent for path in sorted(folder.rglob(_FILES[0]))]
         finished = [path for path in candidates if all((path / name).is_file() for name in _FILES)]
-        if not finished:
+        if in_each and not finished:
             raise ValueError(f"{str(folder)!r} holds no finished run: that has {', '.join(_FILES)}.")
         for path in finished:
             settings, trained, evaluated = (json.loads((path / name).read_text(encoding="utf-8")) for name in _FILES)
             runs[path.resolve()] = FinishedRun(path, settings, trained | evaluated)
+    if not runs:
+        raise ValueError(f"There is no finished run in {', '.join(map(str, folders))}: that has {', '.join(_FILES)}.")
     return list(runs.values())
 
 

@@ -167,8 +167,9 @@ def make_trial(
         pairs = _parse_pairs(settings.pop(outer))
         settings |= {f"{outer}.{key}": _parse_value(value) for key, value in pairs.items()}
     typed = {field: settings.get(field, value) for field, value in values.items()}
-    # Public settings show only the last part of a path, so texts are kept as they were given.
-    typed = {field: values[field] if isinstance(value, str) else value for field, value in typed.items()}
+    # Public settings show only the last part of a path, so texts are kept as they were given; so are lists, which no table
+    # groups by.
+    typed = {field: values[field] if isinstance(value, str | list) else value for field, value in typed.items()}
     return Trial(typed, settings, arguments)
 
 

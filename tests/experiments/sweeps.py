@@ -8,8 +8,10 @@ from tests.paths import REPOSITORY
 
 # The accuracy falls by 0.2 for each power of ten between the learning rate and the optimizer's best one.
 TRAIN = """
-import json, math, os, signal, time
+import math, os, signal, time
 from pathlib import Path
+
+from hf_geo.runs.report import write_results
 
 def main(arguments):
     options = dict(argument.lstrip("-").partition("=")[::2] for argument in arguments)
@@ -29,9 +31,8 @@ def main(arguments):
     folder.mkdir(parents=True)
     loss = math.nan if (optim, lr) == ("sgd", 1.0) else 1 - accuracy
     results = {"eval_accuracy": accuracy, "eval_loss": loss, "test_accuracy": accuracy / 2, "test_loss": loss}
-    (folder / "eval_results.json").write_text(json.dumps(results))
     trained = {"train_loss": 1 - accuracy, "train_runtime": 60.0, "hardware": "an abacus"}
-    (folder / "train_results.json").write_text(json.dumps(trained))
+    write_results(folder, eval_results=results, train_results=trained)
     return 0
 """
 QUICKSTART = REPOSITORY / "configs" / "quickstart.yaml"

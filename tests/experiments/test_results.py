@@ -81,6 +81,15 @@ def test_runs_that_are_not_the_recipes_end_in_one_sentence(configs, capsys, chan
     assert line.startswith("results.py: error: ") and message in line
 
 
+def test_a_run_that_diverged_is_not_averaged(configs, capsys) -> None:
+    runs = [
+        write_run(configs, f"run-{seed}", "sgd", value, changes={"seed": seed}) for seed, value in ((0, 0.9), (1, None))
+    ]
+    with pytest.raises(SystemExit):
+        gather(configs, *runs)
+    assert "run-1' is not finite, so paper/a.yaml, variant sgd has no mean: leave all" in capsys.readouterr().err
+
+
 def test_a_sweep_gets_a_section_with_its_figure(tmp_path, configs) -> None:
     sweeps = Sweeps(tmp_path)
     recipe = configs / "paper" / "sweep_c.yaml"

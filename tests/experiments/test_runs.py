@@ -71,6 +71,8 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path) -> None:
         check(make_run(), make_run(recipe="paper/b.yaml"))
     with pytest.raises(ValueError, match="holds no finished run"):
         find_runs([tmp_path])
+    with pytest.raises(ValueError, match="There is no finished run in"):
+        find_runs([tmp_path], in_each=False)
     with pytest.raises(ValueError, match="There is no folder"):
         find_runs([tmp_path / "gone"])
 

@@ -1,16 +1,25 @@
 """`scripts/sweep.py`: it runs every trial once, whatever becomes of the others or of the sweep, and reports on them."""
 
 import json
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from hf_geo.cli.run_arguments import resolve_settings
+from hf_geo.experiments.records import Records
+from hf_geo.experiments.report import format_summary
+from hf_geo.experiments.summary import Summary
+from hf_geo.experiments.sweep import describe_outcome
+from hf_geo.experiments.trials import Trial, combinations, make_trial
+from hf_geo.runs.report import write_results
 from tests.experiments.sweeps import QUICKSTART, Sweeps, load
 from tests.paths import REPOSITORY
 
@@ -139,6 +148,36 @@ def test_a_sweep_of_real_runs(tmp_path) -> None:
     assert (settings["recipe"], settings["variant"]) == ("quickstart.yaml", None)
     assert settings["model_args"] == "drop_rate=0.1"
     assert (tmp_path / table.folder[0] / "model.safetensors").exists() and "hardware" in table
+
+
+def test_lists_and_words_beside_numbers_are_reported_as_text(tmp_path) -> None:
+    axes = {"color_jitter": ["0", "0.2"], "optim_args.p_bound": ["1", "none"]}
+    resolve = partial(resolve_settings, prog="sweep.py", usage="")
+    make = partial(
+        make_trial,
+        arguments=[f"--config={QUICKSTART}"],
+        resolve=resolve,
+        resolve_private=partial(resolve, public=False),
+    )
+    records = Records(tmp_path)
+    for trial in map(make, combinations(axes)):
+        run = records.start(trial) / "run"
+        write_results(run, train_results={"train_runtime": 1.0}, eval_results={"eval_accuracy": 0.9})
+        records.finish(trial, "finished", None)
+    table = records.table(records.ended_trials(axes, make))
+    table.to_parquet(tmp_path / "trials.parquet")
+    assert {field: sorted(set(table[field])) for field in axes} == axes
+    summary = Summary(table, list(axes), "eval_accuracy", "color_jitter", ["optim_args.p_bound"])
+    assert "| p bound none | 90.00 % | 90.00 % |" in format_summary(summary)
+
+
+def test_a_metric_that_overflows_is_a_trial_that_diverged(tmp_path) -> None:
+    records, trial = Records(tmp_path), Trial({"learning_rate": 1.0}, {"learning_rate": 1.0}, ())
+    measured = {"eval_loss": 800.0, "eval_perplexity": math.inf, "eval_tokens": 7}
+    write_results(records.start(trial) / "run", train_results={"train_loss": 1.0}, eval_results=measured)
+    record = records.finish(trial, "finished", None)
+    assert describe_outcome(record, None) == "diverged: Its eval_perplexity is not finite."
+    assert records.read(trial) == record
 
 
 WRONG = {

@@ -11,6 +11,8 @@ from hf_geo.experiments.results import walks
 from tests.experiments.sweeps import load
 from tests.experiments.test_results import configs, write_run  # noqa: F401  (a fixture)
 
+DATA = {"dataset": "digits", "split": "test", "samples": 1000}
+
 
 def point(name: str, position: object, accuracy: float) -> dict:
     return {"name": name, "position": position, "accuracy": accuracy, "ece": accuracy / 10, "nll": 1.0}
@@ -23,7 +25,7 @@ def joined(members: list[str], accuracy: float, disagreement: float | None = Non
 
 def write_evaluation(folder: Path, space: dict | None, points: list, ensembles: list, **more) -> Path:
     folder.mkdir(exist_ok=True)
-    data = {"subspace": space, "samples": 1000, "points": points, "ensembles": ensembles, "models": ["a", "b"], **more}
+    data = {**DATA, "subspace": space, "points": points, "ensembles": ensembles, "models": ["a", "b"], **more}
     (folder / "evaluation.json").write_text(json.dumps(data))
     return folder
 
@@ -61,7 +63,7 @@ def folders(configs) -> list[Path]:  # noqa: F811
     snapshots = configs.parent / "snapshots"
     snapshots.mkdir()
     rows = [{"accuracy": value, "ece": 0.1} for value in (0.3, 0.2, 0.3)]
-    merge = {"method": "barrier", "parents": [{"name": "s1"}, {"name": "s2"}], "curves": {"anew": rows}, "samples": 1000,
+    merge = {"method": "barrier", "parents": [{"name": "s1"}, {"name": "s2"}], "curves": {"anew": rows}, **DATA,
              "points": rows, "curve_positions": [0.0, 0.5, 1.0]}  # fmt: skip
     (snapshots / "merge.json").write_text(json.dumps(merge))
     return [*made, snapshots]
@@ -99,9 +101,13 @@ def test_every_panel_shows_means_over_runs(folders, tmp_path, monkeypatch) -> No
 
 
 def test_they_become_a_section_with_a_table(configs, folders) -> None:  # noqa: F811
-    assert load("results").main([f"--configs={configs}", "--walks", str(configs.parent)]) == 0
+    # Neither the ensemble of several runs nor the barrier between two lies in a folder of a run.
+    assert load("results").main([f"--configs={configs}", "--walks", *map(str, folders)]) == 0
     text = (configs / "paper" / "RESULTS.md").read_text()
-    assert "3 runs of [a.yaml](a.yaml), each of 4 epochs. 6 minutes of training on an abacus." in text
+    assert (
+        "3 runs of [a.yaml](a.yaml), each of 4 epochs. 6 minutes of training on an abacus. Evaluated on 1,000 samples of the test split of digits."
+        in text
+    )
     # Golden: the mean of 60 and 80, and their deviation.
     assert "| fromage | 2 | 70.00 ± 14.14 | 7.00 ± 1.41 | 40.00 ± 0.00 | 70.00 ± 14.14 | 25.00 ± 0.00 |" in text
     assert "| sgd | 1 | 55.00 | 5.50 |  |  |  |" in text
@@ -117,3 +123,27 @@ def test_a_folder_without_anything_to_draw_ends_in_one_sentence(configs, capsys)
             load("results").main([f"--configs={configs}", "--walks", str(run)])
         assert message in capsys.readouterr().err
         (run / "evaluation.json").write_text(json.dumps({"points": [{"loss": 2.0}]}))  # of a language model
+
+
+def test_of_an_even_number_of_positions_no_centre_is_shown(tmp_path) -> None:
+    points = [point(name, float(name), 0.5 + i / 10) for i, name in enumerate(("0", "0.33", "0.67", "1"))]
+    write_evaluation(tmp_path / "line", {"kind": "line", "num_points": 2}, points, [joined(["0", "1"], 0.9, 0.2)])
+    table = walks.tabulate_evaluations(walks.read_evaluations([tmp_path]))
+    assert "| line | 1 |  |  | 50.00 | 90.00 | 20.00 |" in table
+
+
+def test_a_calibration_error_that_is_not_finite_is_left_out(tmp_path) -> None:
+    row = {**point("plain", None, 0.5), "ece": None}  # JSON has no NaN
+    write_evaluation(tmp_path / "plain", None, [row], [])
+    found = walks.read_evaluations([tmp_path])
+    walks.draw_evaluations(found, tmp_path / "figure.png")
+    assert "| a | 1 | 50.00 |  |  |  |  |" in walks.tabulate_evaluations(found)
+
+
+@pytest.mark.parametrize("other", [{"dataset": "other"}, {"split": "eval"}, {"samples": 40}])
+def test_evaluations_on_different_data_are_not_compared(tmp_path, other: dict) -> None:
+    for name, changes in (("a", {}), ("b", other)):
+        write_evaluation(tmp_path / name, None, [point("plain", None, 0.5)], [], **changes)
+    where = "{samples:,} samples of the {split} split of {dataset}".format(**DATA | other)
+    with pytest.raises(ValueError, match=f"1,000 samples of the test split of digits and .*b' on {where}"):
+        walks.read_evaluations([tmp_path])

@@ -37,12 +37,16 @@ def compare_with_published(runs: Sequence[FinishedRun], published: Mapping[str, 
         published: As `read_published` returns it; its variants come first.
 
     Raises:
-        ValueError: A run did not measure what was published.
+        ValueError: A run did not measure what was published, or it is not finite.
     """
     metric = published.get("metric") or main_metric(list(runs[0].metrics), "test", "eval")
     for run in runs:
         if metric not in run.metrics:
             raise ValueError(f"{str(run.folder)!r} did not measure {metric}, which was published.")
+        if run.metrics[metric] is None:
+            raise ValueError(
+                f"The {metric} of {str(run.folder)!r} is not finite, so {run} has no mean: leave all runs of that variant out."
+            )
     values = published.get("values", {})
     by_variant: dict[str, list[FinishedRun]] = {variant: [] for variant in values}
     for run in sorted(runs, key=lambda run: (run.variant or "", run.settings["seed"])):

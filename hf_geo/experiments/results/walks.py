@@ -42,17 +42,22 @@ class Evaluation:
 
     @property
     def centre(self) -> dict[str, Any]:
-        """The row of the network that would be exported; of independent models the first one's."""
+        """The row of the network that would be exported, empty if it was not evaluated; of independent models the first one's."""
         space = self.data["subspace"]
         middle = None if space is None else 0.5 if self.is_path else [1 / space["num_points"]] * space["num_points"]
-        return next((row for row in self.data["points"] if row["position"] == middle), self.data["points"][0])
+        return next((row for row in self.data["points"] if row["position"] == middle), {})
+
+    @property
+    def measured_on(self) -> str:
+        """The data that it was made on, in words."""
+        return f"{self.data['samples']:,} samples of the {self.data['split']} split of {self.data['dataset']}"
 
 
 def read_evaluations(folders: Iterable[str | Path]) -> list[Evaluation]:
     """Reads all evaluations of classifiers, and all barriers of scripts/merge.py, in folders and below them.
 
     Raises:
-        ValueError: A folder holds none, or none of them has anything to draw.
+        ValueError: A folder holds none, none of them has anything to draw, or they were made on different data.
     """
     found = {}
     for folder in map(Path, folders):
@@ -71,7 +76,14 @@ def read_evaluations(folders: Iterable[str | Path]) -> list[Evaluation]:
         raise ValueError(
             "There is nothing to draw: evaluations of classifiers have an accuracy, and merges by barrier."
         )
-    return list(found.values())
+    evaluations = list(found.values())
+    for each in evaluations[1:]:
+        if each.measured_on != evaluations[0].measured_on:
+            raise ValueError(
+                f"{str(evaluations[0].folder)!r} was evaluated on {evaluations[0].measured_on} and {str(each.folder)!r} on "
+                f"{each.measured_on}, which no figure compares: leave one of them out."
+            )
+    return evaluations
 
 
 def _as_walk(merge: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +91,8 @@ def _as_walk(merge: dict[str, Any]) -> dict[str, Any]:
     rows = zip(merge["curve_positions"], next(iter(merge["curves"].values())), strict=True)
     points = [{"name": f"{position:.4g}", "position": position, **row} for position, row in rows]
     kind = " to ".join(parent["name"] for parent in merge["parents"])
-    return {"subspace": {"kind": kind, "num_points": 2}, "samples": merge["samples"], "points": points, "ensembles": []}
+    data = {name: merge[name] for name in ("dataset", "split", "samples")}
+    return {**data, "subspace": {"kind": kind, "num_points": 2}, "points": points, "ensembles": []}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -208,9 +221,9 @@ def _draw_paths(singles: pd.DataFrame, joint: pd.DataFrame, plain: Sequence[Eval
     values: dict[str, list[float]] = {}  # by label
     for each in plain:
         rows = each.data["ensembles"] or each.data["points"]
-        values.setdefault(each.label, []).extend(100 * row[name] for row in rows)
+        values.setdefault(each.label, []).extend(row[name] for row in map(_in_per_cent, rows) if name in row)
     for number, (label, found) in enumerate(values.items()):
-        series, look = pd.Series(found), (":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))[number % 4]
+        series, look = pd.Series(found, dtype=float), (":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))[number % 4]
         axes.axhline(series.mean(), color="black", linestyle=look, linewidth=1.2, label=label)
         if len(series) > 1:
             axes.axhspan(series.mean() - series.std(), series.mean() + series.std(), color="black", alpha=0.08)
@@ -228,7 +241,7 @@ def tabulate_evaluations(evaluations: Sequence[Evaluation]) -> str:
         independent = space is None
         label = each.label if independent or each.is_path else f"{each.label} of {space['num_points']} points"
         shown = best if independent and best else each.centre
-        values = {"accuracy": shown["accuracy"], "calibration error": shown["ece"]}
+        values = {"accuracy": shown.get("accuracy"), "calibration error": shown.get("ece")}
         if not independent:
             values["worst position"] = min(row["accuracy"] for row in points)
             values["ensemble of the ends"] = best.get("accuracy")
