@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hf_geo import Subspace
+from hf_geo.data.columns import match_classes
 from hf_geo.models import build_image_classifier
+from hf_geo.models.sources import find_model
 from hf_geo.tasks import infer_task
 from hf_geo.tasks.causal_lm import choose_prompt
+from hf_geo.tasks.classifiers import class_names
+from tests.models.tiny import bert, gpt2, resnet, vit
 from tests.paths import REPOSITORY, SHARED
 from tests.scripts import TRAIN, script
 from tests.training.launching import launch_or_fail
@@ -45,6 +50,17 @@ def test_its_card_tells_the_perplexity_and_shows_a_sample(language_run) -> None:
     assert card.data.pipeline_tag == "text-generation"
     assert "over the whole stream in 10 columns, read in windows of 35" in card.content
     assert "drawn from the exported checkpoint:\n\n> " in card.content
+
+
+@pytest.mark.parametrize(
+    ("make", "classes"), [(vit, 2), (bert, 2), (partial(vit, num_labels=3), 3), (gpt2, 0), (resnet, 2)]
+)
+def test_classes_without_names_are_counted_as_transformers_does(make, classes: int, tmp_path) -> None:
+    make().save_pretrained(tmp_path)
+    names = class_names(find_model(str(tmp_path)))
+    assert len(names) == classes and match_classes(names, ["a", "b", "c"][:classes], "model", "data").tolist() == list(
+        range(classes)
+    )
 
 
 def history(folder: Path) -> list[float]:

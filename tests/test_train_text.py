@@ -83,6 +83,10 @@ def test_a_line_of_bilstms_is_described_and_walked(place, line) -> None:
     assert card.data.pipeline_tag == "text-classification"
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert {"accuracy", "macro_f1", "ece", "loss"} <= set(measured)
+    # The table's loss is not the one that was trained with.
+    assert (
+        "Losses of evaluations are the cross-entropy; the one it was trained with is `crammer-singer`." in card.content
+    )
     assert "It tells pairs of texts of 2 classes apart: False, True." in card.content
     assert "train: 33 rows from split 'train'" in card.content and "the centre of a line of 2 networks" in card.content
     model = AutoModelForSequenceClassification.from_pretrained(line)

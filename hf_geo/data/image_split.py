@@ -78,11 +78,6 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def labels_hidden(self) -> bool:
-        """Whether the labels are withheld, as in the test split of a contest."""
-        return bool((self.labels == -1).all())
-
     def select(self, indices: np.ndarray) -> "ImageSplit":
         """The part of the split at `indices`."""
         rows, labels, positions = self.rows.select(indices), self.labels[indices], self.positions[indices]

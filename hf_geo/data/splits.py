@@ -9,6 +9,8 @@ import numpy as np
 from datasets.iterable_dataset import SkipExamplesIterable
 from sklearn.model_selection import train_test_split
 
+from .columns import LabelColumn
+
 # Held-out parts and subsets do not depend on the run's seed, so that runs can be compared and a trained model is never
 # evaluated on samples that it was trained on.
 _SEED = 0
@@ -159,6 +161,15 @@ def add_label_noise(labels: np.ndarray, share: float, num_classes: int, seed: in
     chosen = rng.permutation(len(labels))[: round(share * len(labels))]
     noisy[chosen] = rng.integers(num_classes, size=len(chosen))
     return noisy
+
+
+def are_labels_hidden(rows: datasets.Dataset, columns: LabelColumn) -> bool:
+    """Whether a split's labels are withheld, as in a contest: missing, -1, or one word that is none of the classes."""
+    if columns.label is None or len(rows) == 0:
+        return False
+    others = [label for label in rows.unique(columns.label) if label not in (None, -1)]
+    is_word = len(others) == 1 and isinstance(others[0], str)
+    return not others or (is_word and others[0] not in (columns.class_names or ()))
 
 
 def check_labels(labels: np.ndarray, num_classes: int, split: str) -> None:

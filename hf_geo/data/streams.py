@@ -118,7 +118,7 @@ class StreamedSplit:
         stream = stream.rename_columns({old: new for old, new in names.items() if old != new})
         for row in stream:
             try:
-                return cls(stream, len(columns.class_names), decode(row["image"]), row["label"] != -1, bad)
+                return cls(stream, len(columns.class_names), decode(row["image"]), row["label"] not in (None, -1), bad)
             except BadSampleError as reason:
                 bad.skip(_name_sample(_checksum(row["image"])), reason)
         raise ValueError(

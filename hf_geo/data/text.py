@@ -85,7 +85,9 @@ class EncodedRows:
                     yield line + self.line_end
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+        # A row is no text of its own, so what begins and ends one does not belong there.
+        settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        return self.tokenizer(texts, **settings)["input_ids"]
 
 
 def load_text_data(args: DataArguments) -> TextData:

@@ -13,7 +13,7 @@ from .config import DataArguments
 from .image_split import FIXED_STATISTICS, ImageSplit, colour_statistics, known_statistics
 from .shifted.corruptions import CorruptedTransform
 from .sources import Source, open_source
-from .splits import SplitNames, add_label_noise, check_labels, choose_splits, hold_out, subset
+from .splits import SplitNames, add_label_noise, are_labels_hidden, check_labels, choose_splits, hold_out, subset
 from .streams import StreamedSplit, load_streamed_splits
 from .transforms import Preparation, crop_share, make_transform
 
@@ -234,11 +234,8 @@ def _load_splits(
     else:
         splits = {"train": train, "eval": read(names.eval)}
         origin["eval"] = f"split {names.eval!r}"
-    if names.test is not None:
-        test = read(names.test)
-        origin["test"] = f"split {names.test!r}"
-        if args.test_split or not test.labels_hidden:
-            splits["test"] = test
+    if names.test is not None and (args.test_split or not are_labels_hidden(source.splits[names.test], columns)):
+        splits["test"], origin["test"] = read(names.test), f"split {names.test!r}"
 
     notes = []
     for role, split in splits.items():

@@ -13,6 +13,7 @@ from .language import (
     check_vocabulary,
     encode_prompt,
     generate_text,
+    max_positions,
     open_tokenizer,
     room_for_tokens,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "encode_prompt",
     "generate_text",
     "input_config",
+    "max_positions",
     "open_tokenizer",
     "parse_model_args",
     "room_for_tokens",

@@ -227,6 +227,7 @@ def _build_transformers(
             dtype=torch.float32,  # as timm's networks are, whatever the weights were stored in
             ignore_mismatched_sizes=True,
             trust_remote_code=trust_remote_code,
+            problem_type="single_label_classification",
             **label_config,
         )
 

@@ -54,6 +54,7 @@ class CifarNet(nn.Module):
         self.head_bias, self.hidden_sizes = head_bias, tuple(hidden_sizes)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self._pool_type = global_pool
+        self._widths: tuple[int, ...] = ()  # of what the head's layers take, from the pooled features to the classifier
         self.grad_checkpointing = False
         self.feature_info: list[dict[str, Any]] = []
 
@@ -65,18 +66,17 @@ class CifarNet(nn.Module):
 
     def add_head(self, num_features: int) -> None:
         """Adds pooling, hidden layers and classifier, and initialises all modules."""
-        pool, _ = create_classifier(num_features, 0, pool_type=self._pool_type)
-        sizes = [num_features * pool.feat_mult(), *self.hidden_sizes]
-        layers = [(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
-        self.hidden = nn.Sequential(*itertools.chain(*layers))
         self.num_features = num_features
         self.reset_classifier(self.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and self.init != "torch":
                 nn.init.kaiming_normal_(module.weight, mode=self.init, nonlinearity="relu")
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.momentum = self.norm_momentum
-                module.weight.requires_grad_(self.norm_gain)
+            self._set_norm(module)
+
+    def _set_norm(self, module: nn.Module) -> None:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = self.norm_momentum
+            module.weight.requires_grad_(self.norm_gain)
 
     @property
     def body(self) -> dict[str, nn.Module]:
@@ -94,13 +94,21 @@ class CifarNet(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Makes the classifier anew, and the hidden layers where the pooling gives other features; without, there are none."""
         self.num_classes = num_classes
         self._pool_type = self._pool_type if global_pool is None else global_pool
+        pool, _ = create_classifier(self.num_features, 0, pool_type=self._pool_type)
+        sizes = (self.num_features * pool.feat_mult(), *(self.hidden_sizes if self._pool_type else ()))
+        if sizes != self._widths:
+            layers = [(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
+            self.hidden = nn.Sequential(*itertools.chain(*layers)).to(next(self.parameters())).train(self.training)
+            self._widths = sizes
+            for module in self.hidden:
+                self._set_norm(module)
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=self._pool_type)
-        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
-        if self.hidden_sizes:
-            self.head_hidden_size = self.hidden_sizes[-1]
-            self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        self.head_hidden_size = sizes[-1]
+        if self.hidden_sizes and num_classes:
+            self.fc = nn.Linear(self.head_hidden_size, num_classes)
         self.fc.to(next(self.parameters()))
         if num_classes and self.init == "fan_in":
             nn.init.kaiming_normal_(self.fc.weight, mode="fan_in", nonlinearity="relu")

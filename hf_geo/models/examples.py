@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from .config import parse_model_args
+from .language import max_positions
 from .sources import find_model, opening, warn_of_code
 
 _HEADS = {
@@ -128,7 +129,7 @@ def _random_inputs(model: PreTrainedModel, config: PretrainedConfig, sizes: Exam
         height, width = size if isinstance(size, list | tuple) else (size, size)
         return {"pixel_values": torch.randn(sizes.batch_size, getattr(config, "num_channels", 3), height, width)}
     if model.main_input_name == "input_ids" and hasattr(text, "vocab_size"):
-        length = min(sizes.length, getattr(text, "max_position_embeddings", sizes.length))
+        length = min(sizes.length, max_positions(model) or sizes.length)
         return {"input_ids": torch.randint(text.vocab_size, (sizes.batch_size, length))}
     raise ValueError(
         f"{type(model).__name__} takes {model.main_input_name}, which cannot be made up here: {_ELSEWHERE}"

@@ -50,7 +50,11 @@ def build_language_model(
                 f"--model_args are for {WordTransformerConfig.model_type!r}: {name!r} brings its own configuration."
             )
         with opening("language model", name):
-            model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=torch.float32,  # whatever the weights were stored in
+                trust_remote_code=trust_remote_code,
+            )
         check_vocabulary(model, tokenizer)
         return model
 
@@ -93,10 +97,21 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         )
 
 
+def max_positions(model: PreTrainedModel) -> int | None:
+    """The number of tokens of the longest text that the model has positions for; None if there is no limit."""
+    rows = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if rows is None or rows < 1:
+        return None
+    # RoBERTa and its kin give padding a row of their table, and texts the rows behind it.
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    padding = next((table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None), -1)
+    return rows - padding - 1
+
+
 def room_for_tokens(model: PreTrainedModel, length: int, most: int = 60) -> int:
     """The number of tokens, at most `most`, that the model's positions leave for the continuation of `length` tokens."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return most if positions is None or positions < 1 else max(0, min(most, positions - length))
+    positions = max_positions(model)
+    return most if positions is None else max(0, min(most, positions - length))
 
 
 def encode_prompt(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> BatchEncoding:

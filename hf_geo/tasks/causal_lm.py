@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
@@ -17,6 +17,7 @@ from hf_geo.models import (
     WordTransformerConfig,
     build_language_model,
     encode_prompt,
+    max_positions,
     open_tokenizer,
     room_for_tokens,
 )
@@ -62,10 +63,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         accumulation_steps=args.gradient_accumulation_steps,
         batch_size=args.per_device_train_batch_size,
         eval_batch_size=args.per_device_eval_batch_size,
-        longest=_max_positions(model),
+        longest=max_positions(model),
     )
     evaluation_sets = {split: layout.evaluation_set(split) for split in text.splits if split != "train"}
-    prompt = choose_prompt(layout.tokens("eval"), tokenizer, _max_positions(model))
+    prompt = choose_prompt(layout.tokens("eval"), tokenizer, max_positions(model))
     return TrainingSetup(
         model=model,
         new_model=build_model if from_scratch else None,
@@ -122,7 +123,7 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         tokenizers[0],
         data_args,
         batch_size=options.batch_size or EVAL_BATCH_SIZE,
-        longest=_max_positions(models[0]),
+        longest=max_positions(models[0]),
     )
     split = final_split(text.splits)
 
@@ -148,19 +149,15 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
             prepare=partial(encode_prompt, models[0], tokenizers[0]),
             show=None,
             classes=[tokenizers[0].decode([number]) for number in range(len(tokenizers[0]))],
-            example=(choose_prompt(layout.tokens(split), tokenizers[0], _max_positions(models[0])),),
+            example=(choose_prompt(layout.tokens(split), tokenizers[0], max_positions(models[0])),),
         ),
     )
 
 
-def choose_prompt(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase, max_positions: int | None = None) -> str:
+def choose_prompt(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase, longest: int | None = None) -> str:
     """The first words of a text that the tokenizer knows, filling at most half of the model's positions."""
     known = tokens if tokenizer.unk_token_id is None else tokens[tokens != tokenizer.unk_token_id]
-    return tokenizer.decode(known[: min(PROMPT_WORDS, (max_positions or 2 * PROMPT_WORDS) // 2)]).strip()
-
-
-def _max_positions(model: PreTrainedModel) -> int | None:
-    return getattr(model.config, "max_position_embeddings", None)
+    return tokenizer.decode(known[: min(PROMPT_WORDS, (longest or 2 * PROMPT_WORDS) // 2)]).strip()
 
 
 CAUSAL_LM = Task(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedConfig, TrainingArguments
 
 from hf_geo.losses import make_loss
 from hf_geo.models import ModelArguments
@@ -17,7 +17,14 @@ def class_names(source: ModelSource) -> list[str]:
     names = config.get("label_names")
     if names is None and config.get("id2label"):
         names = [name for _, name in sorted(config["id2label"].items(), key=lambda item: int(item[0]))]
-    return list(names or map(str, range(config.get("num_classes") or config.get("num_labels") or 0)))
+    if names:
+        return list(names)
+    # transformers leaves out of a config.json what is its default: two classes without names.
+    is_plain = source.architecture is None and any(
+        name.endswith("Classification") for name in config.get("architectures") or ()
+    )
+    default = PreTrainedConfig().num_labels if is_plain else 0
+    return list(map(str, range(config.get("num_classes") or config.get("num_labels") or default)))
 
 
 def same_classes(sources: Sequence[ModelSource]) -> list[str]:

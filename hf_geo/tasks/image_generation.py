@@ -157,7 +157,7 @@ def open_gan(source: ModelSource, data: ImageData, trust_remote_code: bool) -> R
     if not IMAGE_GENERATION.solves(source):
         raise ValueError(f"{source.name!r} generates no images: name {RESNET_GAN}, or a trained one's folder or id.")
     with opening("generative adversarial network", source.name):
-        model = AutoModel.from_pretrained(source.name, trust_remote_code=trust_remote_code)
+        model = AutoModel.from_pretrained(source.name, dtype=torch.float32, trust_remote_code=trust_remote_code)
     if model.config.num_classes != data.num_classes:
         raise ValueError(
             f"{source.name!r} generates images of {model.config.num_classes or 'no'} classes, and {data.name} has "

@@ -19,7 +19,7 @@ from hf_geo.data.sentences import EncodedSentences, SentenceData, encode_sentenc
 from hf_geo.data.sources import GLOSSES
 from hf_geo.data.tokenizer import build_sentence_tokenizer, rank_sentence_words
 from hf_geo.metrics import score_with_confidence, text_classification_metrics
-from hf_geo.models import ModelArguments, open_tokenizer
+from hf_geo.models import ModelArguments, max_positions, open_tokenizer
 from hf_geo.models.sources import ModelSource, find_model
 from hf_geo.models.text_classifiers import BiLstmNliConfig, build_bilstm, open_text_classifier, read_word_vectors
 
@@ -201,9 +201,8 @@ def _longest(
     Raises:
         ValueError: `--max_length` leaves no room for a word, or is more than the model takes.
     """
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
-    limits = [limit for limit in (tokenizer.model_max_length, positions) if 0 < limit < 10**9]
-    own = min(limits, default=None)
+    limits = (tokenizer.model_max_length, max_positions(model))
+    own = min((limit for limit in limits if limit and limit < 10**9), default=None)
     special = tokenizer.num_special_tokens_to_add(pair=data.sentences == 2)
     if args.max_length is None:
         return own

@@ -106,14 +106,18 @@ def test_a_choice_of_configurations(tmp_path):
     assert load_image_data(DataArguments(dataset=str(tmp_path), dataset_config="large")).num_classes == 2
 
 
-def test_hidden_test_labels_are_left_out_unless_asked_for(tmp_path):
+@pytest.mark.parametrize(
+    ("withheld", "named"),
+    [(-1, "labels of the split 'test' run from -1 to -1"), (None, "4 labels of the split 'test' are missing")],
+)
+def test_hidden_test_labels_are_left_out_unless_asked_for(tmp_path, withheld, named):
     folder = tmp_path / "data"
     write(folder, [0, 1] * 9)
-    write(folder, [-1] * 4, split="test")
+    write(folder, [withheld] * 4, split="test")
     data = load_image_data(DataArguments(dataset=str(folder)))
     assert list(data.splits) == ["train", "eval"]
     assert "the labels of split 'test' are hidden, so it is not used" in data.description
-    assert "labels of the split 'test' run from -1 to -1" in refusal(dataset=str(folder), test_split="test")
+    assert named in refusal(dataset=str(folder), test_split="test")
     streamed = load_image_data(DataArguments(dataset=str(folder), streaming=True, eval_size=4))
     assert list(streamed.splits) == ["train", "eval"]
 

@@ -76,6 +76,29 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path) -> None:
     assert list(data.training_texts())[:4] == train.texts[0]
 
 
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        ([-1, -1], "All labels of the split 'test' are -1"),
+        ([None, None], "2 labels of the split 'test' are missing"),
+        (["", ""], "such as ''"),
+        (["unknown", None], "1 labels of the split 'test' are missing"),
+    ],
+)
+def test_a_test_split_of_withheld_labels_is_used_only_where_it_is_named(tmp_path, labels, named) -> None:
+    names = [0, 1] if labels[0] == -1 else ["no", "yes"]
+    for split, column in {"train": names * 10, "validation": names, "test": labels}.items():
+        kind = Value("int64" if labels[0] == -1 else "string")
+        rows = {"text": [f"text {i}" for i in range(len(column))], "label": column}
+        features = Features({"text": Value("string"), "label": kind})
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
+    data = load(tmp_path)
+    assert set(data.splits) == {"train", "eval"}
+    assert data.origin.endswith("the labels of split 'test' are hidden, so it is not used.")
+    with pytest.raises(ValueError, match=named):
+        load(tmp_path, test_split="test")
+
+
 def test_a_part_is_held_out_where_there_is_no_split(tmp_path) -> None:
     write(tmp_path, "train", [0, 1] * 20)
     data = load(tmp_path, eval_size=6, max_train_samples=10)

@@ -5,6 +5,7 @@ import json
 import datasets
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
@@ -228,3 +229,13 @@ def test_auto_tokenizer_opens_it(tmp_path) -> None:
 def test_no_words(texts: list[str], frequency: int) -> None:
     with pytest.raises(ValueError, match=f"no word that occurs {frequency} times or more"):
         build_word_tokenizer(texts, min_frequency=frequency)
+
+
+def test_rows_get_no_special_tokens() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", tokenizer.eos_token_id)]
+    )
+    rows = ["ab\n", "", "ba\n"]
+    encoded = list(EncodedRows(datasets.Dataset.from_dict({"text": rows}), tokenizer))
+    assert [tokenizer.decode(row) for row in encoded] == rows and tokenizer.eos_token_id in tokenizer("ab")["input_ids"]

@@ -186,14 +186,15 @@ def test_a_finetuned_folder_opens_in_timm_and_transformers(tmp_path):
 
 
 def test_a_model_of_transformers_own(tmp_path):
-    vit(image_size=32).bfloat16().save_pretrained(tmp_path)
+    vit(image_size=32, problem_type="multi_label_classification").bfloat16().save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3).save_pretrained(tmp_path)
     model = build_image_classifier(str(tmp_path), num_classes=3, id2label=NAMES)
     assert isinstance(model, ViTForImageClassification)
     assert model.config.id2label == NAMES
     assert input_config(model).size == (3, 32, 32)
     assert input_config(model).processor.image_mean == (0.1,) * 3
-    assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
+    output = model(torch.zeros(1, 3, 32, 32), labels=torch.tensor([2]))
+    assert output.loss.item() == pytest.approx(-output.logits[0].log_softmax(-1)[2].item(), rel=1e-5)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     with pytest.raises(ValueError, match="--model_args are arguments of timm architectures"):
         build_image_classifier(str(tmp_path), num_classes=3, model_args={"drop_rate": 0.1})

@@ -254,6 +254,21 @@ class TestTimmInterface:
         assert model.get_classifier().weight.shape == (5, 2 * model.num_features) and model(x.double()).shape == (2, 5)
         assert model.head_hidden_size == 2 * model.num_features
 
+    def test_hidden_layers_follow_the_pooling(self):
+        x, settings = torch.randn(2, 3, 32, 32), {"hidden_sizes": (16, 8), "norm_gain": False, "norm_momentum": 0.01}
+        model = timm.create_model("cifar_vgg13_bn", **settings).double().eval()
+        hidden = model.hidden[0].weight
+        model.reset_classifier(5, "max")
+        assert model.hidden[0].weight is hidden and model(x.double()).shape == (2, 5)
+        model.reset_classifier(5, "catavgmax")
+        assert model.hidden[0].weight.shape == (16, 2 * model.num_features) and model(x.double()).shape == (2, 5)
+        norm = model.hidden[1]
+        assert (norm.momentum, norm.weight.requires_grad, norm.training) == (0.01, False, False)
+        model.reset_classifier(0, "")
+        assert model(x.double()).shape == (2, model.head_hidden_size, 1, 1)
+        model.reset_classifier(3, "avg")
+        assert model(x.double()).shape == (2, 3) and model.head_hidden_size == 8
+
     @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_wrn_16_4", "cifar_densenet_40_40"])
     def test_dropout_acts_in_training_only(self, name):
         rate = {"drop_rate" if name == "cifar_resnet20" else "proj_drop_rate": 0.5}

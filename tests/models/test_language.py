@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_geo.data import build_word_tokenizer
-from hf_geo.models import build_language_model, check_vocabulary, generate_text
-from tests.models.tiny import gpt2
+from hf_geo.models import build_language_model, check_vocabulary, generate_text, max_positions
+from tests.models.tiny import SIZES, gpt2
 from tests.training.launching import launch_or_fail
 
 TEXT = ["the cat sees a dog", "a dog sees the cat and the bird"]
@@ -46,12 +47,23 @@ def test_a_fresh_process_without_this_package_opens_it_and_writes(tokenizer, tmp
 
 
 def test_a_folder_brings_its_weights(tokenizer, tmp_path) -> None:
-    model = gpt2(vocab_size=20)
+    model = gpt2(vocab_size=20).bfloat16()
     model.save_pretrained(tmp_path)
     again = build_language_model(str(tmp_path), tokenizer)  # a vocabulary padded beyond the tokenizer's
-    assert torch.equal(again.transformer.wte.weight, model.transformer.wte.weight)
+    assert torch.equal(again.transformer.wte.weight, model.transformer.wte.weight.float())
+    assert {p.dtype for p in again.parameters()} == {torch.float32}  # however they were stored
     with pytest.raises(ValueError, match="The tokenizer has 9 tokens and the model 8: they do not belong together"):
         check_vocabulary(gpt2(vocab_size=8), tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "camembert", "xlm-roberta-xl", "mpnet", "ibert", "nystromformer"])
+def test_the_longest_text_is_as_long_as_a_forward_pass_allows(kind: str) -> None:
+    config = AutoConfig.for_model(kind, vocab_size=20, max_position_embeddings=12, pad_token_id=3, **SIZES)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    longest = max_positions(model)
+    model(torch.full((1, longest), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, longest + 1), 5))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """An update of two networks against each other is a step of each, however it is divided; both are logged, stopped and refused."""
 
+import errno
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import Trainer
 
 from hf_geo import SubspaceConfig
 from hf_geo.optim import Fromage
@@ -87,6 +89,30 @@ def test_what_is_refused(tmp_path) -> None:
         ValueError, match=r"sets discriminator.momentun, but the parameter groups of sgd have no such setting"
     ):
         make_trainer(tmp_path, optim="sgd", optim_args="discriminator.momentun=0.5").create_optimizer()
+
+
+@pytest.mark.parametrize("engine", ["fsdp", "deepspeed"])
+def test_engines_that_divide_one_network_are_refused(engine: str, tmp_path, monkeypatch) -> None:
+    name = "create_accelerator_and_postprocess"
+    create = getattr(Trainer, name)
+
+    def create_sharded(trainer: Trainer) -> None:
+        create(trainer)
+        setattr(trainer, f"is_{engine}_enabled", True)
+
+    monkeypatch.setattr(Trainer, name, create_sharded)
+    with pytest.raises(ValueError, match="here two networks step in turn: use DDP"):
+        make_trainer(tmp_path, optim="sgd")
+
+
+def test_a_disk_that_refuses_a_picture_costs_the_picture_alone(tmp_path, monkeypatch, caplog) -> None:
+    def refuse(*args, **kwargs) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hf_geo.training.adversarial.trainer.write_grid", refuse)
+    trainer = make_trainer(tmp_path, optim="sgd")
+    assert "eval_loss" in trainer.evaluate(samples())
+    assert "The picture of samples at update 0 is left out: no space is left on the disk" in caplog.text
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 from ..columns import name_classes, number_classes, read_labels
 from ..config import DataArguments
 from ..sources import Source, open_source
-from ..splits import SplitNames, add_label_noise, check_labels, choose_splits, hold_out, subset
+from ..splits import SplitNames, add_label_noise, are_labels_hidden, check_labels, choose_splits, hold_out, subset
 from .columns import TextColumns, find_sentence_columns
 
 _NO_LABEL = -1
@@ -171,12 +171,13 @@ def _read_splits(
         origin["eval"] = f"split {names.eval!r}{_left_out(splits['eval'])}"
         if len(splits["eval"]) == 0:
             raise ValueError(f"All labels of the split {names.eval!r} are -1: name another one with --eval_split.")
-    if names.test is not None:
-        test = read(names.test)
-        if len(test):
-            splits["test"], origin["test"] = test, f"split {names.test!r}{_left_out(test)}"
-        else:
-            origin["test"] = f"the labels of split {names.test!r} are hidden, so it is not used"
+    if names.test is not None and not args.test_split and are_labels_hidden(source.splits[names.test], columns):
+        origin["test"] = f"the labels of split {names.test!r} are hidden, so it is not used"
+    elif names.test is not None:
+        splits["test"] = read(names.test)
+        origin["test"] = f"split {names.test!r}{_left_out(splits['test'])}"
+        if len(splits["test"]) == 0:
+            raise ValueError(f"All labels of the split {names.test!r} are -1: name another one with --test_split.")
     return splits, label_names, origin
 
 

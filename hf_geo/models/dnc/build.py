@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
@@ -42,7 +43,7 @@ def build_copy_model(
         if args:
             raise ValueError(f"--model_args are for {DncConfig.model_type!r}: {name!r} brings its own configuration.")
         with opening("model of sequences", name):
-            model = AutoModel.from_pretrained(name, trust_remote_code=trust_remote_code)
+            model = AutoModel.from_pretrained(name, dtype=torch.float32, trust_remote_code=trust_remote_code)
         found = {key: getattr(model.config, key, None) for key in sizes}
         if found != sizes:
             raise ValueError(

@@ -1,5 +1,6 @@
 """`AdversarialTrainer`: a `GeoTrainer` for a generator and a discriminator."""
 
+import logging
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,10 +9,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from hf_geo.checkpoints.disk import try_write
 from hf_geo.evaluation.images import COLUMNS, SAMPLES, write_grid
 from hf_geo.optim import get_method, list_optimizers
 
 from ..trainer import GeoTrainer
+
+logger = logging.getLogger(__name__)
 
 
 class AdversarialTrainer(GeoTrainer):
@@ -35,11 +39,15 @@ class AdversarialTrainer(GeoTrainer):
             discriminator's where a batch has `pixel_values`, else the generator's. Batches also have `latents`.
 
     Raises:
-        ValueError: A subspace, or an optimizer whose step size follows the loss.
+        ValueError: FSDP or DeepSpeed, a subspace, or an optimizer whose step size follows the loss.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "FSDP and DeepSpeed divide one network's weights and step, and here two networks step in turn: use DDP."
+            )
         name = self.args.optim
         if name in list_optimizers() and get_method(name).needs_loss:
             raise ValueError(
@@ -114,5 +122,10 @@ class AdversarialTrainer(GeoTrainer):
         with self.evaluation_weights():
             if self.is_world_process_zero():
                 path = Path(self.args.output_dir, SAMPLES, f"step-{self.state.global_step:07d}.png")
-                write_grid(self.accelerator.unwrap_model(self.model), path, columns=COLUMNS, seed=self.args.seed)
+                model = self.accelerator.unwrap_model(self.model)
+                failure = try_write(lambda: write_grid(model, path, columns=COLUMNS, seed=self.args.seed))
+                if failure:
+                    logger.warning(
+                        "The picture of samples at update %d is left out: %s.", self.state.global_step, failure
+                    )
         return metrics

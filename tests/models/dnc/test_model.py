@@ -106,6 +106,11 @@ def test_impossible_settings_are_refused(given: str) -> None:
     assert BAD[given] in str(caught.value)
 
 
+def test_weights_are_opened_in_float32_however_they_were_stored(tmp_path) -> None:
+    make_model().bfloat16().save_pretrained(tmp_path)
+    assert {p.dtype for p in build_copy_model(str(tmp_path), 6, 5).parameters()} == {torch.float32}
+
+
 OPEN = """
 import json, sys, torch
 from transformers import AutoModel

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel
 
 from hf_geo.models.gan import ResNetGanConfig, ResNetGanForImageGeneration
+from hf_geo.models.sources import find_model
+from hf_geo.tasks.image_generation import open_gan
 from tests.training.launching import launch_or_fail
 
 TINY = {"image_size": 16, "width": 4, "chunk_dim": 2, "class_dim": 4, "norm_momentum": 0.1}
@@ -109,11 +111,12 @@ def test_it_opens_again_with_its_singular_vectors_and_statistics(tmp_path) -> No
     model = tiny().train()
     for _ in range(3):
         model(**batch(model))
-    model.save_pretrained(tmp_path)
-    again = AutoModel.from_pretrained(tmp_path)
+    model.bfloat16().save_pretrained(tmp_path)
+    again = open_gan(find_model(str(tmp_path)), SimpleNamespace(num_classes=3, name="images"), False)
     assert type(again) is ResNetGanForImageGeneration
+    assert {p.dtype for p in again.parameters()} == {torch.float32}  # however they were stored
     saved = again.state_dict()
-    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(tensor.to(saved[name]), saved[name]) for name, tensor in model.state_dict().items())
     assert {"config.py", "model.py", "networks.py"} <= {path.name for path in tmp_path.iterdir()}
 
 
