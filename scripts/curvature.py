@@ -11,7 +11,8 @@
 Of a run that has checkpoints, each of them is measured; of any other model, the model. From the weights, 100 relative steps go
 along the initial gradients; measured are the loss and the relative change of the first layer's gradient. Both are over the
 training samples (of a model that is no image classifier: the evaluated ones), without augmentation; --max_train_samples takes
-a fixed subset of them. A network whose first layer has no gradient is left out. curvature.csv and curvature.png go into the first model's folder, unless --output_dir names another.
+a fixed subset of them. A network that cannot be measured is left out, such as one whose first layer has no gradient.
+curvature.csv and curvature.png go into the first model's folder, unless --output_dir names another.
 """
 
 import argparse
@@ -44,18 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, data_args = parse_trained(
             argv, add_options, recalibrates=False, prog=PROG, usage=usage, description=__doc__
         )
-        folder = Path(options.output_dir or options.model[0])
+        folder = Path(options.output_dir or options.model[0].removeprefix("local-dir:"))
         if not (options.output_dir or folder.is_dir()):
             raise ValueError(f"{options.model[0]!r} is no folder: say with --output_dir where results go.")
         check_writable(folder)
         opened = [open_networks(name, options, data_args) for name in options.model]
-        shown = display_names(options.model)
-        rows = [row for name, networks in zip(shown, opened, strict=True) for row in measure(name, *networks, options)]
+        rows: list[dict[str, Any]] = []
+        for name, networks in zip(display_names(options.model), opened, strict=True):
+            for found in measure(name, *networks, options):
+                rows += found
+                table = pd.DataFrame(rows)  # kept after each network, lest a later one costs the earlier ones
+                with whole_file(folder / "curvature.csv") as path:
+                    table.to_csv(path, index=False)
         if not rows:
             raise ValueError("No network could be measured: see above.")
-        table = pd.DataFrame(rows)
-        with whole_file(folder / "curvature.csv") as path:
-            table.to_csv(path, index=False)
         draw_curvature(table, folder / "curvature.png")
         last = table[table.step == options.steps]
         print(last.to_json(orient="records") if options.json else last.to_string(index=False))
@@ -70,7 +73,7 @@ def open_networks(
     """Opens each checkpoint of a run, or a single model, with its data; returns labels of the networks with them."""
     place_result(name)
     source = find_trained(name)
-    checkpoints = [] if source.has_file("subspace_config.json") else list_checkpoints(name)
+    checkpoints = [] if source.has_file("subspace_config.json") else list_checkpoints(source.name)
     networks = [find_trained(str(path)) for path in checkpoints] or [source]
     labels = [path.name.replace("-", " ") for path in checkpoints] or ["trained"]
     return labels, open_trained(networks, data_args, evaluation_options(options))
@@ -78,16 +81,16 @@ def open_networks(
 
 def measure(
     shown: str, labels: Sequence[str], setup: EvaluationSetup, options: argparse.Namespace
-) -> Iterator[dict[str, Any]]:
-    """Yields a row a network and step; says which networks have no curvature, and leaves them out."""
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows of each network, one a step; says which networks have no curvature, and leaves them out."""
     loader = setup.evaluation if setup.recalibration is None else setup.recalibration
     for label, model in zip(labels, setup.models, strict=True):
         try:
             rows = measure_curvature(model, loader, steps=options.steps)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # of torch's too, such as memory that has run out
             print(f"{PROG}: {shown}, {label}, is left out: {error}", file=sys.stderr)
         else:
-            yield from ({"model": shown, "network": label, **row} for row in rows)
+            yield [{"model": shown, "network": label, **row} for row in rows]
 
 
 def add_options(add: Callable[..., argparse.Action]) -> None:

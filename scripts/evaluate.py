@@ -15,7 +15,7 @@ generated images by their Fréchet distance from real ones, with pictures of sam
     python scripts/evaluate.py --model outputs/a --corruption gaussian_noise fog --severity 1 3 5
 
 The data are those of the run (training_args.json) unless --dataset names others. Results go into the first model's
-folder, and into its card, unless --output_dir names another.
+folder unless --output_dir names another; those of a subspace go into the card there too.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from hf_geo.checkpoints.placing import place_result, whole_file
 from hf_geo.checkpoints.results import save_result
-from hf_geo.cli.evaluating import add_options
+from hf_geo.cli.evaluating import add_options, check_options
 from hf_geo.cli.options import program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.trained import display_names, evaluation_options, parse_trained
@@ -62,23 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             place_result(name)
         sources = [find_trained(name) for name in options.model]
         is_subspace = len(sources) == 1 and sources[0].has_file(SUBSPACE)
-        exporting = options.export_position is not None
-        if exporting:
-            check_export(options, is_subspace)
-        for name in ("select_position", "draws"):
-            if getattr(options, name) and not is_subspace:
-                raise ValueError(f"--{name} is for a subspace: give one --model with a subspace_config.json.")
-        if "severity" in options.given and not options.corruption:
-            raise ValueError("--severity is that of a --corruption: name one, such as gaussian_noise, or leave it out.")
+        check_options(options, is_subspace=is_subspace)
         folder = results_folder(options)
         if folder is not None:
             check_writable(folder)
         how = replace(evaluation_options(options), fid_model=options.fid_model)
         setup = open_trained(sources, data_args, how)
-        if exporting:
+        if options.export_position is not None:
             print(f"  wrote {export(setup, sources[0], options)}")
             return 0
         pictures: list[str] = []
+        if options.fid_model and not setup.measure:
+            raise ValueError("--fid_model is for models that generate images: leave it out.")
         if setup.measure:
             found, pictures = measure_models(setup, options, folder)
         else:
@@ -197,17 +192,6 @@ def measure_models(
     return found | {"points": points, "ensembles": []}, pictures
 
 
-def check_export(options: argparse.Namespace, is_subspace: bool) -> None:
-    if not is_subspace:
-        raise ValueError(
-            "--export_position needs one --model with a subspace (subspace_config.json beside its weights)."
-        )
-    if options.output_dir is None or Path(options.output_dir, "model.safetensors").exists():
-        raise ValueError(
-            f"--export_position {options.export_position} writes a network: give a new folder for it with --output_dir."
-        )
-
-
 def export(setup: EvaluationSetup, source: ModelSource, options: argparse.Namespace) -> str:
     """Writes the network at a position, with norm statistics recalibrated there; returns what was written, in words."""
     model = setup.models[0]
@@ -236,11 +220,22 @@ def export(setup: EvaluationSetup, source: ModelSource, options: argparse.Namesp
 
 
 def results_folder(options: argparse.Namespace) -> Path | None:
-    """The folder for results; None for a model of the Hub without an --output_dir."""
-    model_folder = Path(options.model[0].removeprefix("local-dir:"))
+    """The folder for results; None for a model of the Hub without an --output_dir.
+
+    Raises:
+        ValueError: A comparison of models would replace the evaluation of the first one by itself.
+    """
     if options.output_dir is not None:
         return Path(options.output_dir)
-    return model_folder if model_folder.is_dir() else None
+    folder = Path(options.model[0].removeprefix("local-dir:"))
+    earlier = folder / WALK
+    found = json.loads(earlier.read_text(encoding="utf-8")) if len(options.model) > 1 and earlier.is_file() else {}
+    if len(found.get("models", ())) == 1:
+        raise ValueError(
+            f"{str(earlier)!r} is an evaluation of that model by itself, which a comparison would replace: name another "
+            "folder for the comparison with --output_dir."
+        )
+    return folder if folder.is_dir() else None
 
 
 def write(results: dict[str, Any], folder: Path) -> list[str]:

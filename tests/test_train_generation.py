@@ -12,6 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
+from hf_geo.models.sources import ModelSource
+from hf_geo.tasks.image_generation import run_comparison
 from tests.data.images import encoded, photo
 from tests.scripts import TRAIN, script
 from tests.training.launching import launch_or_fail
@@ -76,6 +78,25 @@ def test_a_trained_network_is_measured_again_with_pictures(run, tmp_path) -> Non
     assert all((tmp_path / f"figures/{name}.png").is_file() for name in ("samples", "interpolation"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "asked", "expected"),
+    [
+        ({}, None, (None, "standard")),
+        ({"fid_model": "ada/classifier", "fid_protocol": "fromage"}, None, ("ada/classifier", "fromage")),
+        ({"fid_model": "classifier", "fid_protocol": "fromage"}, "runs/classifier", ("runs/classifier", "fromage")),
+        ({"fid_model": "weights.pth"}, None, "in the features of 'weights.pth', whose path it does not keep"),
+    ],
+)
+def test_images_are_compared_as_in_the_run(tmp_path, settings: dict, asked: str | None, expected) -> None:
+    (tmp_path / "training_args.json").write_text(json.dumps(settings))
+    source = ModelSource("folder", str(tmp_path), {})
+    if isinstance(expected, tuple):
+        assert run_comparison(source, asked) == expected
+    else:
+        with pytest.raises(ValueError, match=expected):
+            run_comparison(source, asked)
+
+
 @pytest.mark.slow
 def test_images_without_classes_are_compared_as_the_paper_did(tmp_path) -> None:
     (tmp_path / "data").mkdir()
@@ -86,6 +107,13 @@ def test_images_without_classes_are_compared_as_the_paper_did(tmp_path) -> None:
     card = (tmp_path / "run/README.md").read_text()
     assert "Evaluated on the first 16 of the training images, as published." in card
     assert "stretched to the whole range" in card and "num_images=10" in card
+    # An evaluation measures what the run did, in the same way.
+    words = ("--model", tmp_path / "run", "--dataset", tmp_path / "data", "--seed", "42", "--device", "cpu")
+    text = run_script("evaluate", *words)
+    (found,) = json.loads((tmp_path / "run/evaluation.json").read_text())["points"]
+    measured = json.loads((tmp_path / "run/eval_results.json").read_text())["eval_frechet_distance"]
+    assert found["frechet_distance"] == pytest.approx(measured, rel=1e-4) and found["protocol"] == "fromage"
+    assert "| colours of 4 x 4 fields |  fromage |" in text and "16 images on the eval split of data." in text
     assert AutoConfig.from_pretrained(tmp_path / "run").num_classes == 0
 
 

@@ -2,8 +2,14 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from .options import at_least
+
+OF_A_SUBSPACE = ("select_position", "draws", "positions", "positions_at_once", "recalibration_batches")
+OF_A_MEASUREMENT = (
+    "ensemble", "trust", "ood_dataset", "corruption", "shifted_dataset", "select_position", "draws", "fid_model",
+)  # fmt: skip
 
 
 def add_options(add: Callable[..., argparse.Action]) -> None:
@@ -61,6 +67,41 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--fid_model",
         metavar="NAME",
-        help="In whose features generated images are compared with real ones, as for train.py.",
+        help="In whose features generated images are compared with real ones, as for train.py. Default: those of the run.",
     )
     add("--output_dir", metavar="DIR", help="Where results go. Default: the first model's folder.")
+
+
+def check_options(options: argparse.Namespace, *, is_subspace: bool) -> None:
+    """Refuses options that would change nothing of what is evaluated or exported.
+
+    Args:
+        options: As parsed; `given` has the names of those that the command line has.
+        is_subspace: Whether a subspace is evaluated, rather than networks.
+
+    Raises:
+        ValueError: There is such an option, or an export has no folder of its own.
+    """
+    if options.export_position is not None:
+        _check_export(options, is_subspace)
+    for name in OF_A_SUBSPACE:
+        if name in options.given and not is_subspace:
+            raise ValueError(f"--{name} is for a subspace: give one --model with a subspace_config.json.")
+    if options.ensemble and not is_subspace and len(options.model) == 1:
+        raise ValueError("--ensemble is that of several models: give --model for each of them, or leave it out.")
+    if "severity" in options.given and not options.corruption:
+        raise ValueError("--severity is that of a --corruption: name one, such as gaussian_noise, or leave it out.")
+
+
+def _check_export(options: argparse.Namespace, is_subspace: bool) -> None:
+    if not is_subspace:
+        raise ValueError(
+            "--export_position needs one --model with a subspace (subspace_config.json beside its weights)."
+        )
+    for name in OF_A_MEASUREMENT:
+        if name in options.given:
+            raise ValueError(f"--export_position writes a network and measures nothing: leave --{name} out.")
+    if options.output_dir is None or Path(options.output_dir, "model.safetensors").exists():
+        raise ValueError(
+            f"--export_position {options.export_position} writes a network: give a new folder for it with --output_dir."
+        )

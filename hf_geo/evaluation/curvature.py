@@ -41,6 +41,13 @@ def measure_curvature(
         ValueError: A sample has not exactly one label, the model has no such weight, or its gradient is zero or not finite.
     """
     model = copy.deepcopy(model).eval()
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no backward pass of an RNN in evaluation mode
+            return _follow_gradient(model, loader, steps, size)
+    return _follow_gradient(model, loader, steps, size)
+
+
+def _follow_gradient(model: nn.Module, loader: Iterable, steps: int, size: float) -> list[dict[str, float]]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     first = next((index for index, p in enumerate(parameters) if p.ndim > 1), None)
     if first is None:

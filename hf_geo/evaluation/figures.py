@@ -144,10 +144,10 @@ def draw_trust(rows: Mapping[str, Mapping], path: str | Path, title: str = "") -
         axes.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle=":")
         for row in rows.values():
             _, accuracy, confidence = zip(*row[key], strict=True)
-            axes.plot(100 * np.array(confidence), 100 * np.array(accuracy), marker=".", linewidth=1.4)
+            axes.plot(100 * np.array(confidence, float), 100 * np.array(accuracy, float), marker=".", linewidth=1.4)
         style(axes, title=label, xlabel="confidence (%)", ylabel="accuracy (%)")
     for name, row in rows.items():
-        coverage, risk = 100 * np.array(row["risk_coverage"]).T
+        coverage, risk = 100 * np.array(row["risk_coverage"], float).T
         last.plot(coverage, risk, marker=".", linewidth=1.4, label=name)
     style(last, title="when unsure predictions are left out", xlabel="coverage (%)", ylabel="error (%)")
     last.legend(frameon=False, fontsize="small")

@@ -20,7 +20,7 @@ _TITLES = {"fid": "FID", "frechet_distance": "Fréchet distance", "precision": "
            "perplexity": "perplexity", "accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE",
            "total_variation": "total variation", "disagreement": "disagreement", "adaptive_ece": "adaptive ECE", "aurc": "AURC", "temperature": "T",
            "scaled_nll": "NLL at T", "scaled_ece": "ECE at T", "ood_auroc": "OOD AUROC", "ood_fpr95": "OOD FPR95",
-           "validation_loss": "validation loss"}  # fmt: skip
+           "validation_loss": "validation loss", "features": "features", "protocol": "protocol"}  # fmt: skip
 
 
 def name_positions(plan: Plan, config: SubspaceConfig) -> list[str]:
@@ -98,9 +98,9 @@ def shift_table(data: Mapping[str, Any]) -> str:
     return "\n" + format_table(["shift", "severity", *columns], rows) + "\n"
 
 
-def _format(column: str, value: float | None) -> str:
-    if value is None:
-        return ""
+def _format(column: str, value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
     return f"{100 * value:.2f} %" if is_share(column) else f"{value:.4f}"
 
 
@@ -178,7 +178,8 @@ def _draw_walk(data: Mapping[str, Any], folder: Path, title: str) -> dict[str, s
 
 def note_on(data: Mapping[str, Any]) -> str:
     """Says on which data the metrics of `as_data` were measured."""
-    note = f"Measured on {data['samples']:,} predictions on the {data['split']} split"
+    kind = "images" if "features" in data["points"][0] else "predictions"
+    note = f"Measured on {data['samples']:,} {kind} on the {data['split']} split of {data['dataset']}"
     if data["recalibration_samples"]:
         note += f", with norm statistics of {data['recalibration_samples']:,} training samples at each position"
     note += "."

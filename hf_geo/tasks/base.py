@@ -108,7 +108,7 @@ class EvaluationSetup:
     validation: DataLoader | None = None
     corrupted: Callable[[str, int], DataLoader] | None = None
     open_shifted: Callable[..., DataLoader] | None = None
-    measure: Callable[[Path | None], tuple[list[dict[str, float]], list[str]]] | None = None
+    measure: Callable[[Path | None], tuple[list[dict[str, Any]], list[str]]] | None = None
     is_drawn: bool = False
     view: SampleView | None = None
 
@@ -141,7 +141,8 @@ class EvaluationOptions:
         seed: Fixes which training samples are read first.
         device: Where the models go.
         trust_remote_code: Run Python code that comes with a model.
-        fid_model: In whose features generated images are compared with real ones, see `hf_geo.models.gan.features`.
+        fid_model: In whose features generated images are compared with real ones, see `hf_geo.models.gan.features`; None for
+            those of the run.
     """
 
     batch_size: int | None = None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from hf_geo.models.sources import ModelSource, find_model, opening
 from hf_geo.training.adversarial import AdversarialTrainer
 
 from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
+from .trained import read_run_settings
 
 RESNET_GAN = ResNetGanConfig.model_type
 PUBLISHED_SAMPLES = 10_000  # images that are compared, in Fromage's protocol
@@ -172,7 +174,9 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
     Raises:
         ValueError: The models or the data do not exist, or do not fit each other.
     """
-    data = load_images(data_args, options.seed)
+    features, protocol = run_comparison(sources[0], options.fid_model)
+    as_published = protocol == "fromage"
+    data = load_images(data_args, options.seed, as_published=as_published)
     models = []
     for source in sources:
         model = open_gan(source, data, options.trust_remote_code)
@@ -182,15 +186,15 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
                 "The models generate images of different sizes or from other latent variables: evaluate each alone."
             )
         models.append(model)
-    comparison, split = ImageComparison(open_features(options.fid_model)), final_split(data.splits)
-    samples = latent_samples(data, split, models[0], options.seed, augment=False)
+    comparison, split = ImageComparison(open_features(features), stretch=as_published), final_split(data.splits)
+    samples = latent_samples(data, split, models[0], options.seed, augment=as_published)
     comparison.check({split: len(samples)})
     loader = DataLoader(samples, batch_size=options.batch_size or EVAL_BATCH_SIZE, num_workers=options.num_workers)
 
-    def measure(folder: Path | None) -> tuple[list[dict[str, float]], list[str]]:
-        rows, pictures = [], []
+    def measure(folder: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
+        rows, pictures, how = [], [], {"features": comparison.network.name, "protocol": protocol}
         for number, model in enumerate(models, start=1):
-            rows.append(measure_model(model, loader, comparison))
+            rows.append({**measure_model(model, loader, comparison), **how})
             for name, write in (("samples", write_grid), ("interpolation", write_interpolation)) if folder else ():
                 pictures.append(f"figures/{name}{f'-{number}' if len(models) > 1 else ''}.png")
                 write(model, folder / pictures[-1], columns=COLUMNS, seed=options.seed)
@@ -206,6 +210,22 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         processor=None,
         measure=measure,
     )
+
+
+def run_comparison(source: ModelSource, fid_model: str | None) -> tuple[str | None, str]:
+    """The features, those of the run unless others are asked for, and the protocol by which a run compared its images.
+
+    Raises:
+        ValueError: The run's network of features lay in a folder, of whose path its settings keep the last part.
+    """
+    settings = read_run_settings(source)
+    features = fid_model or settings.get("fid_model")
+    if fid_model is None and features and "/" not in features:
+        raise ValueError(
+            f"{source.name!r} was measured in the features of {features!r}, whose path it does not keep: name them with "
+            "--fid_model."
+        )
+    return features, settings.get("fid_protocol", "standard")
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_geo.evaluation.curvature import measure_curvature
 from tests.evaluation.test_script import make_run
+from tests.experiments.sweeps import load
 from tests.scripts import script
 
 curvature = script("curvature")
@@ -78,6 +79,42 @@ def test_classes_are_matched_names_checked_first_and_networks_without_curvature_
     with pytest.raises(SystemExit):
         curvature(["--model", run, "--model", tmp_path / "gone", *words])
     assert "gone" in capsys.readouterr().err
+
+
+def test_cudnn_is_off_for_recurrent_networks(monkeypatch) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.enabled)
+            return self.head(self.cell(x)[0][:, -1])
+
+    seen: list[bool] = []
+    measure_curvature(Recurrent(), [(torch.randn(6, 7, 4), torch.randint(3, (6,)))], steps=1)
+    assert seen == [False] * 2 and torch.backends.cudnn.enabled
+
+
+def test_a_network_that_fails_costs_no_other(tmp_path: Path, monkeypatch, capsys) -> None:
+    module, run = load("curvature"), make_run(tmp_path / "run")
+    shutil.copytree(run, run / "checkpoint-5")
+    outcomes = iter(
+        [[{"step": 0, "loss": 1.0, "gradient_change": 0.0}], RuntimeError("out of memory"), KeyboardInterrupt()]
+    )
+
+    def measure(*args, **kwargs) -> list[dict]:
+        outcome = next(outcomes)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(module, "measure_curvature", measure)
+    with pytest.raises(KeyboardInterrupt):
+        module.main([f"--model=local-dir:{run}", f"--model={run}", f"--model={run}", "--device=cpu"])
+    assert "checkpoint 5, is left out: out of memory" in capsys.readouterr().err
+    (row,) = pd.read_csv(run / "curvature.csv").itertuples()
+    assert (row.network, row.loss) == ("checkpoint 5", 1.0)
 
 
 @pytest.mark.slow

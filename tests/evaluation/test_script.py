@@ -79,7 +79,9 @@ def test_a_walk_leaves_data_pictures_and_a_section_in_the_card(walked: Path) -> 
     assert (results["models"], results["split"], results["samples"]) == (["line"], "test", 64)
     assert results["recalibration_samples"] == 64
     assert (walked / "figures" / "walk.png").is_file()
-    assert "![Accuracy and calibration along the line](figures/walk.png)" in (walked / "README.md").read_text()
+    card = (walked / "README.md").read_text()
+    assert "![Accuracy and calibration along the line](figures/walk.png)" in card
+    assert "Measured on 64 predictions on the test split of digits, with" in card
 
 
 def test_a_figure_that_fails_costs_no_evaluation(walked: Path, tmp_path: Path, monkeypatch, caplog) -> None:
@@ -133,6 +135,17 @@ def test_models_are_compared_with_their_ensemble(line: Path, tmp_path: Path, cap
     (ensemble,) = found["ensembles"]
     assert ensemble["members"] == ["line", "other"]
     assert 0 < ensemble["total_variation"] < 1
+
+
+def test_a_comparison_does_not_replace_a_walk(walked: Path, tmp_path: Path, capsys) -> None:
+    before = (walked / "evaluation.json").read_bytes()
+    with pytest.raises(SystemExit):
+        evaluate(["--model", walked, "--model", make_run(tmp_path / "other"), "--ensemble"])
+    assert "name another folder for the comparison with --output_dir" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate(["--model", tmp_path / "other", "--ensemble"])
+    assert "--ensemble is that of several models" in capsys.readouterr().err
+    assert (walked / "evaluation.json").read_bytes() == before
 
 
 def test_trust_is_measured_and_a_position_chosen_by_validation(line: Path, tmp_path: Path, capsys) -> None:
@@ -198,9 +211,9 @@ def test_a_line_of_language_models_is_walked_by_perplexity(language_line: Path, 
     assert compared["ensembles"][0]["perplexity"] > 1
 
 
-def test_a_language_model_and_a_classifier_are_not_compared(line: Path, language_line: Path, capsys) -> None:
+def test_a_language_model_and_a_classifier_are_not_compared(line, language_line, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
-        evaluate(["--model", line, "--model", language_line])
+        evaluate(["--model", line, "--model", language_line, "--output_dir", tmp_path])
     assert "The models are of different tasks (causal-lm, image-classification)" in capsys.readouterr().err
 
 
@@ -250,11 +263,22 @@ def _trained_with(**settings: object) -> Callable[[Path], object]:
             "There is no corruption 'rain': --corruption is one of gaussian_noise, shot_noise",
         ),
         (None, ("--corruption", "fog", "--shifted_dataset", "gone"), "'gone'"),
+        (None, ("--fid_model", "ada/classifier"), "--fid_model is for models that generate images"),
+        (
+            None,
+            ("--export_position", 0.5, "--output_dir", "new", "--corruption", "fog"),
+            "measures nothing: leave --corruption out",
+        ),
         (None, ("--severity", 3), "--severity is that of a --corruption"),
         (
             lambda folder: (folder / "subspace_config.json").unlink(),
             ("--draws", 3),
             "--draws is for a subspace",
+        ),
+        (
+            lambda folder: (folder / "subspace_config.json").unlink(),
+            (),
+            "--positions is for a subspace",
         ),
         (shutil.rmtree, (), "There is no folder"),
     ],
