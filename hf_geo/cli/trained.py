@@ -22,6 +22,11 @@ MOST_NEEDED = (
     "model", "method", "dataset", "output_dir", "positions", "ensemble", "trust", "select_position", "export_position",
     "batch_size",
 )  # fmt: skip
+# What the data of one run say nothing about in other data.
+PARTS_OF_A_DATASET = (
+    "dataset_config", "train_split", "eval_split", "eval_size", "test_split", "image_column", "label_column", "text_column",
+    "text_pair_column",
+)  # fmt: skip
 
 
 def parse_trained(
@@ -86,10 +91,12 @@ def parse_trained(
     first, _ = parser.parse_known_args(argv)
     fields = [field.name for field in dataclasses.fields(DataArguments)]
     known = read_run_settings(find_trained(find_base(first.model[0]) or first.model[0]))
-    trained_with = {name: known[name] for name in fields if name in known}
-    # Labels are evaluated without noise, and an export knows the size of its images.
-    parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None})
     dataset = known.get("dataset")
+    trained_on_it = first.dataset in (None, dataset) or f"./{Path(first.dataset).name}" == dataset
+    omitted = () if trained_on_it else PARTS_OF_A_DATASET
+    trained_with = {name: known[name] for name in fields if name in known and name not in omitted}
+    # Labels are evaluated without noise, and an export knows how its images are resized.
+    parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None, "eval_resize": None})
     parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
     options = parser.parse_args(argv)
     names = (word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv))
@@ -97,9 +104,6 @@ def parse_trained(
     if options.dataset is None:
         reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
         raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")
-    trained_on_it = dataset in (options.dataset, f"./{Path(options.dataset).name}")
-    if not trained_on_it and "eval_size" not in options.given:
-        options.eval_size = None  # other data may have a split to evaluate on
     deciding = ("train_split", "eval_size", *(("streaming",) if known.get("eval_size") else ()))
     for name in deciding if trained_on_it else ():
         given, trained = getattr(options, name), known.get(name)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import PIL.Image
 import pytest
 import timm
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageClassification
 
+from hf_geo.cli.trained import parse_trained
 from hf_geo.data.config import DataArguments
 from hf_geo.data.vision import load_image_data
 from hf_geo.hub.export import export_model
@@ -162,7 +164,11 @@ def test_trust_is_measured_and_a_position_chosen_by_validation(line: Path, tmp_p
     assert (out / "figures" / "trust.png").is_file()
 
 
-def test_other_images_need_no_training_split_no_labels_and_may_be_a_configuration(line, tmp_path, capsys) -> None:
+def test_other_images_need_no_training_split_no_labels_and_may_be_a_configuration(
+    line, tmp_path, capsys, monkeypatch
+) -> None:
+    # `datasets` knows a folder with configurations in its cache by the folder's name alone, whatever its path.
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     pixels = torch.arange(64, dtype=torch.uint8).view(8, 8).numpy()
     for name in ("a", "b"):
         (tmp_path / "other" / name).mkdir(parents=True)
@@ -215,6 +221,24 @@ def test_a_language_model_and_a_classifier_are_not_compared(line, language_line,
     with pytest.raises(SystemExit):
         evaluate(["--model", line, "--model", language_line, "--output_dir", tmp_path])
     assert "The models are of different tasks (causal-lm, image-classification)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["digits", "./digits", "ada/letters"])
+def test_a_run_is_reopened_with_what_fits_the_data(tmp_path, dataset: str) -> None:
+    """Splits and columns of the run's own data say nothing about other data, and its export resizes images by itself."""
+    settings = {
+        "image_size": 32,
+        "eval_resize": 36,
+        "eval_split": "held_out",
+        "label_column": "letter",
+        "max_bad_samples": 3,
+    }
+    (tmp_path / "training_args.json").write_text(json.dumps({**SETTINGS, "dataset": dataset, **settings}))
+    (tmp_path / "config.json").write_text("{}")
+    _, found = parse_trained(["--model", str(tmp_path), "--dataset", "digits"], lambda add: None)
+    assert (found.image_size, found.eval_resize, found.max_bad_samples) == (None, None, 3)
+    own = ("held_out", "letter") if dataset != "ada/letters" else (None, None)
+    assert (found.eval_split, found.label_column, found.train_split) == (*own, "train")
 
 
 def _of_three_classes(folder: Path) -> None:
