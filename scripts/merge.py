@@ -34,13 +34,15 @@ from hf_geo.cli.merging import Parents, hub_ids, open_parents
 from hf_geo.cli.options import at_least, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.recipes import recipe_file
-from hf_geo.cli.trained import parse_trained
+from hf_geo.cli.trained import display_names, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
 from hf_geo.evaluation.figures import draw_segment
+from hf_geo.evaluation.norms import running_statistics
 from hf_geo.evaluation.report import as_data, as_table
 from hf_geo.experiments.workers import load_main
 from hf_geo.hub.merged import METHODS, write_merge_card
+from hf_geo.models.sources import brings_code, read_license
 from hf_geo.runs.folder import check_writable, public_settings
 from hf_geo.runs.report import finite, write_results
 from hf_geo.subspaces.shapes import SHAPES
@@ -153,22 +155,29 @@ def describe(merge: Merge, parents: Parents, options: argparse.Namespace, data_a
     architecture = getattr(model.config, "architecture", None)
     maker = timm.model_entrypoint(architecture) if architecture and timm.is_model(architecture) else type(model)
     is_hub_id = data_args.dataset.count("/") == 1 and not Path(data_args.dataset).is_dir()
+    bases = [parents.adapter_of] if parents.adapter_of else []
+    licenses = {read_license(name) for name in [*options.model, *bases]}
     coefficients = merge.coefficients or [None] * len(parents.names)
     positions = merge.positions if merge.coefficients is None else [None] * len(merge.names)
     return {
         "name": Path(options.output_dir).resolve().name,
         "method": options.method,
         "parents": [{"name": n, "coefficient": c} for n, c in zip(parents.names, coefficients, strict=True)],
-        "base_models": hub_ids([*options.model, *([parents.adapter_of] if parents.adapter_of else [])]),
-        "adapter_of": parents.adapter_of,
+        "base_models": hub_ids([*options.model, *bases]),
+        "adapter_of": display_names(bases)[0] if bases else None,
+        "base_id": next(iter(hub_ids(bases)), None),
+        "license": licenses.pop() if len(licenses) == 1 else None,
         "task": parents.task.hub_name,
         "metric": next((name for name in parents.task.metrics if name in merge.found.points[-1]), "loss"),
         "library": "timm" if architecture else "transformers",
-        "model_class": type(model).__name__,
+        "model_class": model._auto_class or type(model).__name__,
+        "processor_class": parents.processor_class,
+        "brings_code": brings_code(model),
         "needs_hf_geo": maker.__module__.startswith("hf_geo."),
         "dataset": parents.setup.dataset,
         "dataset_id": data_args.dataset if is_hub_id else None,
         "split": parents.setup.split,
+        "has_statistics": bool(running_statistics(model)),
         **as_data(merge.found, merge.names, positions),
         "conclusion": merge.conclusion,
         "figures": {FIGURE: "Networks along the segment between the two"} if merge.curves else {},

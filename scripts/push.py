@@ -20,7 +20,8 @@ from hf_geo.checkpoints.placing import place_result
 from hf_geo.cli.options import OptionParser, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
-from hf_geo.hub.push import is_space, push_folder, read_config
+from hf_geo.hub.loading import loading_lines
+from hf_geo.hub.push import is_adapter, is_space, push_folder, read_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,15 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def how_to_open(folder: Path, repo_id: str) -> list[str]:
-    """Returns lines of Python that load the pushed model, which its card and its `config.json` describe."""
+    """Returns lines of Python that load the pushed model, as its `config.json` says."""
     config, card = read_config(folder), folder / "README.md"
-    task = (config.get("architectures") or [""])[0].partition("For")[2]
-    lines = [f'transformers.AutoModel{"For" + task if task else ""}.from_pretrained("{repo_id}")']
-    if "pretrained_cfg" in config:
-        lines.insert(0, f'timm.create_model("hf-hub:{repo_id}", pretrained=True)')
-    if card.is_file() and "import hf_geo.models" in card.read_text("utf-8"):
-        lines.insert(0, "import hf_geo.models  # has the architecture")
-    return lines
+    if is_adapter(folder):
+        return [f'peft.PeftModel.from_pretrained(model, "{repo_id}")  # of {config["base_model_name_or_path"]}']
+    needs_hf_geo = card.is_file() and "import hf_geo.models" in card.read_text("utf-8")
+    return loading_lines(config, repo_id, f"hf-hub:{repo_id}", needs_hf_geo=needs_hf_geo)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ from hf_geo.experiments.runs import origin
 from hf_geo.experiments.training_run import Run
 from hf_geo.hub.background import BackgroundPush, PushEachSave
 from hf_geo.hub.describe import describe
-from hf_geo.hub.push import check_destination, push_folder
+from hf_geo.hub.loading import loading_lines
+from hf_geo.hub.push import check_destination, push_folder, read_config
 from hf_geo.resources import command_line
 from hf_geo.runs.folder import (
     check_output_dir,
@@ -94,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             ) from problem
     if not run.is_main_process:
         return 0
-    print(f"\n{report.summary(folder, run.setup.how_to_load, description.made)}")
+    needs_hf_geo = report.fields.get("needs_hf_geo", False)
+    how_to_load = loading_lines(read_config(folder), folder, f"local-dir:{folder}", needs_hf_geo=needs_hf_geo)[0]
+    print(f"\n{report.summary(folder, how_to_load, description.made)}")
     if trainer.subspace:
         print(f"  explore it:  {command_line('explore', folder)}")
     if pusher is None:

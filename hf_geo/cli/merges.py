@@ -132,7 +132,8 @@ def average_of(coefficients: Sequence[float], parents: Parents) -> Merge:
     before = [parents.measure(own, parents.setup.evaluation).points[0] for own in parents.states]
     merged = after.points[0]
     losses = [row["loss"] for row in before]
-    conclusion = f"The average has loss {merged['loss']:.4f}; its parents have {', '.join(f'{x:.4f}' for x in losses)}."
+    named = ", ".join(f"{name} has {loss:.4f}" for name, loss in zip(parents.names, losses, strict=True))
+    conclusion = f"The average has loss {merged['loss']:.4f}; {named}."
     if nan_is_worst(merged["loss"]) > max(map(nan_is_worst, losses)):
         conclusion += (
             " It is worse than each of them. Networks of different initialisations have no good average even where all names "

@@ -75,6 +75,13 @@ class Parents:
         return self.model.get_base_model() if self.adapter_of else self.model
 
     @property
+    def processor_class(self) -> str | None:
+        """The class of transformers that opens what prepares samples for the networks; None where nothing does."""
+        if self.setup.view is None:
+            return None
+        return "AutoImageProcessor" if self.setup.view.fields == ("image",) else "AutoTokenizer"
+
+    @property
     def validation(self) -> DataLoader:
         """The validation split; raises `ValueError` where there is none besides the split that is reported on."""
         return self.setup.validation_or("take --method average, or interpolate with --position")
@@ -174,6 +181,7 @@ def open_parents(options: argparse.Namespace, data_args: DataArguments) -> Paren
     if options.without_head:
         head = _head(model)
         states = [states[0], *(state | {name: states[0][name] for name in head} for state in states[1:])]
+        names = [names[0], *(f"{name} with the head of {names[0]}" for name in names[1:])]  # which are other networks
     for one, other in itertools.combinations(range(len(states)), 2):
         if are_equal(states[one], states[other]):
             so = ", so the barrier between them is zero" if options.method == "barrier" else ""

@@ -83,7 +83,7 @@ def _write(folder: Path, source: ModelSource, data_args: DataArguments, options:
         sdk="gradio",
         sdk_version=importlib.metadata.version("gradio"),
         app_file="app.py",
-        license="apache-2.0",
+        license="apache-2.0" if on_hub else source.license,  # the package's, and of the model that comes along its own
         models=[source.name.partition("@")[0]] if on_hub else None,
         datasets=[data_args.dataset] if "/" in data_args.dataset else None,
         tags=["hf_geo"],

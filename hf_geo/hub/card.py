@@ -16,6 +16,7 @@ from hf_geo.runs.report import RunReport
 
 # The start of a line that Markdown takes for a heading, a list or a rule.
 _BLOCK = re.compile(r"^(?:#+(?=\s|$)|[+-](?=[\s-]|$)|=+$|\d{1,9}(?=[.)](?:\s|$)))")
+OWN_LICENSE = "apache-2.0"  # of weights that were trained from scratch
 SUBSPACE_TAGS = ("neural-network-subspace", "arxiv:2102.10472")
 VERSIONED = ("torch", "transformers", "accelerate", "datasets", "evaluate", "timm", "huggingface_hub")
 
@@ -93,7 +94,7 @@ def card_metadata(report: RunReport, thumbnail: str | None = None) -> ModelCardD
     return ModelCardData(
         model_name=name,
         eval_results=measured or None,
-        license="apache-2.0",
+        license=report.fields.get("license") if report.fields.get("pretrained") else OWN_LICENSE,
         library_name=report.library,
         pipeline_tag=report.task,
         tags=[*tags, *(SUBSPACE_TAGS if report.subspace else ())],
@@ -131,6 +132,8 @@ def write_card(folder: str | Path, report: RunReport, *, figures: Mapping[str, s
         "train_samples": f"{report.samples['train']:,}" if report.samples.get("train") else None,
         "duration": f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s",
         "parameters": f"{report.parameters:,}",
+        "has_statistics": True,
+        "brings_code": False,  # of a run whose report is older than these fields
         **report.fields,
         **fields,
     }

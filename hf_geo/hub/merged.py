@@ -49,7 +49,7 @@ def write_merge_card(folder: Path, data: Mapping[str, Any]) -> None:
     metadata = ModelCardData(
         model_name=name,
         eval_results=measured or None,
-        license="apache-2.0",
+        license=data["license"],
         library_name="peft" if data["adapter_of"] else data["library"],
         pipeline_tag=data["task"],
         tags=["hf_geo", "merge", f"arxiv:{paper['arxiv']}"],
@@ -68,7 +68,6 @@ def write_merge_card(folder: Path, data: Mapping[str, Any]) -> None:
         "paper": paper,
         "table": as_table(data),
         "is_parent": any(parent["coefficient"] == 1 for parent in data["parents"]),
-        "hub_id": None,
         "versions": installed_versions(),
         "figures": [{"path": path, "caption": caption} for path, caption in data["figures"].items()],
     }

@@ -164,22 +164,43 @@ def is_space(folder: Path) -> bool:
     return card.is_file() and (folder / "app.py").is_file() and RepoCard.load(card).data.get("sdk") == "gradio"
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter of PEFT, as scripts/merge.py writes it, and no whole network."""
+    return (folder / "adapter_config.json").is_file()
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Reads the `config.json` of a finished run.
+    """Reads the `config.json` of a finished run, or the `adapter_config.json` of an adapter.
 
     Raises:
-        ValueError: The folder is missing or holds no finished run.
+        ValueError: The folder is missing or holds no finished run, or an adapter of a model that is only on this machine.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {str(folder)!r}: give the output folder of a finished run.")
-    for name in ("model.safetensors", "config.json"):
+    prefix = "adapter_" if is_adapter(folder) else ""
+    for name in ("adapter_model.safetensors" if prefix else "model.safetensors", f"{prefix}config.json"):
         if not (folder / name).is_file():
             raise ValueError(f"{str(folder)!r} is not the folder of a finished run: it holds no {name}.")
+    path = folder / f"{prefix}config.json"
     try:
-        return json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{str(folder / 'config.json')!r} is not JSON ({error}): export the run again.") from error
+        raise ValueError(f"{str(path)!r} is not JSON ({error}): export the run again.") from error
+    if prefix and not _is_hub_id(base := config.get("base_model_name_or_path")):
+        raise ValueError(
+            f"The adapter in {str(folder)!r} belongs to the model {base!r}, which is on this machine alone: push that too, and "
+            f"give its id as base_model_name_or_path in {str(path)!r}."
+        )
+    return config
+
+
+def _is_hub_id(name: str | None) -> bool:
+    try:
+        validate_repo_id(name or "")
+    except HFValidationError:
+        return False
+    return not Path(name).exists()
 
 
 def refuse_secrets(folder: Path, token: str) -> None:

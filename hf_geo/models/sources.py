@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,12 @@ from typing import Any, Literal
 
 import timm
 import torch
+import yaml
+from huggingface_hub import metadata_load, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from timm.models import load_state_dict
+from transformers import PreTrainedModel
 
 from hf_geo.hub.downloads import download
 
@@ -57,6 +61,13 @@ class ModelSource:
         """The stored arguments of a timm architecture, without `num_classes`."""
         stored = self.config.get("model_args") or {}
         return {k: v for k, v in stored.items() if v is not None and k != "num_classes"}
+
+    @property
+    def license(self) -> str | None:
+        """The licence of the weights, as far as it is known on this machine."""
+        if self.kind == "timm":
+            return getattr(timm.get_pretrained_cfg(self.name), "license", None)
+        return read_license(self.name)
 
     def has_file(self, name: str) -> bool:
         """Whether the folder or repository holds a file."""
@@ -173,6 +184,29 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{str(path)!r} is of the architecture {architecture!r}, which timm does not have: install the release it needs."
         )
     return config
+
+
+def brings_code(model: PreTrainedModel) -> bool:
+    """Whether a model was opened by Python code that it brings along, and that an export of it brings along again."""
+    return type(model).__module__.startswith("transformers_modules.")
+
+
+def read_license(name: str) -> str | None:
+    """The licence that a model's own card names; None where the card is not on this machine, or names none.
+
+    Args:
+        name: A folder or Hub id.
+    """
+    place = re.sub("^(local-dir|hf[-_]hub):", "", name)
+    card = Path(place, "README.md")
+    try:
+        if not Path(place).is_dir():
+            repository, _, revision = place.partition("@")
+            card = try_to_load_from_cache(repository, "README.md", revision=revision or None)
+        found = metadata_load(card).get("license")
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):  # no card, or none that the Hub would take
+        return None
+    return found if isinstance(found, str) and re.fullmatch(r"[a-z0-9.+-]+", found) else None
 
 
 def warn_of_code(name: str | None) -> None:

@@ -91,18 +91,16 @@ class RunReport:
 
         Args:
             folder: The run's folder.
-            how_to_load: A line of Python that opens {folder}, or {timm}, its name for timm.
+            how_to_load: A line of Python that opens the folder.
             described: Figures and card, as paths inside the folder.
         """
         opens = "timm and transformers" if self.library == "timm" else "transformers"
-        places = {"folder": folder, "timm": f"local-dir:{folder}"}
-        places = {name: json.dumps(place, ensure_ascii=False) for name, place in places.items()}
         lines = [
             f"{self.metric} {self.shown(self.metric)} on {self.evaluated_on}, after {self.seconds:.0f} s of training",
             f"  weights:     {folder}/model.safetensors with config.json: opens in {opens}",
             f"  results:     {folder}/eval_results.json, train_results.json, trainer_state.json",
             *(f"  described:   {folder}/{name}" for name in described),
-            f"  load it:     {how_to_load.format(**places)}",
+            f"  load it:     {how_to_load}",
         ]
         return "\n".join(lines)
 

@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_geo.data.config import DataArguments
+from hf_geo.evaluation.norms import running_statistics
 from hf_geo.models import ModelArguments
-from hf_geo.models.sources import ModelSource
+from hf_geo.models.sources import ModelSource, brings_code
 from hf_geo.training.trainer import GeoTrainer
 
 
@@ -30,8 +31,7 @@ class TrainingSetup:
         dataset_id: The dataset's id on the Hub, if it has one.
         base_model: Hub id of the pretrained weights, if any.
         library: The library that opens the exported folder first: "timm" (transformers opens it too) or "transformers".
-        how_to_load: A line of Python that opens the exported {folder}, or what {timm} calls it.
-        card_fields: The fields of the task's card template.
+        card_fields: The fields of the task's card template; those that the model itself answers are added.
         describe_data: Describes the data, with what could not be read, when the run has ended.
         open_processor: Opens the processor that the card's snippets use, from an exported folder.
         trainer_class: What trains the model.
@@ -46,7 +46,6 @@ class TrainingSetup:
     dataset_id: str | None
     base_model: str | None
     library: str
-    how_to_load: str
     card_fields: Mapping[str, Any]
     describe_data: Callable[[], str]
     open_processor: Callable[[Path], Any]
@@ -55,6 +54,11 @@ class TrainingSetup:
 
     def __post_init__(self) -> None:
         self.num_parameters = self.model.num_parameters()  # of one model, before a subspace adds control points
+        self.card_fields = {
+            **self.card_fields,
+            "has_statistics": bool(running_statistics(self.model)),
+            "brings_code": brings_code(self.model),
+        }
 
 
 @dataclass(frozen=True)

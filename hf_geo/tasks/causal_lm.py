@@ -87,10 +87,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         dataset_id=text.hub_id,
         base_model=name if source and source.kind == "hub" else None,
         library="transformers",
-        how_to_load="AutoModelForCausalLM.from_pretrained({folder})",
         card_fields={
             "architecture": model.config.model_type,
             "pretrained": not from_scratch,
+            "license": source and source.license,
             "needs_hf_geo": model.config.model_type == WORD_TRANSFORMER,
             "vocabulary": f"{len(tokenizer):,}",
             "measured": layout.perplexity,

@@ -73,12 +73,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         dataset_id=data.hub_id,
         base_model=source.name if source.kind == "hub" else None,
         library="timm" if _is_timm(model) else "transformers",
-        how_to_load="timm.create_model({timm}, pretrained=True)"
-        if _is_timm(model)
-        else "AutoModelForImageClassification.from_pretrained({folder})",
         card_fields={
             "architecture": architecture,
             "pretrained": pretrained,
+            "license": source.license,
             "classes": data.num_classes,
             "image_size": list(size),
             "image_mode": MODES[size[0]],

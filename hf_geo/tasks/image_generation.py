@@ -61,10 +61,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         dataset_id=data.hub_id,
         base_model=source.name if source and source.kind == "hub" else None,
         library="transformers",
-        how_to_load="AutoModel.from_pretrained({folder}, trust_remote_code=True)",
         card_fields={
             "architecture": model.config.model_type,
             "pretrained": source is not None,
+            "license": source and source.license,
             "classes": data.num_classes,
             "image_size": [model.config.channels, model.config.image_size, model.config.image_size],
             "measured": comparison.description,

@@ -75,10 +75,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         dataset_id=None,
         base_model=source.name if source and source.kind == "hub" else None,
         library="transformers",
-        how_to_load="AutoModel.from_pretrained({folder})",
         card_fields={
             "architecture": model.config.model_type,
             "pretrained": not from_scratch,
+            "license": source and source.license,
             "needs_hf_geo": model.config.model_type == DNC,
             "bits": data_args.copy_bits,
             "length": data_args.copy_length,

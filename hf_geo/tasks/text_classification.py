@@ -66,10 +66,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         dataset_id=data.hub_id,
         base_model=source.name if source and source.kind == "hub" else None,
         library="transformers",
-        how_to_load="AutoModelForSequenceClassification.from_pretrained({folder})",
         card_fields={
             "architecture": model.config.model_type,
             "pretrained": not from_scratch,
+            "license": source and source.license,
             "needs_hf_geo": model.config.model_type == BILSTM,
             "classes": list(data.label_names),
             "example": example,

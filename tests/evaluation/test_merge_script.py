@@ -10,9 +10,11 @@ import pytest
 import timm
 import torch
 import transformers
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 
+from hf_geo.models import WordTransformerConfig, WordTransformerForCausalLM
 from tests.models.tiny import byte_tokenizer, gpt2
 from tests.paths import REPOSITORY
 from tests.scripts import script
@@ -199,6 +201,8 @@ def test_classifiers_of_different_classes_are_merged_without_the_head_where_aske
     assert merge([*words, "--without_head"]) == 0
     first, second, found = weights(runs / "seed0"), weights(other), weights(tmp_path / "out")
     assert torch.equal(found["fc.weight"], first["fc.weight"])
+    rows = [row["name"] for row in read(tmp_path / "out", "merge.json")["points"]]
+    assert rows == ["seed0", "other with the head of seed0", "merged"]
     torch.testing.assert_close(found["conv1.0.weight"], (first["conv1.0.weight"] + second["conv1.0.weight"]) / 2)
 
 
@@ -232,13 +236,36 @@ def test_adapters_are_averaged_as_adapters(adapters: Path, tmp_path: Path) -> No
     for name, value in found.items():
         torch.testing.assert_close(value, first[name] / 4 + 3 * second[name] / 4)
     (code,), names = snippets(out), {}
-    exec(code.replace("FOLDER", str(out)), names)
+    exec(code.replace("FOLDER", str(out)).replace("BASE", str(adapters / "base")), names)
+    assert names["tokenizer"]("a")["input_ids"]
     results = read(out, "merge.json")
+    assert str(tmp_path.parent) not in (out / "README.md").read_text() + (out / "merge.json").read_text()
     assert results["points"][-1]["perplexity"] > 1 and not (out / "model.safetensors").exists()
     assert merge(["--method", "barrier", *words, "--positions", 3, "--output_dir", tmp_path / "barrier"]) == 0
     (rows,) = read(tmp_path / "barrier", "merge.json")["curves"].values()
     assert [rows[0]["loss"], rows[-1]["loss"]] == [row["loss"] for row in results["points"][:2]]
     assert len({row["loss"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize("licences", [("mit", "mit"), ("mit", None)])
+def test_the_card_of_merged_language_models_opens_them_and_says_nothing_false(tmp_path: Path, licences) -> None:
+    words = [*TEXT, "--bptt", 9, "--method", "average", "--coefficients", "1,0", "--output_dir", tmp_path / "out"]
+    for name, licence in zip("ab", licences, strict=True):
+        config = WordTransformerConfig(vocab_size=257, d_model=8, nhead=2, d_hid=8, nlayers=1)
+        WordTransformerForCausalLM(config).save_pretrained(tmp_path / name)
+        byte_tokenizer().save_pretrained(tmp_path / name)
+        if licence:
+            (tmp_path / name / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+        words += ["--model", tmp_path / name]
+    assert merge(words) == 0
+    (code,), names = snippets(tmp_path / "out"), {}
+    exec(code.replace("FOLDER", str(tmp_path / "out")), names)
+    ids = names["tokenizer"]("a word", return_tensors="pt")["input_ids"]
+    first = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "a").eval()
+    assert torch.equal(names["model"](ids).logits, first(ids).logits)
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "It has no norm statistics to take anew." in card.text
+    assert card.data.license == (licences[0] if licences[0] == licences[1] else None)
 
 
 @pytest.mark.parametrize(

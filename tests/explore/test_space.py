@@ -17,6 +17,7 @@ explore = script("explore")
 def space(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (runs / "line" / "checkpoint-3").mkdir()
     (runs / "line" / "checkpoint-3" / "optimizer.pt").write_bytes(b"large")
+    (runs / "line" / "README.md").write_text("---\nlicense: mit\n---\n")
     folder = tmp_path_factory.mktemp("spaces") / "space"
     assert (
         explore(
@@ -41,7 +42,7 @@ def space(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_space_has_what_the_hub_needs(space: Path) -> None:
     card = RepoCard.load(space / "README.md").data
-    assert (card.sdk, card.app_file, card.license) == ("gradio", "app.py", "apache-2.0")
+    assert (card.sdk, card.app_file, card.license) == ("gradio", "app.py", "mit")  # the model's, which comes along
     assert card.sdk_version == importlib.metadata.version("gradio")
     names = {Requirement(line).name for line in (space / "requirements.txt").read_text().split("\n") if line}
     assert {"torch", "timm", "transformers"} <= names and not names & {"pytest", "gradio", "optuna"}

@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_geo.hub.card import inline_code, installed_versions, plain_text, write_card
+from hf_geo.hub.card import card_metadata, inline_code, installed_versions, plain_text, write_card
+from hf_geo.models.sources import ModelSource
 from hf_geo.runs.report import RunReport, read_report, write_measured, write_results
 from tests.local_hub.cards import FRONT_MATTER, problems
 
@@ -85,8 +86,9 @@ def check(card: str, ordinary: str) -> None:
     assert shape(card) == shape(ordinary)
     data = yaml.safe_load(FRONT_MATTER.match(card)[1])
     assert keys(data) == keys(yaml.safe_load(FRONT_MATTER.match(ordinary)[1]))
-    assert (data["license"], data["tags"][0]) == ("apache-2.0", "hf_geo")
-    assert ModelCard(card).data.to_dict()["license"] == "apache-2.0"
+    expected = "apache-2.0" if "trained from scratch" in ordinary else None
+    assert (data.get("license"), data["tags"][0]) == (expected, "hf_geo")
+    assert ModelCard(card).data.to_dict().get("license") == expected
     assert problems(card) == ([], [])
     blocks_out = re.sub(r"^```.*?^```", "", card[FRONT_MATTER.match(card).end() :], flags=re.S | re.M)
     outside_code = re.sub(r"`[^`\n]*`", "", blocks_out)
@@ -120,6 +122,33 @@ def test_a_card_links_its_data_its_origin_and_a_thumbnail(tmp_path) -> None:
     data = yaml.safe_load(FRONT_MATTER.match(card)[1])
     assert data["thumbnail"].endswith("/ada/run/resolve/main/figures/training.png")
     assert (data["base_model"], data["datasets"], "widget" in data) == ("timm/resnet18", ["ada/data"], False)
+
+
+@pytest.mark.parametrize(
+    ("card", "fields", "licence"),
+    [
+        ("", {"pretrained": False}, "apache-2.0"),
+        ("---\nlicense: mit\n---\n", {"pretrained": True}, "mit"),
+        ("---\nlicense: mit\n---\n", {"pretrained": False}, "apache-2.0"),
+        ("# No front matter", {"pretrained": True}, None),
+        ("---\nlicense: [mit\n---\n", {"pretrained": True}, None),
+        ("---\nlicense: 'mine: all'\n---\n", {"pretrained": True}, None),
+    ],
+)
+def test_weights_have_the_licence_of_those_they_come_from(tmp_path, card: str, fields: dict, licence) -> None:
+    (tmp_path / "README.md").write_text(card)
+    source = ModelSource("folder", str(tmp_path), {})
+    report = report_of(template="", fields={**fields, "license": source.license})
+    assert card_metadata(report).license == licence
+
+
+def test_a_subspace_without_norm_statistics_says_nothing_of_them(tmp_path) -> None:
+    for has_statistics in (True, False):
+        fields = {**TEMPLATES["vision.md.jinja"], "has_statistics": has_statistics}
+        line = {"kind": "line", "num_points": 2, "layerwise": False}
+        report = report_of(template="vision.md.jinja", fields=fields, subspace=line)
+        write_card(tmp_path, report, figures={}, fields={})
+        assert (tmp_path / "README.md").read_text().count("norm statistics") == 2 * has_statistics
 
 
 def test_ordinary_values_stay_as_they_are() -> None:

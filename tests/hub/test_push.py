@@ -1,15 +1,20 @@
 """`scripts/push.py` and `push_folder` against the local Hub: what arrives, what stays, and how each failure reads."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import transformers
 from huggingface_hub import HfApi, constants
 
+from hf_geo.hub.loading import loading_lines
 from hf_geo.hub.push import check_destination, push_folder
+from hf_geo.models import DncConfig, DncForSequenceCopy, WordTransformerConfig, WordTransformerForCausalLM
 from tests.hub.runs import fingerprint, write_run
 from tests.local_hub import LocalHub, Request, Response
+from tests.models.tiny import gpt2
 from tests.scripts import script
 
 TOKENS = (LocalHub.write_token, LocalHub.read_token, LocalHub.other_token)
@@ -44,6 +49,41 @@ def test_everything_but_checkpoints_and_secrets_arrives(online, tmp_path, monkey
     [result] = card.eval_results
     assert (card.license, card.library_name, card.tags) == ("apache-2.0", "timm", ["hf_geo", "fromage"])
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("digits", "accuracy", 0.9722)
+
+
+OPENED = {  # models that a task trains, each with the name that the line has to open it by
+    "a class of ours, by AutoModel": lambda: DncForSequenceCopy(DncConfig(input_size=3, output_size=2)),
+    "a class of ours, by another": lambda: WordTransformerForCausalLM(WordTransformerConfig(vocab_size=9, d_model=4, nhead=2, d_hid=4)),
+    "no word For": gpt2,
+    "two of them": lambda: transformers.PoolFormerForImageClassification(transformers.PoolFormerConfig(depths=[1], hidden_sizes=[4], patch_sizes=[3], strides=[2], padding=[1], num_encoder_blocks=1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OPENED)
+def test_the_line_that_is_printed_opens_the_model(tmp_path, kind: str):
+    model = OPENED[kind]()
+    model.save_pretrained(tmp_path)
+    (line,) = loading_lines(json.loads((tmp_path / "config.json").read_text()), str(tmp_path), "")
+    assert type(eval(line, {"transformers": transformers})).__name__ == type(model).__name__
+
+
+def test_an_adapter_is_pushed_where_others_can_open_its_base(online, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", online.write_token)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    files = {"adapter_model.safetensors": b"weights", "README.md": b"---\ntags: [merge]\n---\n"}
+    for base, is_pushed in (("/home/ada/base", False), (str(tmp_path), False), (None, False), ("ada/base", True)):
+        files["adapter_config.json"] = json.dumps({"base_model_name_or_path": base}).encode()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        if is_pushed:
+            assert script("push")([folder, "ada/adapter"]) == 0
+            assert pushed(online, "ada/adapter") == files
+            assert 'peft.PeftModel.from_pretrained(model, "ada/adapter")  # of ada/base' in capsys.readouterr().out
+        else:
+            with pytest.raises(SystemExit):
+                script("push")([folder, "ada/adapter"])
+            assert f"belongs to the model {base!r}, which is on this machine alone" in capsys.readouterr().err
 
 
 def test_a_bare_name_goes_to_ones_own_namespace_and_private_is_private(online, run_folder, monkeypatch, capsys):

@@ -151,6 +151,7 @@ def test_language_models(kind: str, capsys) -> None:
         run(subspace, folder, names)
         assert loss() == pytest.approx(measured(folder, subspace)["loss"], rel=1e-4)
     assert len(snippets) == (2 if kind == "words" else 1)
+    assert "norm statistics" not in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
