@@ -70,7 +70,8 @@ def _open_classifier(name: str) -> Features:
             f"--fid_model {name!r} is no trained classifier of timm's: give the folder or id of one, such as this package "
             "exports, or a .pth file of Inception weights."
         )
-    model = build_image_classifier(name, num_classes=source.config.get("num_classes") or source.config["num_labels"])
+    # Without a classifier, as DINOv2 is stored, any will do: the features are those before it.
+    model = build_image_classifier(name, num_classes=source.config.get("num_classes") or 1)
     network, config = model.timm_model.eval().requires_grad_(False), input_config(model)
     channels, *size = config["input_size"]
     if channels != 3:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from timm.models import save_for_hf
 
 from hf_geo.hub.export import export_model
 from hf_geo.models import build_image_classifier
@@ -25,6 +27,17 @@ def test_a_classifiers_features_are_those_before_its_classifier(tmp_path) -> Non
         logits = model((IMAGES / 255 - mean) / std).logits
         torch.testing.assert_close(model.timm_model.get_classifier()(found), logits)
     assert features.compute(IMAGES[:, :, ::2, ::2]).shape == (2, 64)  # images of another size
+
+
+def test_a_network_of_timms_without_a_classifier(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("cifar_resnet20", num_classes=0).eval()
+    save_for_hf(model, tmp_path, safe_serialization=True)
+    found = open_features(str(tmp_path)).compute(IMAGES)
+    mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    assert found.shape == (2, model.num_features)
+    with torch.no_grad():
+        torch.testing.assert_close(found, model((IMAGES / 255 - mean) / std))
 
 
 def test_coarse_pixels() -> None:
