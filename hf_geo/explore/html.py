@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -26,7 +27,7 @@ MOST_CLASSES = 20  # of a confusion matrix that is still readable
 
 def shown_value(metric: str, value: float | None) -> str:
     """A metric for people."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "not finite"
     return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.3g}"
 

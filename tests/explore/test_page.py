@@ -1,6 +1,7 @@
 """What the page shows, against networks that are opened and moved by hand; and what it makes of bad input."""
 
 import html as stdlib_html
+import math
 import re
 import shutil
 import socket
@@ -29,6 +30,11 @@ from tests.explore.runs import HOSTILE, make_hostile, page_of
 from tests.scripts import script
 
 explore = script("explore")
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_named(value: float | None) -> None:
+    assert html.shown_value("perplexity", value) == "not finite" and html.shown_value("accuracy", 0.5) == "50.0 %"
 
 
 @pytest.fixture(scope="module")
