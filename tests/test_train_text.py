@@ -27,6 +27,7 @@ SGD = ("--optim", "sgd", "--learning_rate", "0.5", "--eval_strategy", "steps", "
        '{"decay": 0.9, "factor": 0.2, "patience": 0, "threshold": 0.0}', "--save_strategy", "steps",
        "--save_steps", "2")  # fmt: skip
 ANIMALS, COLOURS = ("cat", "dog", "bird", "horse"), ("red", "green", "blue")
+WORDS = ["The", "a", "is", "runs", "far", ".", *ANIMALS, *COLOURS]
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,9 @@ def place(tmp_path_factory) -> Path:
         rows = dict(zip(("premise", "hypothesis", "same"), map(list, columns), strict=True))
         (place / "pairs").mkdir(exist_ok=True)
         datasets.Dataset.from_dict(rows).to_parquet(place / "pairs" / f"{split}.parquet")
-    words = ["The", "a", "is", "runs", "far", ".", *ANIMALS, *COLOURS]
     torch.manual_seed(0)
-    bert(vocab_size=len(words) + 4, max_position_embeddings=12, pad_token_id=3).save_pretrained(place / "bert")
-    build_sentence_tokenizer(words).save_pretrained(place / "bert")
+    bert(vocab_size=len(WORDS) + 4, max_position_embeddings=12, pad_token_id=3).save_pretrained(place / "bert")
+    build_sentence_tokenizer(WORDS).save_pretrained(place / "bert")
     lines = [f"{word} {i / 10} -1 {i % 3} 0.5 0 1" for i, word in enumerate((*ANIMALS, *COLOURS, "unseen"))]
     (place / "vectors.txt").write_text("\n".join(lines) + "\n")
     return place
@@ -108,6 +108,13 @@ def test_a_line_of_bilstms_is_described_and_walked(place, line) -> None:
     both = evaluate(place, "--model", line, "--model", place / "end", "--ensemble", "--output_dir", place / "both")
     assert both["points"][1]["nll"] == pytest.approx(walked["points"][0]["nll"], rel=1e-5)
     assert both["ensembles"][0]["members"] == ["line", "end"]
+
+
+def test_models_of_several_lengths_are_evaluated_on_texts_that_all_of_them_take(place) -> None:
+    build_sentence_tokenizer(WORDS).save_pretrained(place / "shorter")
+    bert(vocab_size=len(WORDS) + 4, max_position_embeddings=9, pad_token_id=3).save_pretrained(place / "shorter")
+    words = ("--label_column", "same", "--model", place / "bert", "--model", place / "shorter")
+    assert len(evaluate(place, *words)["points"]) == 2
 
 
 def test_it_is_pushed_and_opened_from_the_hub(line, online, monkeypatch) -> None:

@@ -97,8 +97,12 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         )
 
 
-def max_positions(model: PreTrainedModel) -> int | None:
-    """The number of tokens of the longest text that the model has positions for; None if there is no limit."""
+def max_positions(*models: PreTrainedModel) -> int | None:
+    """The number of tokens of the longest text that all models have positions for; None if there is no limit."""
+    return min(filter(None, map(_positions, models)), default=None)
+
+
+def _positions(model: PreTrainedModel) -> int | None:
     rows = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if rows is None or rows < 1:
         return None

@@ -123,7 +123,7 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         tokenizers[0],
         data_args,
         batch_size=options.batch_size or EVAL_BATCH_SIZE,
-        longest=max_positions(models[0]),
+        longest=max_positions(*models),
     )
     split = final_split(text.splits)
 
@@ -149,7 +149,7 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
             prepare=partial(encode_prompt, models[0], tokenizers[0]),
             show=None,
             classes=[tokenizers[0].decode([number]) for number in range(len(tokenizers[0]))],
-            example=(choose_prompt(layout.tokens(split), tokenizers[0], max_positions(models[0])),),
+            example=(choose_prompt(layout.tokens(split), tokenizers[0], max_positions(*models)),),
         ),
     )
 

@@ -100,7 +100,7 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
     for model in models:
         _check_sentences(model, data)
     split = final_split(data.splits)
-    longest = _longest(tokenizers[0], models[0], data, data_args)
+    longest = _longest(tokenizers[0], models, data, data_args)
 
     def loader(split: str) -> DataLoader:
         return DataLoader(
@@ -179,7 +179,7 @@ def _encode(
     data: SentenceData, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, args: DataArguments
 ) -> dict[str, EncodedSentences]:
     _check_sentences(model, data)
-    longest = _longest(tokenizer, model, data, args)
+    longest = _longest(tokenizer, [model], data, args)
     return {name: encode_sentences(split, tokenizer, longest) for name, split in data.splits.items()}
 
 
@@ -194,14 +194,14 @@ def _check_sentences(model: PreTrainedModel, data: SentenceData) -> None:
 
 
 def _longest(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, data: SentenceData, args: DataArguments
+    tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel], data: SentenceData, args: DataArguments
 ) -> int | None:
-    """Tokens of the longest row that the model takes; None if there is no limit.
+    """Tokens of the longest row that the models take; None if there is no limit.
 
     Raises:
         ValueError: `--max_length` leaves no room for a word, or is more than the model takes.
     """
-    limits = (tokenizer.model_max_length, max_positions(model))
+    limits = (tokenizer.model_max_length, max_positions(*models))
     own = min((limit for limit in limits if limit and limit < 10**9), default=None)
     special = tokenizer.num_special_tokens_to_add(pair=data.sentences == 2)
     if args.max_length is None:
