@@ -170,7 +170,7 @@ def describe(merge: Merge, parents: Parents, options: argparse.Namespace, data_a
         "task": parents.task.hub_name,
         "metric": next((name for name in parents.task.metrics if name in merge.found.points[-1]), "loss"),
         "library": "timm" if architecture else "transformers",
-        "model_class": model._auto_class or type(model).__name__,
+        "model_class": parents.task.auto_class,
         "processor_class": parents.processor_class,
         "brings_code": brings_code(model),
         "needs_hf_geo": maker.__module__.startswith("hf_geo."),

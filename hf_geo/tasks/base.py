@@ -168,6 +168,7 @@ class Task:
             whether higher is better.
         template: The card template of its models.
         architectures: Endings of the names of transformers' classes that solve the task.
+        auto_class: The class of transformers that opens its models.
         models: Models of this package that solve it and are in no other registry.
         datasets: Embedded datasets that are made for it.
         build: Builds a model and its data for training. Raises `ValueError` where they do not exist or do not fit.
@@ -179,6 +180,7 @@ class Task:
     metrics: tuple[str, ...]
     template: str
     architectures: tuple[str, ...]
+    auto_class: str
     build: Callable[[ModelArguments, DataArguments, TrainingArguments], TrainingSetup]
     reopen: Callable[[Sequence[ModelSource], DataArguments, EvaluationOptions], EvaluationSetup]
     models: tuple[str, ...] = ()

@@ -166,6 +166,7 @@ CAUSAL_LM = Task(
     metrics=("perplexity",),
     template="language.md.jinja",
     architectures=("ForCausalLM", "LMHeadModel"),
+    auto_class="AutoModelForCausalLM",
     models=(WORD_TRANSFORMER,),
     datasets=(DOCS,),
     build=build,

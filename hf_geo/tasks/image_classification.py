@@ -199,6 +199,7 @@ IMAGE_CLASSIFICATION = Task(
     metrics=("accuracy",),
     template="vision.md.jinja",
     architectures=("ForImageClassification",),
+    auto_class="AutoModelForImageClassification",
     build=build,
     reopen=reopen,
 )

@@ -249,6 +249,7 @@ IMAGE_GENERATION = Task(
     metrics=("frechet_distance", "fid", "precision", "recall"),
     template="generation.md.jinja",
     architectures=("ForImageGeneration",),
+    auto_class="AutoModel",
     models=(RESNET_GAN,),
     build=build,
     reopen=reopen,

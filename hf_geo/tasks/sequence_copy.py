@@ -162,6 +162,7 @@ SEQUENCE_COPY = Task(
     metrics=("sequence_accuracy",),
     template="sequence_copy.md.jinja",
     architectures=("ForSequenceCopy",),
+    auto_class="AutoModel",
     models=(DNC,),
     datasets=(REPEAT_COPY,),
     build=build,

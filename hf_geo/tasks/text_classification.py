@@ -228,6 +228,7 @@ TEXT_CLASSIFICATION = Task(
     metrics=("accuracy", "macro_f1", "ece"),
     template="text.md.jinja",
     architectures=("ForSequenceClassification",),
+    auto_class="AutoModelForSequenceClassification",
     models=(BILSTM,),
     datasets=(GLOSSES,),
     build=build,
