@@ -34,6 +34,7 @@ from hf_geo.cli.merging import Parents, hub_ids, open_parents
 from hf_geo.cli.options import at_least, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.recipes import recipe_file
+from hf_geo.cli.sections import find_idle
 from hf_geo.cli.trained import display_names, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
@@ -216,11 +217,13 @@ def train_bend(options: argparse.Namespace, data_args: DataArguments) -> int:
     """Trains the bend of a curve between two fixed networks by scripts/train.py, and walks it by scripts/evaluate.py."""
     train, evaluate = (load_main(str(Path(__file__).with_name(f"{name}.py"))) for name in ("train", "evaluate"))
     defaults = {each.name: each.default for each in dataclasses.fields(DataArguments)}
-    data = words_of({name: value for name, value in vars(data_args).items() if value != defaults[name]})
     known = read_run_settings(find_trained(options.model[0]))
     as_the_ends = {
         name: known[name] for name in ("label_noise", "image_size") if known.get(name) and name not in options.given
     }
+    idle = find_idle(defaults, {**vars(data_args), **as_the_ends})
+    given = {name: value for name, value in vars(data_args).items() if value != defaults[name] and name not in idle}
+    data = words_of(given)
     shared = words_of({name: getattr(options, name) for name in ("seed", "trust_remote_code") if name in options.given})
     on_cpu = ["--use_cpu=true"] if options.device == "cpu" and torch.cuda.is_available() else []
     bend = ["--subspace=curve", "--subspace_beta=0", "--subspace_ends", *options.model, f"--model={options.model[0]}"]

@@ -26,7 +26,7 @@ from hf_geo.checkpoints.placing import place_result
 from hf_geo.cli.config import parse_command_line
 from hf_geo.cli.options import program_name
 from hf_geo.cli.output import protect_output
-from hf_geo.cli.preflight import check_export, check_settings, check_trainer, no_empty_folder
+from hf_geo.cli.preflight import check_export, check_options, check_settings, check_trainer, no_empty_folder
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.bad_samples import DataError
@@ -154,6 +154,7 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
         check_destination(hub_id, folder=args.output_dir, **hub)
     set_seed(args.seed)
     task = find_task(run_args.task, model_args.model, data_args.dataset)
+    check_options(task, chosen.typed)
     setup = build_setup(task, model_args, data_args, args)
     for name, value in setup.settings.items():
         setattr(args, name, value)

@@ -12,7 +12,7 @@ from transformers.hf_argparser import string_to_bool
 
 from .options import HelpFormatter, OptionParser, nearest
 from .recipes import Scalar, meaning_of, read_recipe, recipe_file
-from .sections import HIDDEN, MOST_NEEDED, WITHOUT_EFFECT, arrange
+from .sections import HIDDEN, MOST_NEEDED, WITHOUT_EFFECT, arrange, find_idle
 
 # --smoke: enough of a run to see that everything fits together.
 SMOKE = {
@@ -72,8 +72,8 @@ def parse_command_line(
         **parser_options: Options of the parser, such as the `prog` that messages begin with.
 
     Returns:
-        One instance of each dataclass, then the namespace of `config`, `variant`, `smoke` and `given`:
-        the names of the options that the recipe or the command line sets.
+        One instance of each dataclass, then the namespace of `config`, `variant`, `smoke`, `typed` (the names of the options that
+        the command line sets) and `given` (those that the recipe or the command line sets).
 
     Raises:
         ValueError: The recipe cannot be used, or a dataclass refuses its values.
@@ -101,11 +101,18 @@ def parse_command_line(
     if chosen.smoke:
         words += [f"--{name}={value}" for name, value in SMOKE.items()]
     *settings, chosen = parser.parse_args_into_dataclasses(words + argv, look_for_args_file=False)
-    names = (word.partition("=")[0] for word in words + argv)
-    chosen.given = {parser.options[name].dest for name in names if name in parser.options}
+    chosen.typed, chosen.given = (_named_options(part, parser) for part in (argv, words + argv))
     if useless := sorted(chosen.given & WITHOUT_EFFECT):
         parser.error(f"--{useless[0]} changes nothing here: leave it out")
+    values = {name: value for some in settings for name, value in vars(some).items()}
+    for option, remedy in find_idle(chosen.typed, values).items():
+        parser.error(f"--{option} changes nothing {remedy}, or leave it out")
     return (*settings, chosen)
+
+
+def _named_options(words: Sequence[str], parser: OptionParser) -> set[str]:
+    names = (word.partition("=")[0] for word in words)
+    return {parser.options[name].dest for name in names if name in parser.options}
 
 
 def _names_of_mappings(dataclass_types: Sequence[type]) -> set[str]:

@@ -1,6 +1,7 @@
 """Checks before a run: what would stop it after it began is reported at the start."""
 
 import copy
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,8 +16,11 @@ from transformers.trainer_utils import has_length
 from transformers.utils import is_liger_kernel_available, is_torch_xla_available
 
 from hf_geo.checkpoints.disk import disk_failure, first_error_across_ranks
+from hf_geo.data.config import DataArguments
 from hf_geo.errors import in_words
+from hf_geo.models.config import ModelArguments
 from hf_geo.optim import list_optimizers
+from hf_geo.tasks import COMMON_OPTIONS, Task
 from hf_geo.training.checks import check_shared_folder
 from hf_geo.training.norms import has_batch_norms
 from hf_geo.training.optimizers import load_samples
@@ -30,6 +34,21 @@ _NEEDED = {
     "batch_eval_metrics": False,
     "eval_do_concat_batches": True,
 }
+
+
+def check_options(task: Task, typed: Collection[str]) -> None:
+    """Refuses options of models and data that the task does not read.
+
+    Args:
+        task: What is trained.
+        typed: Names of the options on the command line; what a recipe sets may serve other variants of it.
+
+    Raises:
+        ValueError: One of these belongs to other tasks.
+    """
+    known = {field.name for kind in (ModelArguments, DataArguments) for field in dataclasses.fields(kind)}
+    if stray := sorted(known & set(typed) - COMMON_OPTIONS - set(task.options)):
+        raise ValueError(f"--{stray[0]} is not for {task.name}, where it changes nothing: leave it out.")
 
 
 def check_settings(args: TrainingArguments, metrics: Collection[str]) -> None:

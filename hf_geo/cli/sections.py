@@ -1,6 +1,7 @@
-"""How `--help` arranges the many options of a training run: those that most runs need, then the rest by heading."""
+"""How `--help` arranges the many options of a training run, and which of them change nothing, alone or at all."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 FIRST = "Most used"
 MOST_NEEDED = (
@@ -34,7 +35,42 @@ HEADINGS = {
 WITHOUT_EFFECT = {
     "do_train", "do_eval", "do_predict", "local_rank", "hub_revision", "average_tokens_across_devices", "remove_unused_columns",
 }  # fmt: skip
+# Options that change nothing without another one, and the values of that one with which they do: any but its default if none is named.
+NEEDED = {
+    "gamma": ("milestones", ()),
+    "label_noise_seed": ("label_noise", ()),
+    "words_without_vector": ("word_vectors", ()),
+    "top_k": ("loss", ("smooth-top-k", "truncated-top-k")),
+    "loss_temperature": ("loss", ("smooth-top-k",)),
+    "crop_shift": ("augmentation", ("crop", "crop-flip", "auto")),
+    "crop_border": ("augmentation", ("crop", "crop-flip", "auto")),
+    "color_jitter": ("augmentation", ("timm", "auto")),
+    "columns": ("text_layout", ("stream", "auto")),
+    "eval_columns": ("text_layout", ("stream", "auto")),
+    "bptt": ("text_layout", ("stream", "auto")),
+    "block_size": ("text_layout", ("blocks", "auto")),
+}
 HIDDEN = WITHOUT_EFFECT | {"label_names", "prediction_loss_only", "batch_eval_metrics", "eval_do_concat_batches"}
+
+
+def find_idle(options: Collection[str], values: Mapping[str, Any]) -> dict[str, str]:
+    """Finds those of some options that change nothing without another one.
+
+    Args:
+        options: Names of options.
+        values: The values of all options, those included that they need.
+
+    Returns:
+        For each of them, how that is and what to do, to go after "changes nothing".
+    """
+    idle = {}
+    for option in sorted(NEEDED.keys() & set(options)):
+        needed, effective = NEEDED[option]
+        if not effective and not values[needed]:
+            idle[option] = f"without --{needed}: give that too"
+        elif effective and values[needed] not in effective:
+            idle[option] = f"with --{needed} {values[needed]}: give --{needed} {' or '.join(effective)}"
+    return idle
 
 
 def arrange(groups: Iterable[tuple[str, Sequence]], first: Sequence[str]) -> Iterator[tuple[str, list]]:

@@ -9,7 +9,7 @@ from hf_geo.data.config import DataArguments
 from hf_geo.models import ModelArguments
 from hf_geo.models.sources import ModelSource, find_model, warn_of_code
 
-from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup
+from .base import COMMON_OPTIONS, EvaluationOptions, EvaluationSetup, Task, TrainingSetup
 from .causal_lm import CAUSAL_LM
 from .image_classification import IMAGE_CLASSIFICATION
 from .image_generation import IMAGE_GENERATION
@@ -18,6 +18,7 @@ from .text_classification import TEXT_CLASSIFICATION
 from .trained import find_trained, read_run_settings
 
 __all__ = [
+    "COMMON_OPTIONS",
     "TASKS",
     "EvaluationOptions",
     "EvaluationSetup",

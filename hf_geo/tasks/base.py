@@ -1,6 +1,6 @@
 """What every task offers: a model and data to train, and the same opened again to evaluate."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,15 @@ class EvaluationOptions:
     fid_model: str | None = None
 
 
+# Options of models and data: those that every task reads, those of datasets that have splits, and those of images.
+COMMON_OPTIONS = {"model", "model_args", "trust_remote_code", "dataset", "max_train_samples", "max_eval_samples"}
+OPTIONS_OF_SPLITS = {"dataset_config", "train_split", "eval_split", "eval_size", "test_split"}
+OPTIONS_OF_IMAGES = {
+    *OPTIONS_OF_SPLITS, "image_column", "label_column", "max_bad_samples", "label_noise", "label_noise_seed",
+    "image_size", "augmentation", "crop_shift", "crop_border", "color_jitter",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Task:
     """A kind of problem: how its models and data are built for training and opened again for evaluation.
@@ -171,6 +180,7 @@ class Task:
         auto_class: The class of transformers that opens its models.
         models: Models of this package that solve it and are in no other registry.
         datasets: Embedded datasets that are made for it.
+        options: The options of models and data that it reads, besides `COMMON_OPTIONS`.
         build: Builds a model and its data for training. Raises `ValueError` where they do not exist or do not fit.
         reopen: Opens trained models and their data for evaluation. Raises `ValueError` where they do not fit.
     """
@@ -183,6 +193,7 @@ class Task:
     auto_class: str
     build: Callable[[ModelArguments, DataArguments, TrainingArguments], TrainingSetup]
     reopen: Callable[[Sequence[ModelSource], DataArguments, EvaluationOptions], EvaluationSetup]
+    options: Collection[str]
     models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
 

@@ -23,7 +23,7 @@ from hf_geo.models import (
 )
 from hf_geo.models.sources import ModelSource, find_model
 
-from .base import EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
+from .base import OPTIONS_OF_SPLITS, EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
 
 WORD_TRANSFORMER = WordTransformerConfig.model_type
 PROMPT_WORDS = 6  # of the evaluation text, which the card's sample continues
@@ -42,6 +42,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     if model_args.loss != "cross-entropy":
         raise ValueError(f"--loss {model_args.loss} is for image classifiers: leave it out for a language model.")
     from_scratch = model_args.model == WORD_TRANSFORMER
+    if not from_scratch and data_args.min_frequency != 1:
+        raise ValueError(
+            f"--min_frequency {data_args.min_frequency} is for {WORD_TRANSFORMER!r}: {model_args.model!r} brings its own vocabulary."
+        )
     source = None if from_scratch else find_model(model_args.model)
     name = source.name if source else WORD_TRANSFORMER
     text = load_text_data(data_args)
@@ -160,6 +164,10 @@ def choose_prompt(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerBase, long
     return tokenizer.decode(known[: min(PROMPT_WORDS, (longest or 2 * PROMPT_WORDS) // 2)]).strip()
 
 
+OPTIONS = {
+    *OPTIONS_OF_SPLITS, "text_column", "text_layout", "columns", "eval_columns", "bptt", "block_size",
+    "min_frequency", "streaming",
+}  # fmt: skip
 CAUSAL_LM = Task(
     name="causal-lm",
     hub_name="text-generation",
@@ -169,6 +177,7 @@ CAUSAL_LM = Task(
     auto_class="AutoModelForCausalLM",
     models=(WORD_TRANSFORMER,),
     datasets=(DOCS,),
+    options=OPTIONS,
     build=build,
     reopen=reopen,
 )

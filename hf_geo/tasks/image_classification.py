@@ -20,7 +20,16 @@ from hf_geo.metrics import image_classification_metrics, score_samples
 from hf_geo.models import ModelArguments, build_image_classifier, check_images, input_config
 from hf_geo.models.sources import ModelSource, find_model
 
-from .base import EvaluationOptions, EvaluationSetup, RepeatableLoader, SampleView, Task, TrainingSetup, final_split
+from .base import (
+    OPTIONS_OF_IMAGES,
+    EvaluationOptions,
+    EvaluationSetup,
+    RepeatableLoader,
+    SampleView,
+    Task,
+    TrainingSetup,
+    final_split,
+)
 from .classifiers import collate_as_model, loss_arguments, same_classes
 
 EVAL_BATCH_SIZE = 128
@@ -193,6 +202,10 @@ def _is_registered_here(architecture: str) -> bool:
     return timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__.startswith("hf_geo.")
 
 
+OPTIONS = {
+    *OPTIONS_OF_IMAGES, "streaming", "pretrained", "loss", "top_k", "loss_temperature",
+    "normalization", "eval_resize", "interpolation",
+}  # fmt: skip
 IMAGE_CLASSIFICATION = Task(
     name="image-classification",
     hub_name="image-classification",
@@ -200,6 +213,7 @@ IMAGE_CLASSIFICATION = Task(
     template="vision.md.jinja",
     architectures=("ForImageClassification",),
     auto_class="AutoModelForImageClassification",
+    options=OPTIONS,
     build=build,
     reopen=reopen,
 )

@@ -23,7 +23,7 @@ from hf_geo.models.gan.features import open_features
 from hf_geo.models.sources import ModelSource, find_model, opening
 from hf_geo.training.adversarial import AdversarialTrainer
 
-from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
+from .base import OPTIONS_OF_IMAGES, EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
 from .trained import read_run_settings
 
 RESNET_GAN = ResNetGanConfig.model_type
@@ -251,6 +251,7 @@ IMAGE_GENERATION = Task(
     architectures=("ForImageGeneration",),
     auto_class="AutoModel",
     models=(RESNET_GAN,),
+    options={*OPTIONS_OF_IMAGES, "fid_model", "fid_protocol"},
     build=build,
     reopen=reopen,
 )

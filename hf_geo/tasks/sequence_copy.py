@@ -165,6 +165,7 @@ SEQUENCE_COPY = Task(
     auto_class="AutoModel",
     models=(DNC,),
     datasets=(REPEAT_COPY,),
+    options={"copy_bits", "copy_length", "copy_repeats"},
     build=build,
     reopen=reopen,
 )

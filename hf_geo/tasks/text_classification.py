@@ -23,7 +23,7 @@ from hf_geo.models import ModelArguments, max_positions, open_tokenizer
 from hf_geo.models.sources import ModelSource, find_model
 from hf_geo.models.text_classifiers import BiLstmNliConfig, build_bilstm, open_text_classifier, read_word_vectors
 
-from .base import EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
+from .base import OPTIONS_OF_SPLITS, EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
 from .classifiers import collate_as_model, loss_arguments, same_classes
 
 BILSTM = BiLstmNliConfig.model_type
@@ -38,7 +38,7 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     """
     from_scratch = model_args.model == BILSTM
     if not from_scratch:
-        _refuse_options_of_bilstm(model_args)
+        _refuse_options_of_bilstm(model_args, data_args)
     source = None if from_scratch else find_model(model_args.model)
     trust = model_args.trust_remote_code
     data = load_sentence_data(data_args, seed=args.seed)
@@ -156,11 +156,15 @@ def _prepare_bilstm(
     return tokenizer, build_model
 
 
-def _refuse_options_of_bilstm(model_args: ModelArguments) -> None:
+def _refuse_options_of_bilstm(model_args: ModelArguments, data_args: DataArguments) -> None:
     """Raises `ValueError` for options that a model with a configuration and a vocabulary of its own cannot use."""
-    for option in ("model_args", "word_vectors"):
-        value = getattr(model_args, option)
-        if value is not None:
+    for option, value, default in (
+        ("model_args", model_args.model_args, None),
+        ("word_vectors", model_args.word_vectors, None),
+        ("lowercase", data_args.lowercase, False),
+        ("min_frequency", data_args.min_frequency, 1),
+    ):
+        if value != default:
             raise ValueError(
                 f"--{option} {value} is for {BILSTM!r}: {model_args.model!r} brings its own configuration and vocabulary."
             )
@@ -222,6 +226,10 @@ def _describe(data: SentenceData, encoded: dict[str, EncodedSentences]) -> str:
     return " ".join([data.origin, *notes])
 
 
+OPTIONS = {
+    *OPTIONS_OF_SPLITS, "text_column", "text_pair_column", "label_column", "max_length", "lowercase", "min_frequency",
+    "label_noise", "label_noise_seed", "loss", "top_k", "loss_temperature", "word_vectors", "words_without_vector",
+}  # fmt: skip
 TEXT_CLASSIFICATION = Task(
     name="text-classification",
     hub_name="text-classification",
@@ -231,6 +239,7 @@ TEXT_CLASSIFICATION = Task(
     auto_class="AutoModelForSequenceClassification",
     models=(BILSTM,),
     datasets=(GLOSSES,),
+    options=OPTIONS,
     build=build,
     reopen=reopen,
 )

@@ -9,7 +9,10 @@ import pytest
 from hf_geo.cli.config import parse_command_line
 from hf_geo.cli.recipes import read_recipe
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
-from hf_geo.cli.sections import HEADINGS, HIDDEN, MOST_NEEDED
+from hf_geo.cli.sections import HEADINGS, HIDDEN, MOST_NEEDED, NEEDED
+from hf_geo.data.config import DataArguments
+from hf_geo.models.config import ModelArguments
+from hf_geo.tasks import COMMON_OPTIONS, TASKS
 from tests.recipes.every import FILES
 
 
@@ -139,12 +142,40 @@ def test_missing_file_and_unknown_variant(tmp_path, capsys) -> None:
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["--variant", "x"], "give --config too"),
         (["stray"], "unknown option stray"),
+        (["--gamma", "0.5"], "--gamma changes nothing without --milestones: give that too, or leave it out"),
+        (["--label_noise_seed=1", "--label_noise=0"], "--label_noise_seed changes nothing without --label_noise: give"),
+        (
+            ["--top_k", "3"],
+            "--top_k changes nothing with --loss cross-entropy: give --loss smooth-top-k or truncated-top-k",
+        ),
+        (
+            ["--augmentation", "none", "--crop_shift", "2"],
+            "--crop_shift changes nothing with --augmentation none: give",
+        ),
     ],
 )
 def test_wrong_words_end_with_status_2(words: list[str], message: str, capsys) -> None:
     with pytest.raises(SystemExit) as raised:
         parse(*words)
     assert raised.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_what_a_variant_makes_idle_is_no_mistake(tmp_path) -> None:
+    write(
+        tmp_path,
+        a="gamma: 0.5\nmilestones: [1]\ncrop_shift: 2\nvariants: {plain: {milestones: null, augmentation: none}}",
+    )
+    *_, args, chosen = parse("--config", tmp_path / "a.yaml", "--variant", "plain")
+    assert (args.gamma, args.milestones) == (0.5, None)
+    assert chosen.typed == {"config", "variant"} and "gamma" in chosen.given
+    parse("--config", tmp_path / "a.yaml", "--gamma", "0.2")
+
+
+def test_the_tables_of_options_name_options() -> None:
+    fields = {field.name: field for kind in RUN_ARGUMENTS for field in dataclasses.fields(kind)}
+    assert {*NEEDED, *(needed for needed, _ in NEEDED.values())} <= fields.keys()
+    shared = {field.name for kind in (ModelArguments, DataArguments) for field in dataclasses.fields(kind)}
+    assert COMMON_OPTIONS.union(*(task.options for task in TASKS.values())) == shared
 
 
 def test_help_is_complete(capsys) -> None:

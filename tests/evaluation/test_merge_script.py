@@ -165,12 +165,13 @@ def test_a_bend_is_trained_between_two_fixed_networks(runs: Path, tmp_path: Path
     base = REPOSITORY / "configs" / "subspaces" / "_base.yaml"
     recipe.write_text(f"base: {base}\nlearning_rate: 0.02\nmax_steps: 3\nsave_strategy: 'no'\nreport_to: none\n")
     shutil.copytree(runs / "seed0", noisy)
-    settings = read(noisy, "training_args.json") | {"label_noise": 0.25}
+    idle = {"augmentation": "none", "crop_shift": 2}  # as where a recipe shifts images and its variant does not
+    settings = read(noisy, "training_args.json") | {"label_noise": 0.25, "label_noise_seed": 3, **idle}
     (noisy / "training_args.json").write_text(json.dumps(settings))
     words = ("--recipe", recipe, "--model", noisy, "--model", runs / "seed1", "--seed", 7)
     assert merge(["--method", "curve", *words, *QUICK, "--output_dir", tmp_path / "bend"]) == 0
     settings = read(tmp_path / "bend", "training_args.json")
-    assert (settings["seed"], settings["label_noise"]) == (7, 0.25)
+    assert [settings[name] for name in ("seed", "label_noise", "label_noise_seed", "crop_shift")] == [7, 0.25, 3, None]
     points = load_file(tmp_path / "bend" / "subspace.safetensors")
     ends = [weights(runs / name) for name in ("seed0", "seed1")]
     spanned = [name.removeprefix("point0.timm_model.") for name in points if name.startswith("point0.")]
