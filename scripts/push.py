@@ -8,6 +8,7 @@
     python scripts/push.py runs/digits ada/digits-fromage
     python scripts/push.py runs/digits ada/digits-fromage --private
     python scripts/push.py runs/digits ada/digits-fromage --checkpoints last
+    python scripts/push.py runs/digits --local_dir outputs/pushed
 
 Log in first with `hf auth login`, or set HF_TOKEN to a token with write permission.
 """
@@ -20,8 +21,9 @@ from hf_geo.checkpoints.placing import place_result
 from hf_geo.cli.options import OptionParser, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.user_errors import one_sentence_errors
+from hf_geo.hub.contents import copy_contents, is_adapter, is_space, read_config
 from hf_geo.hub.loading import loading_lines
-from hf_geo.hub.push import is_adapter, is_space, push_folder, read_config
+from hf_geo.hub.push import push_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     protect_output()
     parser = OptionParser(prog=program_name(__file__), description=__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of a finished run, or a Space")
-    parser.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
+    parser.add_argument("repo_id", nargs="?", metavar="REPO_ID", help="NAMESPACE/NAME, or NAME in your own namespace")
+    parser.add_argument(
+        "--local_dir",
+        type=Path,
+        metavar="DIR",
+        help="write what the repository would have into a new folder, without the Hub, a REPO_ID or a token",
+    )
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--commit_message", help="title of the commit (default: what is uploaded)")
     parser.add_argument(
@@ -38,9 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="none",
         help="push the newest checkpoint too, as last-checkpoint, or all of them under their names",
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)  # an option may stand between the two names
+    if (arguments.repo_id is None) == (arguments.local_dir is None):
+        parser.error("give either REPO_ID, the repository to push to, or --local_dir, a new folder")
     with one_sentence_errors(parser.prog):
         place_result(arguments.folder)
+        if arguments.local_dir is not None:
+            copy_contents(arguments.folder, arguments.local_dir, arguments.checkpoints)
+            print(f"Wrote what {arguments.folder} would push to {arguments.local_dir}")
+            return 0
         url = push_folder(
             arguments.folder,
             arguments.repo_id,

@@ -34,9 +34,10 @@ from hf_geo.errors import in_words
 from hf_geo.experiments.runs import origin
 from hf_geo.experiments.training_run import Run
 from hf_geo.hub.background import BackgroundPush, PushEachSave
+from hf_geo.hub.contents import read_config
 from hf_geo.hub.describe import describe
 from hf_geo.hub.loading import loading_lines
-from hf_geo.hub.push import check_destination, push_folder, read_config
+from hf_geo.hub.push import check_destination, push_folder
 from hf_geo.resources import command_line
 from hf_geo.runs.folder import (
     check_output_dir,

@@ -56,7 +56,7 @@ ROOMS = {
     "explore": {
         "cli",
         "tasks",
-        "hub.push",
+        "hub.contents",
         "resources",
         "runs",
         "evaluation",

@@ -16,7 +16,8 @@ from transformers.trainer_utils import HubStrategy
 from hf_geo.checkpoints.disk import first_error_across_ranks, try_write
 from hf_geo.errors import in_words
 
-from .push import PushError, refuse_secrets, send
+from .contents import refuse_secrets
+from .push import PushError, send
 
 logger = logging.getLogger(__name__)
 _SNAPSHOT = "_push-"  # and the step: in a run's folder, a name that is not pushed with it

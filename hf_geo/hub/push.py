@@ -1,28 +1,21 @@
 """Pushes a finished run to the Hub, or says in one sentence why not and how to do it later."""
 
 import json
-import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from huggingface_hub import HfApi, RepoCard, constants, get_token
+from huggingface_hub import HfApi, constants, get_token
 
 # `HTTPError`, for no answer at all, is taken from here because the package it comes from changes with the version.
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 
 import hf_geo
-from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.errors import causes, in_words
 from hf_geo.resources import command_line
 
+from .contents import NOT_PUSHED, find_parts, is_space
 from .retries import may_pass, persist
-
-# Never pushed (in the Hub's patterns `*` crosses slashes): checkpoints, unfinished files of a stopped writer, hidden
-# files such as `.env`, and the pickled training arguments, which hold the token they were given.
-NOT_PUSHED = ("checkpoint-[0-9]*/*", "_*", "tmp-*", "*.tmp", "*.incomplete", ".*", "*/.*", "*training_args.bin")
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
-_LARGEST_TEXT = 10 * 2**20  # bytes; larger files hold weights, and are not searched for tokens
 
 
 def push_folder(
@@ -34,7 +27,7 @@ def push_folder(
     commit_message: str | None = None,
     checkpoints: Literal["none", "last", "all"] = "none",
 ) -> str:
-    """Creates the repository if needed and pushes everything in `folder` that `NOT_PUSHED` does not exclude.
+    """Creates the repository if needed and pushes everything in `folder` that `contents.NOT_PUSHED` does not exclude.
 
     Nothing in the folder is changed, and files of the same content are not sent again. A failure that may pass is retried
     for about a minute.
@@ -56,13 +49,8 @@ def push_folder(
             pushes the folder later.
     """
     folder = Path(folder)
-    space = is_space(folder)
-    if not space:
-        read_config(folder)
+    parts, space = find_parts(folder, checkpoints, token), is_space(folder)
     check_destination(repo_id, folder=folder, private=private, token=token)
-    parts = [(folder, None), *_checkpoints(folder, checkpoints)]
-    for path, _ in parts:
-        refuse_secrets(path, token or get_token())
     title = commit_message or ("Upload the Space" if space else "Upload the trained model")
     options = {"private": private, "token": token, "commit_message": title, "space": space}
     for done, (path, path_in_repo) in enumerate(parts):
@@ -156,70 +144,6 @@ def check_destination(
             f"There is no token to push to {repo_id} with: log in with `hf auth login` or set HF_TOKEN, "
             f"then run `{_command(folder, repo_id, private)}`."
         )
-
-
-def is_space(folder: Path) -> bool:
-    """Whether a folder is a Space, as scripts/explore.py writes it, and not a run."""
-    card = folder / "README.md"
-    return card.is_file() and (folder / "app.py").is_file() and RepoCard.load(card).data.get("sdk") == "gradio"
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter of PEFT, as scripts/merge.py writes it, and no whole network."""
-    return (folder / "adapter_config.json").is_file()
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """Reads the `config.json` of a finished run, or the `adapter_config.json` of an adapter.
-
-    Raises:
-        ValueError: The folder is missing or holds no finished run, or an adapter of a model that is only on this machine.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {str(folder)!r}: give the output folder of a finished run.")
-    prefix = "adapter_" if is_adapter(folder) else ""
-    for name in ("adapter_model.safetensors" if prefix else "model.safetensors", f"{prefix}config.json"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{str(folder)!r} is not the folder of a finished run: it holds no {name}.")
-    path = folder / f"{prefix}config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not JSON ({error}): export the run again.") from error
-    if prefix and not _is_hub_id(base := config.get("base_model_name_or_path")):
-        raise ValueError(
-            f"The adapter in {str(folder)!r} belongs to the model {base!r}, which is on this machine alone: push that too, and "
-            f"give its id as base_model_name_or_path in {str(path)!r}."
-        )
-    return config
-
-
-def _is_hub_id(name: str | None) -> bool:
-    try:
-        validate_repo_id(name or "")
-    except HFValidationError:
-        return False
-    return not Path(name).exists()
-
-
-def refuse_secrets(folder: Path, token: str) -> None:
-    """Raises `ValueError` if a file that would be pushed holds an access token, whosever it is."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    for name in filter_repo_objects(names, ignore_patterns=list(NOT_PUSHED)):
-        path = folder / name
-        if path.stat().st_size <= _LARGEST_TEXT:
-            content = path.read_bytes()
-            if token.encode() in content or _TOKEN.search(content):
-                raise ValueError(f"{str(path)!r} holds a Hub access token: remove it there before you push the folder.")
-
-
-def _checkpoints(folder: Path, which: Literal["none", "last", "all"]) -> list[tuple[Path, str]]:
-    """Lists the checkpoints to push, and their paths in the repository."""
-    found = list_checkpoints(folder)
-    if which == "all":
-        return [(path, path.name) for path in found]
-    return [(found[-1], "last-checkpoint")] if which == "last" and found else []
 
 
 def _command(folder: str | Path, repo_id: str, private: bool | None, checkpoints: str = "none") -> str:

@@ -37,7 +37,7 @@ def test_everything_but_checkpoints_and_secrets_arrives(online, tmp_path, monkey
     monkeypatch.setenv("HF_TOKEN", online.write_token)
     expected = write_run(tmp_path / "run")
     before = fingerprint(tmp_path / "run")
-    assert script("push")([tmp_path / "run", "ada/digits"]) == 0
+    assert script("push")([tmp_path / "run", "--commit_message", "Digits", "ada/digits"]) == 0
     assert pushed(online, "ada/digits") == expected
     assert fingerprint(tmp_path / "run") == before
     printed = capsys.readouterr().out
@@ -49,6 +49,22 @@ def test_everything_but_checkpoints_and_secrets_arrives(online, tmp_path, monkey
     [result] = card.eval_results
     assert (card.license, card.library_name, card.tags) == ("apache-2.0", "timm", ["hf_geo", "fromage"])
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("digits", "accuracy", 0.9722)
+
+
+def test_a_local_folder_gets_what_the_hub_would(run_folder, tmp_path, capsys) -> None:
+    """Without a token or a name; nothing there is overwritten, and one destination is wanted."""
+    expected, there = write_run(run_folder), tmp_path / "pushed"
+    assert script("push")([run_folder, "--local_dir", there]) == 0
+    found = {path.relative_to(there).as_posix(): path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    assert found == expected
+    for words, message in (
+        (["--local_dir", there], "is there already: choose another --local_dir"),
+        (["--local_dir", there / "new", "ada/digits"], "give either REPO_ID"),
+        ([], "give either REPO_ID"),
+    ):
+        with pytest.raises(SystemExit):
+            script("push")([run_folder, *words])
+        assert message in capsys.readouterr().err
 
 
 OPENED = {  # models that a task trains, each with the name that the line has to open it by
