@@ -71,7 +71,12 @@ def parse_trained(
             metavar="N",
             help="Training batches from which norm statistics are taken at each position; 0 for all.",
         )
-    add("--batch_size", type=at_least(1), metavar="N", help="Samples in a batch. Default: by the task, such as 128 images.")
+    add(
+        "--batch_size",
+        type=at_least(1),
+        metavar="N",
+        help="Samples in a batch. Default: by the task, such as 128 images.",
+    )
     add("--num_workers", type=at_least(0), default=0, metavar="N", help="Processes that prepare samples.")
     add(
         "--seed",
