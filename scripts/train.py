@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if run.is_main_process:
             write_measured(folder, report, measured, portable_state(trainer.state))
             description = describe(folder, trust_remote_code=options.trust_remote_code)
+            needs_hf_geo = report.fields.get("needs_hf_geo", False)
+            loading = loading_lines(read_config(folder), folder, f"local-dir:{folder}", needs_hf_geo=needs_hf_geo)
         if problem:
             command = command_line("evaluate", "--model", folder)
             raise RuntimeError(
@@ -96,9 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ) from problem
     if not run.is_main_process:
         return 0
-    needs_hf_geo = report.fields.get("needs_hf_geo", False)
-    how_to_load = loading_lines(read_config(folder), folder, f"local-dir:{folder}", needs_hf_geo=needs_hf_geo)[0]
-    print(f"\n{report.summary(folder, how_to_load, description.made)}")
+    print(f"\n{report.summary(folder, loading[0], description.made)}")
     if trainer.subspace:
         print(f"  explore it:  {command_line('explore', folder)}")
     if pusher is None:

@@ -84,6 +84,17 @@ class OptionParser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
         """Parses a command line, and exits as `error` does if no option takes one of its words."""
         found, unknown = self.parse_known_args(args, namespace)
+        self._refuse(unknown)
+        return found
+
+    def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """Parses as `parse_args` does a command line whose positional arguments may stand between its options."""
+        found, unknown = self.parse_known_intermixed_args(args, namespace)
+        self._refuse([word for word in unknown if word.startswith("-")] or unknown)
+        return found
+
+    def _refuse(self, unknown: Sequence[str]) -> None:
+        """Exits, naming the first of some unknown words and what may have been meant."""
         if unknown:
             option = unknown[0].partition("=")[0]
             known = [
@@ -93,7 +104,6 @@ class OptionParser(argparse.ArgumentParser):
             ]
             near = nearest(option, known) if option.startswith("-") else []
             self.error(f"unknown option {unknown[0]}" + (f": did you mean {' or '.join(near)}?" if near else ""))
-        return found
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:

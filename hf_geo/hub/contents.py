@@ -1,8 +1,10 @@
 """What of a run's folder, or of a Space, goes to the Hub."""
 
 import json
+import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,16 +46,30 @@ def copy_contents(folder: Path, destination: Path, checkpoints: Literal["none", 
     """Writes what would be pushed into a new folder, as the repository would have it; needs neither the Hub nor a token.
 
     Raises:
-        ValueError: As for `find_parts`; or `destination` holds something.
+        ValueError: As for `find_parts`; or `destination` holds something, or lies in `folder`.
+        RuntimeError: The disk refused.
     """
     parts = find_parts(folder, checkpoints)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{str(destination)!r} is there already: choose another --local_dir, or remove it first.")
-    for part, path_in_repo in parts:
-        for name in _files(part):
-            target = destination / (path_in_repo or "") / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(part / name, target)
+    if destination.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{str(destination)!r} lies in {str(folder)!r}, and would be pushed with it: choose another --local_dir."
+        )
+
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as new:
+            for part, path_in_repo in parts:
+                for name in _files(part):
+                    target = Path(new, "whole", path_in_repo or "", name)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(part / name, target)
+            os.replace(Path(new, "whole"), destination)
+    except OSError as error:
+        raise RuntimeError(
+            f"{str(destination)!r} could not be written ({error}): choose another --local_dir."
+        ) from error
 
 
 def is_space(folder: Path) -> bool:

@@ -152,7 +152,7 @@ def _cycle_factor(step: int, steps: int, warmup: int, last: float, start: int, c
     if step < start:
         height, passed = 1.0, max(step - warmup, 0) / max(start - warmup, 1)
     else:
-        height, passed = last, (step - start) * cycles / (steps - start) % 1
+        height, passed = last, (step - start) * cycles / max(steps - start, 1) % 1
     return min(1.0, (step + 1) / (warmup + 1)) * height * (1 + math.cos(math.pi * passed)) / 2
 
 

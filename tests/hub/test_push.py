@@ -59,7 +59,9 @@ def test_a_local_folder_gets_what_the_hub_would(run_folder, tmp_path, capsys) ->
     assert found == expected
     for words, message in (
         (["--local_dir", there], "is there already: choose another --local_dir"),
+        (["--local_dir", run_folder / "pushed"], "and would be pushed with it: choose another --local_dir"),
         (["--local_dir", there / "new", "ada/digits"], "give either REPO_ID"),
+        (["--privat", "ada/digits"], "unknown option --privat: did you mean --private?"),
         ([], "give either REPO_ID"),
     ):
         with pytest.raises(SystemExit):

@@ -149,6 +149,14 @@ def test_cycles_begin_at_the_learning_rate_of_swa(tmp_path) -> None:
     assert trainer._average.count == 4
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_cycles_may_have_no_room(tmp_path, steps: int) -> None:
+    """The start rounds up to the last update, as in a smoke run: the average is the last weights."""
+    settings = {"swa_start": 0.75, "swa_lr": 0.1, "swa_schedule": "cyclic", "swa_cycles": 2}
+    trainer, _ = run(tmp_path, max_steps=steps, **settings)
+    assert trainer._average.count == 1
+
+
 DIFFERENT = [
     ({"ema_decay": 0.9}, {}, "keeps EMA of the weights and this run no average"),
     ({"ema_decay": 0.9}, {"swa_start": 0.5}, "keeps EMA of the weights and this run SWA"),
