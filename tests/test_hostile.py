@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from hf_geo.checkpoints.store import seal
+from hf_geo.cli.evaluating import OF_A_SUBSPACE
 from hf_geo.data import build_word_tokenizer
 from hf_geo.models.sources import find_model
 from tests.evaluation.test_script import make_run
@@ -156,7 +157,8 @@ def test_code_runs_only_with_its_flag_and_loudly(name: str, tmp_path, monkeypatc
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     make_run(tmp_path / "model")
     own_code(tmp_path / "model")
-    words = [f"--{key}={value}" for key, value in {**GOOD[name], "model": "model"}.items()]
+    given = {key: value for key, value in GOOD[name].items() if key not in OF_A_SUBSPACE}
+    words = [f"--{key}={value}" for key, value in {**given, "model": "model"}.items()]
     with pytest.raises(SystemExit):
         script(name)(words)
     assert not Path(EXECUTED).exists() and "give --trust_remote_code true" in capfd.readouterr().err
