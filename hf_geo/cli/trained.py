@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hf_geo.data.config import DataArguments
-from hf_geo.data.sources import EMBEDDED
+from hf_geo.embedded import EMBEDDED
 from hf_geo.evaluation.walk import RECALIBRATION_BATCHES
 from hf_geo.models.adapters import find_base
 from hf_geo.tasks import TASKS, EvaluationOptions, find_trained, read_run_settings

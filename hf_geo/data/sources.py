@@ -22,11 +22,11 @@ from sklearn.datasets import load_digits as load_sklearn_digits
 from sklearn.model_selection import train_test_split
 from timm.data import ImageNetInfo
 
+from hf_geo.embedded import DIGITS, DOCS, GLOSSES
 from hf_geo.errors import causes
 
 from .loading import Rows, load_dataset
 
-DIGITS, DOCS, GLOSSES = "digits", "docs", "glosses"
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _RUN = 20  # consecutive paragraphs that stay in one split
 # WordNet numbers its nouns file by file, so that a range of numbers is a kind of thing.
@@ -67,7 +67,7 @@ def open_source(
     """Opens a dataset, without decoding anything yet.
 
     Args:
-        name: One of `EMBEDDED`, a folder, or a Hub id.
+        name: One of `hf_geo.embedded`, a folder, or a Hub id.
         config: One of the dataset's configurations.
         streaming: Read while iterating instead of downloading first.
         config_is_named: How a user names the configuration, for the message.
@@ -77,12 +77,12 @@ def open_source(
     """
     if not name:
         raise ValueError("No data set is named: give a Hub id, a folder or digits, as in --dataset uoft-cs/cifar10.")
-    if name in EMBEDDED:
+    if name in _EMBEDDED:
         if streaming or config:
             raise ValueError(
                 f"The embedded {name} have no configurations and nothing to stream: leave these options out."
             )
-        return Source(name, None, EMBEDDED[name]())
+        return Source(name, None, _EMBEDDED[name]())
     is_folder = os.path.isdir(name)
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name!r} to read a data set from: look whether its path is right.")
@@ -212,4 +212,4 @@ def load_glosses() -> datasets.DatasetDict:
     return datasets.DatasetDict({"train": rows(*range(8)), "validation": rows(8), "test": rows(9)})
 
 
-EMBEDDED = {DIGITS: load_digits, DOCS: load_docs, GLOSSES: load_glosses}
+_EMBEDDED = {DIGITS: load_digits, DOCS: load_docs, GLOSSES: load_glosses}

@@ -14,7 +14,7 @@ import hf_geo
 from hf_geo.checkpoints.results import save_result
 from hf_geo.cli.trained import display_names, is_known_anywhere
 from hf_geo.data.config import DataArguments
-from hf_geo.data.sources import EMBEDDED
+from hf_geo.embedded import EMBEDDED
 from hf_geo.hub.contents import NOT_PUSHED
 from hf_geo.models.sources import ModelSource
 

@@ -13,7 +13,7 @@ from transformers import TrainerState
 from hf_geo.checkpoints.listing import list_checkpoints
 from hf_geo.checkpoints.placing import COMPLETE, PARTIAL
 from hf_geo.checkpoints.store import discard, staged_whole
-from hf_geo.data.sources import EMBEDDED
+from hf_geo.embedded import EMBEDDED
 
 # Settings about this machine or this account, which say nothing about the model.
 PRIVATE = re.compile(

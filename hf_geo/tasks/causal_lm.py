@@ -9,8 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArgumen
 
 from hf_geo.data.config import DataArguments
 from hf_geo.data.language import LanguageData
-from hf_geo.data.sources import DOCS
 from hf_geo.data.text import load_text_data
+from hf_geo.embedded import DOCS
 from hf_geo.metrics.perplexity import language_metrics, nll_per_row
 from hf_geo.models import (
     ModelArguments,

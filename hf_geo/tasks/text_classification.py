@@ -16,8 +16,8 @@ from transformers import (
 from hf_geo.data.columns import match_classes
 from hf_geo.data.config import DataArguments
 from hf_geo.data.sentences import EncodedSentences, SentenceData, encode_sentences, load_sentence_data
-from hf_geo.data.sources import GLOSSES
 from hf_geo.data.tokenizer import build_sentence_tokenizer, rank_sentence_words
+from hf_geo.embedded import GLOSSES
 from hf_geo.metrics import score_with_confidence, text_classification_metrics
 from hf_geo.models import ModelArguments, max_positions, open_tokenizer
 from hf_geo.models.sources import ModelSource, find_model
