@@ -109,7 +109,8 @@ def parse_trained(
     if options.dataset is None:
         reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
         raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")
-    deciding = ("train_split", "eval_size", *(("streaming",) if known.get("eval_size") else ()))
+    streamed, size = known.get("streaming"), known.get("eval_size")
+    deciding = ("train_split", *(("eval_size",) if size or not streamed else ()), *(("streaming",) if size else ()))
     for name in deciding if trained_on_it else ():
         given, trained = getattr(options, name), known.get(name)
         if name in known and given != trained:

@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-from datasets.iterable_dataset import SkipExamplesIterable
+from datasets.iterable_dataset import SkipExamplesIterable, TakeExamplesIterable
 from sklearn.model_selection import train_test_split
 
 from .columns import LabelColumn
@@ -14,7 +14,7 @@ from .columns import LabelColumn
 # Held-out parts and subsets do not depend on the run's seed, so that runs can be compared and a trained model is never
 # evaluated on samples that it was trained on.
 _SEED = 0
-_EVAL_NAMES = ("validation", "val", "valid", "dev")
+EVAL_NAMES = ("validation", "val", "valid", "dev")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def choose_splits(
             raise ValueError(
                 f"--{option} {name} names samples that --train_split {train} trains on: name another split, or none."
             )
-    free = [name for name in (*_EVAL_NAMES, "test") if name in available and name != test and not is_trained_on(name)]
+    free = [name for name in (*EVAL_NAMES, "test") if name in available and name != test and not is_trained_on(name)]
     evaluation = evaluation or next((name for name in free if name != "test"), None)
     if eval_size and evaluation is not None:
         raise ValueError(
@@ -111,6 +111,25 @@ def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, n
         random_state=_SEED,
     )
     return np.sort(kept), np.sort(held)
+
+
+def first_rows(rows: datasets.IterableDataset, size: int) -> datasets.IterableDataset:
+    """The first `size` rows of a stream, which are read when they are needed, by one of a loader's workers.
+
+    `rows.take(size)` gives each of `n` workers `size / n` rows of its own files, which may have fewer.
+    """
+    first = rows.take(size)
+    first._ex_iterable = _TakeInOneWorker(rows._ex_iterable, size)
+    return first
+
+
+class _TakeInOneWorker(TakeExamplesIterable):
+    """Counts as one file, so that the first worker takes it and the others have none."""
+
+    num_shards = 1
+
+    def shard_data_sources(self, num_shards: int, index: int, contiguous: bool = True) -> "_TakeInOneWorker":
+        return self
 
 
 def divide_stream(

@@ -16,7 +16,7 @@ from .columns import Columns
 from .config import DataArguments
 from .image_datasets import EpochCounter, Transform, decode, sample_seeds
 from .sources import Source
-from .splits import SplitNames, divide_stream
+from .splits import SplitNames, divide_stream, first_rows
 
 _SHUFFLE_BUFFER = 1000  # samples; the order of the files is shuffled too
 
@@ -185,7 +185,7 @@ def load_streamed_splits(
         else:
             notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
     for role in {"eval", "test"} & set(splits) if args.max_eval_samples else ():
-        splits[role], _ = splits[role].divided(args.max_eval_samples)
+        splits[role] = replace(splits[role], stream=first_rows(splits[role].stream, args.max_eval_samples))
     return splits, notes
 
 

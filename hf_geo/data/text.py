@@ -112,7 +112,8 @@ def load_text_data(args: DataArguments) -> TextData:
     for role in rows:
         limit = args.max_train_samples if role == "train" else args.max_eval_samples
         if limit is not None:
-            rows[role] = rows[role].take(limit)
+            is_stream = isinstance(rows[role], datasets.IterableDataset)
+            rows[role] = rows[role].take(limit if is_stream else min(limit, len(rows[role])))
             notes[role] += f", its first {limit:,} rows"
     description = "; ".join(f"{role}: {note}" for role, note in notes.items()) + "."
     return TextData(source.name, source.hub_id, rows, description)

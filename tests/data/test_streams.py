@@ -133,6 +133,20 @@ def test_what_is_held_out_is_the_same_whatever_workers_read_it(tmp_path, workers
         assert sorted(shades(held)) == list(range(min(14, limit))) and sorted(shades(kept)) == list(range(14, 30))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_limit_reads_nothing_before_it_is_needed_and_holds_whatever_workers_read(tmp_path, workers):
+    parts = {"train-0": range(5), "test-0": range(20), "test-1": range(20, 25), "test-2": range(25, 30)}
+    for name, part in parts.items():
+        write_shades(tmp_path / f"{name}.parquet", part)
+    late = tmp_path / "test-1.parquet"
+    stored = late.read_bytes()
+    late.write_bytes(bytes(len(stored)))
+    data = load(tmp_path, eval_split="test", test_split="test", max_eval_samples=24)
+    late.write_bytes(stored)
+    for split in ("eval", "test"):
+        assert shades(DataLoader(data.dataset(split, RAW), None, num_workers=workers)) == list(range(24))
+
+
 def test_limits_and_a_part_held_out(folder):
     data = load(folder, max_train_samples=10, max_eval_samples=4)
     assert sorted(shades(data.dataset("train", RAW, augment=False))) == list(range(10))

@@ -241,6 +241,13 @@ def test_a_run_is_reopened_with_what_fits_the_data(tmp_path, dataset: str) -> No
     assert (found.eval_split, found.label_column, found.train_split) == (*own, "train")
 
 
+def test_the_samples_that_a_stream_held_out_are_named_where_its_run_does_not_say_how_many(tmp_path) -> None:
+    (tmp_path / "training_args.json").write_text(json.dumps({"dataset": "docs", "streaming": True, "eval_size": None}))
+    (tmp_path / "config.json").write_text("{}")
+    _, found = parse_trained(["--model", str(tmp_path), "--eval_size", "9"], lambda add: None)
+    assert (found.eval_size, found.streaming) == (9, True)
+
+
 def _of_three_classes(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3, "label_names": None}))
