@@ -104,7 +104,8 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
         "--positions", type=at_least(3), default=11, metavar="N", help="Of barrier, interpolate: positions to evaluate."
     )
     add("--also_dataset", action="append", metavar="NAME[:CONFIG]",
-        help="Of interpolate: a further dataset of the same classes to evaluate the positions on.")  # fmt: skip
+        help="Of interpolate: a further dataset of the same classes to evaluate the positions on, never on its training "
+        "split unless that is its only one.")  # fmt: skip
     add("--without_head", action="store_true",
         help="Merge classifiers of different classes: all but the head, which stays the first one's.")  # fmt: skip
     add(

@@ -44,7 +44,8 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
         nargs="+",
         default=(),
         metavar="NAME[:CONFIG]",
-        help="Evaluate on other data sets of the same classes too, such as a CIFAR-10-C: the test split, or the only one.",
+        help="Evaluate on other data sets of the same classes too, such as a CIFAR-10-C: the test split or else "
+        "the one for validation, the first whose labels are known; otherwise the only one.",
     )
     add(
         "--ood_dataset",

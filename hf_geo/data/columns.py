@@ -53,12 +53,16 @@ def find_columns(
     Raises:
         ValueError: A named column is missing or of another type, or no column or more than one could be meant.
     """
-    found_image = _choose(_IMAGE, image, features)
-    if not (
-        needs_classes or label or any(name in _LABEL.usual or isinstance(f, ClassLabel) for name, f in features.items())
-    ):
+    found_image = find_image(features, image)
+    known = (f for name, f in features.items() if name in _LABEL.usual or isinstance(f, ClassLabel))
+    if not (needs_classes or label or any(kind(f) for f in known for kind in _LABEL.kinds)):
         return Columns(found_image, None, None)
     return Columns(found_image, *find_label(features, label))
+
+
+def find_image(features: Mapping[str, Any], named: str | None = None) -> str:
+    """Finds the image column, as `find_columns` does."""
+    return _choose(_IMAGE, named, features)
 
 
 def find_label(features: Mapping[str, Any], named: str | None = None) -> tuple[str, tuple[str, ...] | None, bool]:
@@ -154,8 +158,7 @@ def match_classes(model: Sequence[str], data: Sequence[str], model_name: str, da
     """
     plain = [name.casefold().strip() for name in model]
     # Case is ignored unless two classes differ in it alone.
-    known = {name: i for i, name in enumerate(plain) if plain.count(name) == 1}
-    known |= {name: i for i, name in enumerate(model)}
+    known = {name: i for i, name in enumerate(plain) if plain.count(name) == 1} | {n: i for i, n in enumerate(model)}
     numbers = [known.get(name, known.get(name.casefold().strip())) for name in data]
     if None not in numbers and len(set(numbers)) == len(numbers):
         return torch.tensor(numbers)
@@ -196,9 +199,8 @@ def _choose(role: "_Role", named: str | None, features: Mapping[str, Any]) -> st
             return candidates[0]
         if candidates:
             raise ValueError(f"More than one {role.name} column is found: name it with {option}. {listing}")
-    if fitting:
-        raise ValueError(f"No {role.name} column is found: name it with {option}. {listing}")
-    raise ValueError(f"No {role.name} column is found, nor one that could be it: {role.remedy}. {listing}")
+    advice = f": name it with {option}" if fitting else f", nor one that could be it: {role.remedy}"
+    raise ValueError(f"No {role.name} column is found{advice}. {listing}")
 
 
 def _is_encoded(feature: Any) -> bool:

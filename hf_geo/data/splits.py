@@ -153,6 +153,8 @@ def divide_stream(
 class _SkipByFile(SkipExamplesIterable):
     """Skips the first rows of a stream, of which `counts` are in each of the first files."""
 
+    iter_arrow = None  # table by table, rows that are to be skipped are given in datasets 4.8
+
     def __init__(self, rows: Any, counts: Sequence[int]) -> None:
         super().__init__(rows, sum(counts))
         self.counts = counts

@@ -1,8 +1,10 @@
 """From a name to samples, on real data: CIFAR-10, the digits, and folders in the layouts people have."""
 
 import io
+import re
 from pathlib import Path
 
+import datasets
 import numpy as np
 import PIL.Image
 import pyarrow.parquet
@@ -13,9 +15,11 @@ from timm.data import create_transform
 from torchvision.transforms import functional as tv
 
 from hf_geo.data import DataArguments, ImageData, load_image_data
+from hf_geo.data.columns import find_columns
 from hf_geo.data.image_datasets import EncodedImages, TensorImages
 from hf_geo.data.image_split import colour_statistics, known_statistics
-from tests.data.images import config_for, write_shades
+from hf_geo.data.shifted.datasets import load_shifted
+from tests.data.images import config_for, shade, write_shades
 from tests.paths import SHARED
 
 CIFAR10 = SHARED / "hub" / "datasets" / "uoft-cs" / "cifar10"
@@ -195,3 +199,48 @@ def test_splits_read_from_the_same_file_are_not_disjoint(tmp_path) -> None:
         assert list(load(tmp_path / "link", **streaming).splits) == ["train", "eval"]
         with pytest.raises(ValueError, match="--test_split test names samples that --train_split train trains on"):
             load(tmp_path, test_split="test", **streaming)
+
+
+CLASSES = datasets.ClassLabel(names=["even", "odd"])
+INTEGERS, WORDS = datasets.Value("int64"), datasets.Value("string")
+
+
+@pytest.mark.parametrize(
+    ("splits", "feature", "found"),
+    [
+        ({"train": [0, 1], "validation": [1, 0, 1], "test": [0]}, CLASSES, 1),
+        ({"train": [0, 1], "validation": [1, 0, 1]}, CLASSES, 3),
+        ({"train": [0, 1], "dev": [1, 0, 1], "test": [-1, -1]}, CLASSES, 3),
+        ({"train": ["even", "odd"], "validation": ["odd"] * 3, "test": ["?", "?"]}, WORDS, 3),
+        ({"train": ["odd", "odd"]}, WORDS, 2),
+        ({"test": [-1, -1]}, CLASSES, "it has test, and the labels of 'test' are hidden. Give a data set with a labelled"),
+        ({"train": [0, 1], "test": [-1]}, CLASSES, "it has train, test, and the labels of 'test' are hidden"),
+        ({"train": [0, 1], "extra": [0, 1]}, CLASSES, "has no split to measure networks on: it has train, extra. Give"),
+        ({"train": [0, 1], "test": [0, -1]}, INTEGERS, "The labels of the split 'test' run from -1 to 0"),
+    ],
+)  # fmt: skip
+def test_a_further_data_set_is_measured_on_labelled_samples_that_are_not_for_training(tmp_path, splits, feature, found):
+    (tmp_path / "data").mkdir()
+    for name, labels in splits.items():
+        features = datasets.Features(image=datasets.Image(), label=feature)
+        rows = {"image": [shade(i) for i in range(len(labels))], "label": labels}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(
+            tmp_path / "data" / f"{name}-00000-of-00001.parquet"
+        )
+    if isinstance(found, int):
+        data = load_shifted(str(tmp_path), DataArguments())
+        assert list(data.splits) == ["test"] and len(data.splits["test"]) == found
+    else:
+        with pytest.raises(ValueError, match=re.escape(found)):
+            load_shifted(str(tmp_path), DataArguments())
+
+
+@pytest.mark.parametrize("labels", [{"label": datasets.List(INTEGERS)}, {"a": CLASSES, "b": CLASSES}])
+def test_labels_of_other_images_are_not_looked_at(tmp_path, labels):
+    rows = {"image": [shade(1)]} | {name: [[0, 1] if name == "label" else 0] for name in labels}
+    features = datasets.Features(image=datasets.Image(), **labels)
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "test.parquet")
+    data = load_shifted(str(tmp_path), DataArguments(), needs_classes=False)
+    assert len(data.splits["test"]) == 1 and data.label_names == ()
+    if "label" in labels:  # nor those of images that are generated, where they are no classes
+        assert find_columns(features, needs_classes=False).label is None
