@@ -133,7 +133,7 @@ def _set_labels(grid: Sequence[Axes], summary: Summary) -> None:
     over = [axis_label(field) for field in summary.searched]
     unit = " (%)" if is_share(summary.metric) else ""
     best_over = f", best {' and '.join(over)}" if over else ""
-    best_over += ", mean over seeds with 95 % interval" if summary.num_seeds > 1 else ""
+    best_over += ",\nmean over seeds with 95 % interval" if summary.num_seeds > 1 else ""
     for axes in grid:
         style(axes, xlabel=axis_label(summary.x) if summary.x else "")
     grid[0].set_ylabel(f"{summary.metric.replace('_', ' ')}{unit}{best_over}")
