@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .options import at_least
+from .trained import PARTS_OF_A_DATASET
 
 OF_A_SUBSPACE = ("select_position", "draws", "positions", "positions_at_once", "recalibration_batches")
-OF_A_MEASUREMENT = (
-    "ensemble", "trust", "ood_dataset", "corruption", "shifted_dataset", "select_position", "draws", "fid_model",
-)  # fmt: skip
+# An export takes norm statistics from training samples, and reads nothing else.
+OF_AN_EXPORT = {
+    "model", "export_position", "output_dir", "recalibration_batches", "batch_size", "num_workers", "seed", "device",
+    "trust_remote_code", "dataset", *PARTS_OF_A_DATASET, "streaming", "max_train_samples", "max_bad_samples",
+}  # fmt: skip
 
 
 def add_options(add: Callable[..., argparse.Action]) -> None:
@@ -89,9 +92,9 @@ def check_options(options: argparse.Namespace, *, is_subspace: bool) -> None:
         if name in options.given and not is_subspace:
             raise ValueError(f"--{name} is for a subspace: give one --model with a subspace_config.json.")
     if options.ensemble and not is_subspace and len(options.model) == 1:
-        raise ValueError("--ensemble is that of several models: give --model for each of them, or leave it out.")
+        raise ValueError("--ensemble needs several models: give --model for each of them, or leave it out.")
     if "severity" in options.given and not options.corruption:
-        raise ValueError("--severity is that of a --corruption: name one, such as gaussian_noise, or leave it out.")
+        raise ValueError("--severity needs a --corruption: name one, such as gaussian_noise, or leave --severity out.")
 
 
 def _check_export(options: argparse.Namespace, is_subspace: bool) -> None:
@@ -99,9 +102,8 @@ def _check_export(options: argparse.Namespace, is_subspace: bool) -> None:
         raise ValueError(
             "--export_position needs one --model with a subspace (subspace_config.json beside its weights)."
         )
-    for name in OF_A_MEASUREMENT:
-        if name in options.given:
-            raise ValueError(f"--export_position writes a network and measures nothing: leave --{name} out.")
+    if idle := sorted(options.given - OF_AN_EXPORT):
+        raise ValueError(f"--export_position writes a network and measures nothing: leave --{idle[0]} out.")
     if options.output_dir is None or Path(options.output_dir, "model.safetensors").exists():
         raise ValueError(
             f"--export_position {options.export_position} writes a network: give a new folder for it with --output_dir."

@@ -181,7 +181,8 @@ def open_parents(options: argparse.Namespace, data_args: DataArguments) -> Paren
     if options.without_head:
         head = _head(model)
         states = [states[0], *(state | {name: states[0][name] for name in head} for state in states[1:])]
-        names = [names[0], *(f"{name} with the head of {names[0]}" for name in names[1:])]  # which are other networks
+        # A replaced head makes another network.
+        names = [names[0], *(f"{name} with the head of {names[0]}" for name in names[1:])]
     for one, other in itertools.combinations(range(len(states)), 2):
         if are_equal(states[one], states[other]):
             so = ", so the barrier between them is zero" if options.method == "barrier" else ""

@@ -22,7 +22,7 @@ MOST_NEEDED = (
     "model", "method", "dataset", "output_dir", "positions", "ensemble", "trust", "select_position", "export_position",
     "batch_size",
 )  # fmt: skip
-# What the data of one run say nothing about in other data.
+# Options that describe the run's own dataset and do not carry over to another.
 PARTS_OF_A_DATASET = (
     "dataset_config", "train_split", "eval_split", "eval_size", "test_split", "image_column", "label_column", "text_column",
     "text_pair_column",

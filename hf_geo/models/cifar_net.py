@@ -94,7 +94,10 @@ class CifarNet(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Makes the classifier anew, and the hidden layers where the pooling gives other features; without, there are none."""
+        """Rebuilds the classifier.
+
+        Rebuilds the hidden layers too when pooling changes the feature size; without pooling there are none.
+        """
         self.num_classes = num_classes
         self._pool_type = self._pool_type if global_pool is None else global_pool
         pool, _ = create_classifier(self.num_features, 0, pool_type=self._pool_type)

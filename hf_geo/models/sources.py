@@ -187,7 +187,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def brings_code(model: PreTrainedModel) -> bool:
-    """Whether a model was opened by Python code that it brings along, and that an export of it brings along again."""
+    """Whether the model's class comes from remote code, which an export copies."""
     return type(model).__module__.startswith("transformers_modules.")
 
 

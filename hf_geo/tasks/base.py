@@ -94,8 +94,8 @@ class EvaluationSetup:
         processor: The image processor or tokenizer that an export of the first model needs, if any.
         validation: Batches of the "eval" split where it is not the evaluated one: to fit and to choose on.
         corrupted: Opens the evaluated split with its images corrupted, by kind and severity; None where a task has no images.
-        open_shifted: Opens a data set of images, of which one split is enough, by its name, of the models' classes unless told
-            that it needs none; None where a task has none.
+        open_shifted: Opens a data set of images by its name, with the models' classes; one split is enough.
+            `needs_classes=False` opens it without labels. None where a task has no such data sets.
         measure: Measures the models where they have no predictions to compare: given the folder for pictures, if any, returns
             the metrics of each model and the pictures' paths in the folder.
         is_drawn: Whether samples are drawn as they are needed, so that there is nothing to split.
