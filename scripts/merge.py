@@ -34,7 +34,6 @@ from hf_geo.cli.merging import Parents, hub_ids, open_parents
 from hf_geo.cli.options import at_least, program_name
 from hf_geo.cli.output import protect_output
 from hf_geo.cli.recipes import recipe_file
-from hf_geo.cli.sections import find_idle
 from hf_geo.cli.trained import display_names, parse_trained
 from hf_geo.cli.user_errors import one_sentence_errors
 from hf_geo.data.config import DataArguments
@@ -54,6 +53,8 @@ OF_TWO = ("barrier", "interpolate", "curve")
 OWNERS = {"coefficients": "average", "metric": "greedy", "position": "interpolate", "select_position": "interpolate",
           "also_dataset": "interpolate", "recipe": "curve"}  # fmt: skip
 OF_A_WALK = ("recalibration_batches", "batch_size", "num_workers", "device")
+# Settings of a run from scratch that its result brings along.
+OF_THE_ENDS = {"normalization", "eval_resize", "interpolation", "lowercase", "min_frequency"}
 FIGURE = "figures/merge.png"
 
 
@@ -222,13 +223,14 @@ def train_bend(options: argparse.Namespace, data_args: DataArguments) -> int:
     as_the_ends = {
         name: known[name] for name in ("label_noise", "image_size") if known.get(name) and name not in options.given
     }
-    idle = find_idle(defaults, {**vars(data_args), **as_the_ends})
-    given = {name: value for name, value in vars(data_args).items() if value != defaults[name] and name not in idle}
-    data = words_of(given)
+    brought = OF_THE_ENDS - options.given
+    data = words_of(
+        {name: value for name, value in vars(data_args).items() if value != defaults[name] and name not in brought}
+    )
     shared = words_of({name: getattr(options, name) for name in ("seed", "trust_remote_code") if name in options.given})
     on_cpu = ["--use_cpu=true"] if options.device == "cpu" and torch.cuda.is_available() else []
     bend = ["--subspace=curve", "--subspace_beta=0", "--subspace_ends", *options.model, f"--model={options.model[0]}"]
-    trained = [f"--config={options.recipe}", *data, *words_of(as_the_ends), *bend, *shared, *on_cpu]
+    trained = [f"--config={options.recipe}", "--as_recipe", *data, *words_of(as_the_ends), *bend, *shared, *on_cpu]
     walked = words_of({name: getattr(options, name) for name in OF_A_WALK if name in options.given})
     status = train([*trained, f"--output_dir={options.output_dir}"])
     return status or evaluate(

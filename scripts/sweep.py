@@ -64,7 +64,7 @@ from hf_geo.tasks import build_setup, find_task
 
 PROG = program_name(__file__)
 TRAIN = Path(__file__).with_name("train.py")
-TRIAL_OPTIONS = ("--save_strategy=no", "--load_best_model_at_end=false", "--disable_tqdm=true")
+TRIAL_OPTIONS = ("--as_recipe", "--save_strategy=no", "--load_best_model_at_end=false", "--disable_tqdm=true")
 AXIS_OPTIONS = {VARIANT: "variants", "optim": "optims", "learning_rate": "lrs", SEED: "seeds"}
 
 

@@ -155,8 +155,8 @@ def prepare(argv: Sequence[str] | None) -> tuple[Run, Options]:
         check_destination(hub_id, folder=args.output_dir, **hub)
     set_seed(args.seed)
     task = find_task(run_args.task, model_args.model, data_args.dataset)
-    check_options(task, chosen.typed)
     setup = build_setup(task, model_args, data_args, args)
+    check_options(task, chosen.typed, model_args, data_args)  # after the task's own refusals, which give reasons
     for name, value in setup.settings.items():
         setattr(args, name, value)
     subspace = subspace_args.config

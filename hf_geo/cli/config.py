@@ -25,7 +25,7 @@ SMOKE = {
     "warmup_steps": 0,
 }
 # Options that choose a recipe, and that a recipe therefore cannot set.
-CHOICES = ("config", "variant", "smoke", "help")
+CHOICES = ("config", "variant", "smoke", "as_recipe", "help")
 
 
 class FieldParser(OptionParser, HfArgumentParser):
@@ -64,7 +64,8 @@ def parse_command_line(
 ) -> tuple[Any, ...]:
     """Parses `[--config FILE [--variant NAME]] [--smoke]` and every field of `dataclass_types`.
 
-    The recipe's values are defaults, `--smoke` shortens the run, and the command line wins.
+    The recipe's values are defaults, `--smoke` shortens the run, and the command line wins. The hidden `--as_recipe` is for
+    command lines that scripts write: their options may serve other runs too, so those that change nothing are no mistake.
 
     Args:
         dataclass_types: Their fields are the options.
@@ -72,8 +73,8 @@ def parse_command_line(
         **parser_options: Options of the parser, such as the `prog` that messages begin with.
 
     Returns:
-        One instance of each dataclass, then the namespace of `config`, `variant`, `smoke`, `typed` (the names of the options that
-        the command line sets) and `given` (those that the recipe or the command line sets).
+        One instance of each dataclass, then the namespace of `config`, `variant`, `smoke`, `typed` (the names of the options
+        that a person's command line sets) and `given` (those that the recipe or the command line sets).
 
     Raises:
         ValueError: The recipe cannot be used, or a dataclass refuses its values.
@@ -89,6 +90,7 @@ def parse_command_line(
     )
     add("--variant", metavar="NAME", help="Named variant inside the config file.")
     add("--smoke", action="store_true", help="A few steps on a small slice, to see that everything fits.")
+    add("--as_recipe", action="store_true")
 
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = parser.parse_args(argv)
@@ -102,11 +104,13 @@ def parse_command_line(
         words += [f"--{name}={value}" for name, value in SMOKE.items()]
     *settings, chosen = parser.parse_args_into_dataclasses(words + argv, look_for_args_file=False)
     chosen.typed, chosen.given = (_named_options(part, parser) for part in (argv, words + argv))
+    if chosen.as_recipe:
+        chosen.typed = set()
     if useless := sorted(chosen.given & WITHOUT_EFFECT):
         parser.error(f"--{useless[0]} changes nothing here: leave it out")
     values = {name: value for some in settings for name, value in vars(some).items()}
     for option, remedy in find_idle(chosen.typed, values).items():
-        parser.error(f"--{option} changes nothing {remedy}, or leave it out")
+        parser.error(f"--{option} changes nothing {remedy}, or leave --{option} out")
     return (*settings, chosen)
 
 

@@ -36,18 +36,25 @@ _NEEDED = {
 }
 
 
-def check_options(task: Task, typed: Collection[str]) -> None:
+def check_options(task: Task, typed: Collection[str], model_args: ModelArguments, data_args: DataArguments) -> None:
     """Refuses options of models and data that the task does not read.
 
     Args:
         task: What is trained.
         typed: Names of the options on the command line; what a recipe sets may serve other variants of it.
+        model_args: The values of the model's options.
+        data_args: The values of the data's options.
 
     Raises:
-        ValueError: One of these belongs to other tasks.
+        ValueError: One of those on the command line belongs to other tasks, and does not keep its default.
     """
-    known = {field.name for kind in (ModelArguments, DataArguments) for field in dataclasses.fields(kind)}
-    if stray := sorted(known & set(typed) - COMMON_OPTIONS - set(task.options)):
+    changed = {
+        field.name
+        for some in (model_args, data_args)
+        for field in dataclasses.fields(some)
+        if getattr(some, field.name) != field.default
+    }
+    if stray := sorted(changed & set(typed) - COMMON_OPTIONS - set(task.options)):
         raise ValueError(f"--{stray[0]} is not for {task.name}, where it changes nothing: leave it out.")
 
 

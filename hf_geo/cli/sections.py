@@ -35,10 +35,10 @@ HEADINGS = {
 WITHOUT_EFFECT = {
     "do_train", "do_eval", "do_predict", "local_rank", "hub_revision", "average_tokens_across_devices", "remove_unused_columns",
 }  # fmt: skip
-# Options that change nothing without another one, and the values of that one with which they do: any but its default if none is named.
+# Options that change nothing without another one, and the values of that one with which they do. Where none is named, any but
+# the default does.
 NEEDED = {
     "gamma": ("milestones", ()),
-    "label_noise_seed": ("label_noise", ()),
     "words_without_vector": ("word_vectors", ()),
     "top_k": ("loss", ("smooth-top-k", "truncated-top-k")),
     "loss_temperature": ("loss", ("smooth-top-k",)),
@@ -50,7 +50,9 @@ NEEDED = {
     "bptt": ("text_layout", ("stream", "auto")),
     "block_size": ("text_layout", ("blocks", "auto")),
 }
-HIDDEN = WITHOUT_EFFECT | {"label_names", "prediction_loss_only", "batch_eval_metrics", "eval_do_concat_batches"}
+HIDDEN = WITHOUT_EFFECT | {
+    "as_recipe", "label_names", "prediction_loss_only", "batch_eval_metrics", "eval_do_concat_batches",
+}  # fmt: skip
 
 
 def find_idle(options: Collection[str], values: Mapping[str, Any]) -> dict[str, str]:

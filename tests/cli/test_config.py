@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.preflight import check_options
 from hf_geo.cli.recipes import read_recipe
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
 from hf_geo.cli.sections import HEADINGS, HIDDEN, MOST_NEEDED, NEEDED
@@ -142,11 +144,10 @@ def test_missing_file_and_unknown_variant(tmp_path, capsys) -> None:
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["--variant", "x"], "give --config too"),
         (["stray"], "unknown option stray"),
-        (["--gamma", "0.5"], "--gamma changes nothing without --milestones: give that too, or leave it out"),
-        (["--label_noise_seed=1", "--label_noise=0"], "--label_noise_seed changes nothing without --label_noise: give"),
+        (["--gamma", "0.5"], "--gamma changes nothing without --milestones: give that too, or leave --gamma out"),
         (
             ["--top_k", "3"],
-            "--top_k changes nothing with --loss cross-entropy: give --loss smooth-top-k or truncated-top-k",
+            "--top_k changes nothing with --loss cross-entropy: give --loss smooth-top-k or truncated-top-k, or leave --top_k out",
         ),
         (
             ["--augmentation", "none", "--crop_shift", "2"],
@@ -169,6 +170,19 @@ def test_what_a_variant_makes_idle_is_no_mistake(tmp_path) -> None:
     assert (args.gamma, args.milestones) == (0.5, None)
     assert chosen.typed == {"config", "variant"} and "gamma" in chosen.given
     parse("--config", tmp_path / "a.yaml", "--gamma", "0.2")
+    assert parse("--as_recipe", "--gamma", "0.2", "--top_k", "3")[-1].typed == set()
+
+
+def test_an_option_of_another_task_is_refused_unless_it_keeps_its_default() -> None:
+    for words, stray in (
+        (("--lowercase", "true"), "lowercase"),
+        (("--lowercase", "false", "--copy_bits", "4"), None),
+        (("--streaming", "false", "--fid_protocol", "fromage"), "fid_protocol"),
+        (("--label_noise_seed", "0", "--top_k", "5"), None),
+    ):
+        model, data, *_, chosen = parse("--loss", "smooth-top-k", *words)
+        with pytest.raises(ValueError, match=f"--{stray} is not for image-classification") if stray else nullcontext():
+            check_options(TASKS["image-classification"], chosen.typed, model, data)
 
 
 def test_the_tables_of_options_name_options() -> None:

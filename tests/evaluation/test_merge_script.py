@@ -166,12 +166,18 @@ def test_a_bend_is_trained_between_two_fixed_networks(runs: Path, tmp_path: Path
     recipe.write_text(f"base: {base}\nlearning_rate: 0.02\nmax_steps: 3\nsave_strategy: 'no'\nreport_to: none\n")
     shutil.copytree(runs / "seed0", noisy)
     idle = {"augmentation": "none", "crop_shift": 2}  # as where a recipe shifts images and its variant does not
-    settings = read(noisy, "training_args.json") | {"label_noise": 0.25, "label_noise_seed": 3, **idle}
+    brought = {"normalization": "imagenet", "interpolation": "bicubic"}  # by the ends, and so by the bend
+    settings = read(noisy, "training_args.json") | {"label_noise": 0.25, "label_noise_seed": 3, **idle, **brought}
     (noisy / "training_args.json").write_text(json.dumps(settings))
     words = ("--recipe", recipe, "--model", noisy, "--model", runs / "seed1", "--seed", 7)
     assert merge(["--method", "curve", *words, *QUICK, "--output_dir", tmp_path / "bend"]) == 0
     settings = read(tmp_path / "bend", "training_args.json")
-    assert [settings[name] for name in ("seed", "label_noise", "label_noise_seed", "crop_shift")] == [7, 0.25, 3, None]
+    assert [settings[name] for name in ("seed", "label_noise", "label_noise_seed", "normalization")] == [
+        7,
+        0.25,
+        3,
+        "data",
+    ]
     points = load_file(tmp_path / "bend" / "subspace.safetensors")
     ends = [weights(runs / name) for name in ("seed0", "seed1")]
     spanned = [name.removeprefix("point0.timm_model.") for name in points if name.startswith("point0.")]
@@ -182,6 +188,24 @@ def test_a_bend_is_trained_between_two_fixed_networks(runs: Path, tmp_path: Path
     assert any(not torch.allclose(points[f"point1.timm_model.{n}"], (ends[0][n] + ends[1][n]) / 2) for n in spanned)
     assert [row["position"] for row in read(tmp_path / "bend", "evaluation.json")["points"]] == [0, 0.5, 1]
     assert "between two trained networks" in (tmp_path / "bend" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_bend_reads_words_by_the_vocabulary_of_its_ends(tmp_path: Path, capsys) -> None:
+    sizes = ("--max_train_samples", 64, "--max_eval_samples", 16, "--max_steps", 1)
+    words = ("--config", "ali-g/quickstart_glosses", *sizes, *QUIET, "--load_best_model_at_end", "false")
+    for seed in (0, 1):
+        assert train([*words, "--seed", seed, "--output_dir", tmp_path / f"{seed}"]) == 0
+    recipe = tmp_path / "bend.yaml"
+    recipe.write_text("optim: sgd\nlearning_rate: 0.1\nmax_steps: 1\nsave_strategy: 'no'\nreport_to: none\n")
+    pair = ("--model", tmp_path / "0", "--model", tmp_path / "1", "--positions", 3, "--output_dir", tmp_path / "bend")
+    with pytest.raises(SystemExit):
+        merge(["--method", "curve", "--recipe", recipe, *pair, "--min_frequency", 3])
+    assert "--min_frequency 3 is for 'bilstm_nli'" in capsys.readouterr().err
+    assert merge(["--method", "curve", "--recipe", recipe, *pair]) == 0
+    ends, found = [weights(tmp_path / name) for name in "01"], load_file(tmp_path / "bend" / "subspace.safetensors")
+    names = [name.removeprefix("point0.") for name in found if name.startswith("point0.")]
+    assert names and all(torch.equal(found[f"point{2 * i}.{name}"], ends[i][name]) for i in (0, 1) for name in names)
 
 
 @pytest.mark.slow

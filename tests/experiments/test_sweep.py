@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hf_geo.cli.run_arguments import resolve_settings
+from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.run_arguments import RUN_ARGUMENTS, resolve_settings
 from hf_geo.experiments.records import Records
 from hf_geo.experiments.report import format_summary
 from hf_geo.experiments.summary import Summary
@@ -139,7 +140,8 @@ def test_optuna_searches_for_each_optimizer_and_goes_on(tmp_path) -> None:
 
 
 def test_a_sweep_of_real_runs(tmp_path) -> None:
-    words = ("--model=test_resnet", "--max_steps=2", "--max_eval_samples=32", f"--output_dir={tmp_path}")
+    idle = ("--gamma=0.5", "--lowercase=true")  # as where another value of an axis needs them
+    words = ("--model=test_resnet", "--max_steps=2", "--max_eval_samples=32", f"--output_dir={tmp_path}", *idle)
     grid = ("--optims=fromage", "--lrs=0.1,0.01", "--over=model_args.drop_rate=0.1")
     assert load("sweep").main([f"--config={QUICKSTART}", *grid, *words]) == 0
     table = pd.read_parquet(tmp_path / "trials.parquet")
@@ -148,6 +150,26 @@ def test_a_sweep_of_real_runs(tmp_path) -> None:
     assert (settings["recipe"], settings["variant"]) == ("quickstart.yaml", None)
     assert settings["model_args"] == "drop_rate=0.1"
     assert (tmp_path / table.folder[0] / "model.safetensors").exists() and "hardware" in table
+
+
+DEPENDENT = (
+    (("--over=loss=cross-entropy,smooth-top-k", "--over=top_k=3,5"), 4),
+    (("--over=loss=cross-entropy,smooth-top-k", "--top_k=3"), 2),
+    (("--over=label_noise=0,0.2", "--label_noise_seed=0"), 2),
+    (("--over=milestones=0.5,0.75", "--over=gamma=0.1,0.2"), 4),
+)
+
+
+@pytest.mark.parametrize(("words", "count"), DEPENDENT)
+def test_options_that_only_some_trials_need_are_swept_over(tmp_path, monkeypatch, words, count) -> None:
+    sweeps, started = Sweeps(tmp_path), []
+    monkeypatch.setattr(sweeps.script, "run_trials", lambda source, *_: started.extend(source.trials.values()))
+    monkeypatch.setattr(sweeps.script, "report", lambda *_: 0)
+    assert sweeps(*words) == 0 and len(started) == count
+    for trial in started:
+        *settings, _ = parse_command_line(RUN_ARGUMENTS, trial.arguments)  # as train.py does
+        found = {name: value for some in settings for name, value in vars(some).items()}
+        assert all(str(found[field]).strip("[]") == str(value) for field, value in trial.values.items())
 
 
 def test_lists_and_words_beside_numbers_are_reported_as_text(tmp_path) -> None:

@@ -54,7 +54,7 @@ def test_it_is_minimized_alike_however_an_update_is_divided(tmp_path, loss) -> N
 WRONG = {
     ("--dataset", "digits", "--top_k", "10"): "A top-10 loss needs more than 10 classes",
     ("--dataset", "digits", "--label_smoothing_factor", "0.1"): "--label_smoothing_factor is for the cross-entropy",
-    ("--dataset", "docs", "--model", "word_transformer"): "--loss is not for causal-lm",
+    ("--dataset", "docs", "--model", "word_transformer"): "--loss truncated-top-k is for image classifiers",
 }
 
 
