@@ -103,7 +103,7 @@ def parse_command_line(
     if chosen.smoke:
         words += [f"--{name}={value}" for name, value in SMOKE.items()]
     *settings, chosen = parser.parse_args_into_dataclasses(words + argv, look_for_args_file=False)
-    chosen.typed, chosen.given = (_named_options(part, parser) for part in (argv, words + argv))
+    chosen.typed, chosen.given = map(parser.find_given, (argv, words + argv))
     if chosen.as_recipe:
         chosen.typed = set()
     if useless := sorted(chosen.given & WITHOUT_EFFECT):
@@ -112,11 +112,6 @@ def parse_command_line(
     for option, remedy in find_idle(chosen.typed, values).items():
         parser.error(f"--{option} changes nothing {remedy}, or leave --{option} out")
     return (*settings, chosen)
-
-
-def _named_options(words: Sequence[str], parser: OptionParser) -> set[str]:
-    names = (word.partition("=")[0] for word in words)
-    return {parser.options[name].dest for name in names if name in parser.options}
 
 
 def _names_of_mappings(dataclass_types: Sequence[type]) -> set[str]:

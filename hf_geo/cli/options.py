@@ -93,6 +93,11 @@ class OptionParser(argparse.ArgumentParser):
         self._refuse([word for word in unknown if word.startswith("-")] or unknown)
         return found
 
+    def find_given(self, words: Sequence[str]) -> set[str]:
+        """Returns the names of the options that some words of a command line set."""
+        spellings = (word.partition("=")[0] for word in words)
+        return {self.options[spelling].dest for spelling in spellings if spelling in self.options}
+
     def _refuse(self, unknown: Sequence[str]) -> None:
         """Exits, naming the first of some unknown words and what may have been meant."""
         if unknown:

@@ -104,8 +104,7 @@ def parse_trained(
     parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None, "eval_resize": None})
     parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
     options = parser.parse_args(argv)
-    names = (word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv))
-    options.given = {parser.options[name].dest for name in names if name in parser.options}
+    options.given = parser.find_given(sys.argv[1:] if argv is None else argv)
     if options.dataset is None:
         reason = f"was trained on {dataset!r}, whose path it does not keep" if dataset else "does not name its dataset"
         raise ValueError(f"{first.model[0]!r} {reason}: name the data with --dataset.")
