@@ -88,11 +88,13 @@ class Server(ThreadingHTTPServer):
     def __init__(self, hub: "LocalHub", origin: str) -> None:
         self.hub = hub
         self.origin = origin
+        # As on the Hub, the CDN is another host: huggingface_hub 1.33 follows redirects of HEAD requests within one host.
+        self.host = "localhost" if origin == "cdn" else "127.0.0.1"
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"http://{self.host}:{self.server_port}"
 
 
 class Handler(BaseHTTPRequestHandler):
