@@ -1,10 +1,15 @@
 """The options for the model."""
 
 import ast
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedModel
 from transformers.hf_argparser import HfArg
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 @dataclass
@@ -66,15 +71,40 @@ def parse_model_args(text: str | None) -> dict[str, Any]:
     """
     try:
         call = ast.parse(f"f({text or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise SyntaxError
         values = {k.arg: _value(k.value) for k in call.keywords}
-        if not isinstance(call, ast.Call) or call.args or None in values or len(values) < len(call.keywords):
+        if None in values or len(values) < len(call.keywords):
             raise SyntaxError
         return values
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError) as error:  # TypeError: of a set or dict whose keys are lists
         raise ValueError(
             f"--model_args {text!r} cannot be read: write key=value,key=value with numbers, words, (tuples) "
             "or quoted strings as values."
         ) from error
+
+
+def build_from_args(name: str, known: Collection[str], given: Mapping[str, Any], make: Callable[..., Model]) -> Model:
+    """Builds a network of this package with the arguments that the user gives.
+
+    Args:
+        name: The network's name, for messages.
+        known: The arguments that it takes.
+        given: Arguments from `parse_model_args`.
+        make: Builds the network from them.
+
+    Raises:
+        ValueError: An argument is unknown, or the values make no network.
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no argument {unknown[0]!r}: it takes {', '.join(sorted(known))}.")
+    try:
+        return make(**given)
+    except (TypeError, RuntimeError, StrictDataclassError) as error:  # RuntimeError: more memory than there is
+        listed = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "its defaults"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} cannot be made with {listed}: {reason}; change --model_args.") from error
 
 
 def _value(node: ast.expr) -> Any:

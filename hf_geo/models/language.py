@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -14,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .config import build_from_args
 from .sources import ModelSource, opening
 from .word_transformer import WordTransformerForCausalLM
 from .word_transformer_config import WordTransformerConfig
@@ -59,17 +59,12 @@ def build_language_model(
         return model
 
     known = {k for k in WordTransformerConfig.__annotations__ if not k.endswith("token_id")}
-    unknown = sorted(set(args) - known)
-    if unknown:
-        raise ValueError(f"{name} has no argument {unknown[0]!r}: it takes {', '.join(sorted(known))}.")
     special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    try:
-        model = WordTransformerForCausalLM(WordTransformerConfig(**{"vocab_size": len(tokenizer), **special, **args}))
-    except (TypeError, RuntimeError, StrictDataclassError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise ValueError(
-            f"{name} cannot be made with {given}: {' '.join(str(error).split())}; change --model_args."
-        ) from error
+
+    def make(**given: Any) -> WordTransformerForCausalLM:
+        return WordTransformerForCausalLM(WordTransformerConfig(**{"vocab_size": len(tokenizer), **special, **given}))
+
+    model = build_from_args(name, known, args, make)
     check_vocabulary(model, tokenizer)
     return model
 

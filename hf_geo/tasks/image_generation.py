@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel, EvalPrediction, TrainingArguments
 
@@ -18,6 +17,7 @@ from hf_geo.data.vision import ImageData, load_image_data
 from hf_geo.evaluation.images import COLUMNS, write_grid, write_interpolation
 from hf_geo.metrics.generation import ImageComparison
 from hf_geo.models import ModelArguments
+from hf_geo.models.config import build_from_args
 from hf_geo.models.gan import ResNetGanConfig, ResNetGanForImageGeneration
 from hf_geo.models.gan.features import open_features
 from hf_geo.models.sources import ModelSource, find_model, opening
@@ -137,17 +137,13 @@ def build_gan(model_args: ModelArguments, data: ImageData, source: ModelSource |
             raise ValueError(f"--model_args are for {RESNET_GAN!r}: {source.name!r} brings its own configuration.")
         return model
     known = set(ResNetGanConfig.__annotations__) - {"num_classes", "channels"}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise ValueError(f"{RESNET_GAN} has no argument {unknown[0]!r}: it takes {', '.join(sorted(known))}.")
     size = data.data_config.get("input_size", (3, LARGE, LARGE))[-1]
-    try:
+
+    def make(**given: Any) -> ResNetGanForImageGeneration:
         config = ResNetGanConfig(**{"image_size": size, "num_classes": data.num_classes, **given})
-    except (TypeError, StrictDataclassError) as error:
-        raise ValueError(
-            f"{RESNET_GAN} cannot be made ({' '.join(str(error).split())}): change --model_args."
-        ) from error
-    return ResNetGanForImageGeneration(config)
+        return ResNetGanForImageGeneration(config)
+
+    return build_from_args(RESNET_GAN, known, given, make)
 
 
 def open_gan(source: ModelSource, data: ImageData, trust_remote_code: bool) -> ResNetGanForImageGeneration:

@@ -134,7 +134,7 @@ def test_bf16_and_a_position_between_two_networks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"hidden": 3}, "bilstm_nli has no argument 'hidden': it takes word_size, hidden_size"),
+        ({"hidden": 3}, "bilstm_nli has no argument 'hidden': it takes classifier_size, hidden_size"),
         ({"hidden_size": 0}, "hidden_size is at least 1, not 0"),
         ({"hidden_size": "many"}, "cannot be made with hidden_size='many'"),
         ({"word_size": 5}, "The word vectors have 4 numbers each, and --model_args asks for word_size=5"),

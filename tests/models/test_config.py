@@ -22,7 +22,9 @@ def test_values_have_types(text, values):
     assert [type(v) for v in parsed.values()] == [type(v) for v in values.values()]
 
 
-@pytest.mark.parametrize("text", ["drop_rate", "a=1,,b=2", "a=1)", "a=b.c", "a=f(1)", "**a", "a=1,a=2"])
+@pytest.mark.parametrize(
+    "text", ["drop_rate", "a=1,,b=2", "a=1)", "a=b.c", "a=f(1)", "**a", "a=1,a=2", "a={[1]: 2}", "a=1) or f(b=2"]
+)
 def test_other_text_is_refused(text):
     with pytest.raises(ValueError, match="cannot be read: write key=value"):
         parse_model_args(text)

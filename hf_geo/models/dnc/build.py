@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from hf_geo.models.sources import opening
-
+from ..config import build_from_args
+from ..sources import opening
 from .configuration_dnc import DncConfig
 from .modeling_dnc import DncForSequenceCopy
 
@@ -53,13 +52,4 @@ def build_copy_model(
         return model
 
     known = DncConfig.__annotations__.keys() - sizes.keys()
-    unknown = sorted(args.keys() - known)
-    if unknown:
-        raise ValueError(f"{name} has no argument {unknown[0]!r}: it takes {', '.join(sorted(known))}.")
-    try:
-        return DncForSequenceCopy(DncConfig(**sizes, **args))
-    except StrictDataclassError as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise ValueError(
-            f"{name} cannot be made with {given}: {' '.join(str(error).split())}; change --model_args."
-        ) from error
+    return build_from_args(name, known, args, lambda **given: DncForSequenceCopy(DncConfig(**sizes, **given)))

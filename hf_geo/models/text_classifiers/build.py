@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..config import build_from_args
 from ..language import check_vocabulary
 from ..sources import opening
 from .bilstm_nli import BiLstmNliForSequenceClassification
@@ -43,31 +43,27 @@ def build_bilstm(
     Raises:
         ValueError: An unknown argument, or one that does not fit.
     """
-    args, name = dict(model_args or {}), BiLstmNliConfig.model_type
-    if unknown := sorted(set(args) - set(_SIZES)):
-        raise ValueError(f"{name} has no argument {unknown[0]!r}: it takes {', '.join(_SIZES)}.")
+    args = dict(model_args or {})
     if vectors is not None and args.setdefault("word_size", vectors.shape[1]) != vectors.shape[1]:
         raise ValueError(
             f"The word vectors have {vectors.shape[1]} numbers each, and --model_args asks for word_size={args['word_size']}: "
             "leave it out."
         )
     special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    try:
+
+    def make(**given: Any) -> BiLstmNliForSequenceClassification:
         config = BiLstmNliConfig(
             vocab_size=len(tokenizer),
             frozen_words=0 if vectors is None else len(vectors),
             sentences=sentences,
             drop_token_id=tokenizer.unk_token_id if drop_unknown else None,
             **special,
-            **args,
+            **given,
             **label_config(label_names),
         )
-        model = BiLstmNliForSequenceClassification(config)
-    except (TypeError, RuntimeError, StrictDataclassError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise ValueError(
-            f"{name} cannot be made with {given}: {' '.join(str(error).split())}; change --model_args."
-        ) from error
+        return BiLstmNliForSequenceClassification(config)
+
+    model = build_from_args(BiLstmNliConfig.model_type, _SIZES, args, make)
     if vectors is not None:
         model.vectors.copy_(vectors)
     return model

@@ -95,6 +95,7 @@ BAD = {
     "word_size=0": "word_size is at least 1, not 0",
     "clip_value=0.0": "clip_value is above 0, not 0.0",
     "hidden_size=big": "dnc cannot be made with hidden_size='big'",
+    "hidden_size=1000000000000": "dnc cannot be made with hidden_size=1000000000000",
     "words=3": "dnc has no argument 'words': it takes clip_value, hidden_size",
 }  # fmt: skip
 
