@@ -169,7 +169,9 @@ def test_code_runs_only_with_its_flag_and_loudly(name: str, tmp_path, monkeypatc
 
 
 def test_a_config_that_breaks_parsers(tmp_path) -> None:
-    for content in ("[" * 100_000, '{"a": ' * 100_000, "\x00" * 100, '{"architecture": ["x"]}', '{"model_args": 3}'):
+    odd = ('{"architecture": ["x"]}', '{"model_args": 3}', '{"architectures": [null]}', '{"id2label": {"a": "b"}}',
+           '{"label_names": 5}', '{"num_labels": [1]}')  # fmt: skip
+    for content in ("[" * 100_000, '{"a": ' * 100_000, "\x00" * 100, *odd):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ValueError, match=r"config.json' (is not JSON|does not describe|is of the architecture)"):
             find_model(str(tmp_path))

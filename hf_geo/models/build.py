@@ -154,7 +154,7 @@ def _build_timm(source: ModelSource, pretrained: bool, num_classes: int, args: M
     known = None
     if source.kind != "timm":
         known = {k: v for k, v in _stored_config(source).items() if k in _SOURCE}
-        known |= {"architecture": source.architecture, "num_classes": _classes(source)}
+        known |= {"architecture": source.architecture, "num_classes": _stored_classes(source)}
         known |= {"input_size": _weights_size(source), "state_dict": source.weights()}
     try:
         return timm.create_model(
@@ -206,12 +206,10 @@ def _weights_size(source: ModelSource) -> tuple[int, int, int]:
     return channels, *_pair(source.model_args.get("img_size", recorded[1:]))
 
 
-def _classes(source: ModelSource) -> int:
+def _stored_classes(source: ModelSource) -> int:
     """Number of classes of the stored weights."""
-    count = source.config.get("num_classes", len(source.config.get("id2label") or ()))
-    if not isinstance(count, int) or count < 0:
-        raise ValueError(f"The config.json of {source.name!r} names num_classes={count!r}: it is a number, 0 or more.")
-    return count
+    count = source.config.get("num_classes")
+    return len(source.config.get("id2label") or ()) if count is None else count
 
 
 def _build_transformers(

@@ -32,6 +32,20 @@ _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, Runtime
 _UNREADABLE += (SafetensorError, StrictDataclassError, pickle.UnpicklingError)
 
 
+def _are_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
+# The entries of a config.json that this package itself reads, and whether a value of theirs can be used.
+_ENTRIES = {
+    "model_args": lambda value: value is None or isinstance(value, dict),
+    "architectures": _are_names,
+    "label_names": _are_names,
+    "id2label": lambda value: value is None or (isinstance(value, dict) and all(map(str.isdecimal, value))),
+    "num_labels": lambda value: value is None or isinstance(value, int),
+}
+
+
 def timm_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Returns weights under timm's own names, without the prefix of transformers' wrapper."""
     return {name.removeprefix("timm_model."): tensor for name, tensor in weights.items()}
@@ -170,14 +184,18 @@ def _read_config(path: Path) -> dict[str, Any]:
     """Reads a `config.json`, and checks the entries that this package uses.
 
     Raises:
-        ValueError: It is no JSON object, or its `architecture` is none of timm's: such a name could point anywhere.
+        ValueError: It is no JSON object, an entry is of another kind than it should be, or its `architecture` is none of
+            timm's: such a name could point anywhere.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is not JSON ({error}): copy or download the model again.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_args") or {}, dict):
+    if not isinstance(config, dict) or not all(fits(config.get(name)) for name, fits in _ENTRIES.items()):
         raise ValueError(f"{str(path)!r} does not describe a model by names and values: copy or download it again.")
+    count = config.get("num_classes")
+    if count is not None and (not isinstance(count, int) or count < 0):
+        raise ValueError(f"{str(path)!r} names num_classes={count!r}: it is a number, 0 or more.")
     architecture = config.get("architecture")
     if architecture is not None and not (isinstance(architecture, str) and timm.is_model(architecture)):
         raise ValueError(
