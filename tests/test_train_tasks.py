@@ -94,6 +94,8 @@ def test_the_task_is_inferred_from_model_and_data(language_run) -> None:
         (None, "docs"): "causal-lm",
         (None, "digits"): "image-classification",
         (str(language_run), "anything"): "causal-lm",  # by its configuration
+        ("dnc", "docs"): "sequence-copy",  # the model comes first
+        ("resnet_gan", "glosses"): "unconditional-image-generation",
     }
     assert {names: infer_task(*names).name for names in tasks} == tasks
 

@@ -52,13 +52,18 @@ def find_task(name: str | None, model: str | None, dataset: str | None) -> Task:
 
 
 def infer_task(model: str | None, dataset: str | None) -> Task:
-    """The task that a model is made for, or that an embedded dataset is made for; image classification otherwise.
+    """The task that a model of this package is made for, else an embedded dataset, else any other model.
+
+    Image classification is the task of models and datasets that say nothing.
 
     Raises:
         ValueError: There is no such model.
     """
     for task in TASKS.values():
-        if model in task.models or dataset in task.datasets:
+        if model in task.models:
+            return task
+    for task in TASKS.values():
+        if dataset in task.datasets:
             return task
     return DEFAULT if model is None or timm.is_model(model) else _task_of(find_model(model))
 
