@@ -1,8 +1,8 @@
 """Chooses the samples to train on, to evaluate on and to test on, and those that get a wrong label."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import datasets
 import numpy as np
@@ -10,11 +10,27 @@ from datasets.iterable_dataset import SkipExamplesIterable, TakeExamplesIterable
 from sklearn.model_selection import train_test_split
 
 from .columns import LabelColumn
+from .config import DataArguments
 
 # Held-out parts and subsets do not depend on the run's seed, so that runs can be compared and a trained model is never
 # evaluated on samples that it was trained on.
 _SEED = 0
 EVAL_NAMES = ("validation", "val", "valid", "dev")
+
+
+class LabelledSplit(Protocol):
+    """A split of images or sentences: its name for messages, and its class numbers, (N,) integers."""
+
+    name: str
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: np.ndarray) -> "LabelledSplit":
+        """The part of the split at `indices`."""
+
+
+AnySplit = TypeVar("AnySplit", bound=LabelledSplit)
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,46 @@ def hold_out(labels: np.ndarray, size: int | None = None) -> tuple[np.ndarray, n
         random_state=_SEED,
     )
     return np.sort(kept), np.sort(held)
+
+
+def divide(train: AnySplit, first: int, size: int | None) -> tuple[AnySplit, AnySplit]:
+    """Divides a training split into the part to train on and the one to evaluate on, of its `first` samples alone."""
+    kept, held = hold_out(train.labels[:first], size)
+    return train.select(np.concatenate((kept, np.arange(first, len(train))))), train.select(held)
+
+
+def limit_and_add_noise(
+    splits: dict[str, AnySplit], origin: Mapping[str, str], args: DataArguments, num_classes: int, seed: int, unit: str
+) -> str:
+    """Cuts splits down to the numbers of samples that the user asks for, in place, and adds the label noise.
+
+    Args:
+        splits: By role: "train", "eval", "test".
+        origin: Where each split comes from, or why it is not used, in words.
+        args: The user's options.
+        num_classes: Labels are checked against it.
+        seed: The run's, for label noise without a seed of its own.
+        unit: The word for samples.
+
+    Returns:
+        Where the splits come from and how large they are, in words.
+
+    Raises:
+        ValueError: Labels are no classes.
+    """
+    notes = []
+    for role, split in splits.items():
+        check_labels(split.labels, num_classes, split.name)
+        limit = args.max_train_samples if role == "train" else args.max_eval_samples
+        splits[role] = split.select(subset(len(split), limit))
+        notes.append(f"{role}: {len(splits[role]):,} {unit} from {origin[role]}")
+    notes += [note for role, note in origin.items() if role not in splits]
+    if args.label_noise:
+        noise_seed = seed if args.label_noise_seed is None else args.label_noise_seed
+        noisy = add_label_noise(splits["train"].labels, args.label_noise, num_classes, noise_seed)
+        splits["train"] = replace(splits["train"], labels=noisy)
+        notes.append(f"label noise: {args.label_noise:.0%} of the training labels drawn from all classes")
+    return "; ".join(notes) + "."
 
 
 def first_rows(rows: datasets.IterableDataset, size: int) -> datasets.IterableDataset:

@@ -141,7 +141,7 @@ class StreamedSplit:
 
 def load_streamed_splits(
     source: Source, names: SplitNames, columns: Columns, args: DataArguments, bad: BadSamples
-) -> tuple[dict[str, StreamedSplit], list[str]]:
+) -> tuple[dict[str, StreamedSplit], str]:
     """Makes the splits to train on, to evaluate on and to test on.
 
     Returns:
@@ -186,7 +186,7 @@ def load_streamed_splits(
             notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
     for role in {"eval", "test"} & set(splits) if args.max_eval_samples else ():
         splits[role] = replace(splits[role], stream=first_rows(splits[role].stream, args.max_eval_samples))
-    return splits, notes
+    return splits, "; ".join(notes) + "."
 
 
 def _checksum(cell: dict[str, Any] | None) -> int:

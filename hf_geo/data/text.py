@@ -1,9 +1,8 @@
 """Text datasets: the rows that a language model is trained on."""
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from datasets import Value
 from transformers import PreTrainedTokenizerBase
 
+from .columns import is_string
 from .config import DataArguments
 from .loading import Rows
 from .sources import open_source
@@ -128,21 +128,34 @@ def find_text_column(rows: Rows, named: str | None = None) -> str:
     features = rows.features or {
         k: Value("string") if isinstance(v, str) else v for k, v in next(iter(rows), {}).items()
     }
-    strings = [name for name, feature in features.items() if _is_text(feature)]
-    listing = f"Its columns are {', '.join(features)}." if features else "It has no columns."
-    if named is not None:
-        if named not in strings:
-            problem = "holds no text" if named in features else "is not in the data set"
-            raise ValueError(f"The column {named!r} (--text_column) {problem}. {listing}")
-        return named
-    if "text" in strings or len(strings) == 1:
-        return "text" if "text" in strings else strings[0]
-    problem = "More than one column of the data set holds text" if strings else "The data set has no text"
-    raise ValueError(f"{problem}. {listing}" + (" Name one with --text_column." if strings else ""))
+    return choose_text([name for name, feature in features.items() if is_string(feature)], features, named)
 
 
-def _is_text(feature: Any) -> bool:
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+def choose_text(
+    strings: Sequence[str], columns: Collection[str], named: str | None, option: str = "--text_column"
+) -> str:
+    """Chooses the column that the user names, else "text", else the only one.
+
+    Args:
+        strings: The columns to choose from.
+        columns: All columns of the dataset, for the message.
+        named: The one that the user names.
+        option: The option that names it.
+
+    Raises:
+        ValueError: The named column is none to choose from, or no column or more than one could be meant.
+    """
+    listing = f"Its columns are {', '.join(columns)}." if columns else "It has no columns."
+    if named is not None and named not in strings:
+        problem = "holds no text" if named in columns else "is not in the data set"
+        raise ValueError(f"The column {named!r} ({option}) {problem}. {listing}")
+    if named is not None or "text" in strings:
+        return named or "text"
+    if len(strings) == 1:
+        return strings[0]
+    if strings:
+        raise ValueError(f"More than one column of the data set holds text: name one with {option}. {listing}")
+    raise ValueError(f"The data set has no text. {listing}")
 
 
 def _texts(parts: Sequence[Rows], column: str) -> Rows:

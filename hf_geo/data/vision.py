@@ -1,10 +1,9 @@
 """From a dataset's name to training, evaluation and test samples of an image classification task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from .bad_samples import BadSamples
@@ -13,7 +12,7 @@ from .config import DataArguments
 from .image_split import FIXED_STATISTICS, ImageSplit, colour_statistics, known_statistics
 from .shifted.corruptions import CorruptedTransform
 from .sources import Source, open_source
-from .splits import SplitNames, add_label_noise, are_labels_hidden, check_labels, choose_splits, hold_out, subset
+from .splits import SplitNames, are_labels_hidden, check_labels, choose_splits, divide, limit_and_add_noise
 from .streams import StreamedSplit, load_streamed_splits
 from .transforms import Preparation, crop_share, make_transform
 
@@ -172,10 +171,10 @@ def load_image_data(args: DataArguments, *, seed: int = 0, needs_classes: bool =
         raise ValueError(f"--label_noise {args.label_noise} is for classes, and the images of {source.name} have none.")
     bad = BadSamples(args.max_bad_samples)
     if args.streaming:
-        splits, notes = load_streamed_splits(source, names, columns, args, bad)
+        splits, origin = load_streamed_splits(source, names, columns, args, bad)
         label_names = columns.class_names
     else:
-        splits, label_names, notes = _load_splits(source, names, columns, args, seed, bad, needs_classes)
+        splits, label_names, origin = _load_splits(source, names, columns, args, seed, bad, needs_classes)
     image = splits["train"].first
     return ImageData(
         name=source.name,
@@ -185,7 +184,7 @@ def load_image_data(args: DataArguments, *, seed: int = 0, needs_classes: bool =
         native_size=(image.height, image.width),
         args=args,
         seed=seed,
-        origin="; ".join(notes) + ".",
+        origin=origin,
         bad=bad,
     )
 
@@ -204,7 +203,7 @@ def _load_splits(
     seed: int,
     bad: BadSamples,
     needs_classes: bool,
-) -> tuple[dict[str, ImageSplit], tuple[str, ...], list[str]]:
+) -> tuple[dict[str, ImageSplit], tuple[str, ...], str]:
     """Makes the splits by role, the names of the classes, and where the splits come from, in words."""
     first, *more = names.train
     columns = name_classes(columns, [source.splits[name] for name in names.train])
@@ -213,7 +212,7 @@ def _load_splits(
         return ImageSplit.read(source.splits[name], columns, name, bad)
 
     train = read(first)
-    first_labels = train.labels
+    first_samples = len(train)
     for name in more:
         train = train.joined(read(name))
     label_names = columns.class_names or number_classes(columns, train.labels)
@@ -226,9 +225,7 @@ def _load_splits(
     check_labels(train.labels, num_classes, train.name)
     origin = {"train": f"split {first!r}" + "".join(f" and all of split {name!r}" for name in more)}
     if names.eval is None:
-        kept, held = hold_out(first_labels, args.eval_size)
-        kept = np.concatenate((kept, np.arange(len(first_labels), len(train))))
-        splits = {"train": train.select(kept), "eval": train.select(held)}
+        splits = dict(zip(("train", "eval"), divide(train, first_samples, args.eval_size), strict=True))
         share = "a tenth of " if args.eval_size is None else ""
         origin["eval"] = f"{share}split {first!r} held out, the same in every run"
     else:
@@ -236,18 +233,6 @@ def _load_splits(
         origin["eval"] = f"split {names.eval!r}"
     if names.test is not None and (args.test_split or not are_labels_hidden(source.splits[names.test], columns)):
         splits["test"], origin["test"] = read(names.test), f"split {names.test!r}"
-
-    notes = []
-    for role, split in splits.items():
-        check_labels(split.labels, num_classes, split.name)
-        limit = args.max_train_samples if role == "train" else args.max_eval_samples
-        splits[role] = split.select(subset(len(split), limit))
-        notes.append(f"{role}: {len(splits[role]):,} images from {origin[role]}")
-    if names.test is not None and "test" not in splits:
-        notes.append(f"the labels of split {names.test!r} are hidden, so it is not used")
-    if args.label_noise:
-        noise_seed = seed if args.label_noise_seed is None else args.label_noise_seed
-        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), noise_seed)
-        splits["train"] = replace(splits["train"], labels=noisy)
-        notes.append(f"label noise: {args.label_noise:.0%} of the training labels drawn from all classes")
-    return splits, label_names, notes
+    elif names.test is not None:
+        origin["test"] = f"the labels of split {names.test!r} are hidden, so it is not used"
+    return splits, label_names, limit_and_add_noise(splits, origin, args, num_classes, seed, "images")

@@ -48,7 +48,9 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         tokenizer = _open_padding_tokenizer(source, trust)
         build_model = partial(open_text_classifier, source.name, tokenizer, data.label_names, trust_remote_code=trust)
     model = build_model()
-    encoded = _encode(data, tokenizer, model, data_args)
+    _check_sentences(model, data)
+    longest = _longest(tokenizer, [model], data, data_args)
+    encoded = {name: encode_sentences(split, tokenizer, longest) for name, split in data.splits.items()}
     example = [column[0] for column in data.splits["eval"].texts]
     return TrainingSetup(
         model=model,
@@ -177,14 +179,6 @@ def _open_padding_tokenizer(source: ModelSource, trust_remote_code: bool) -> Pre
             raise ValueError(f"The tokenizer of {source.name!r} has no token to pad with: use a model that has.")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def _encode(
-    data: SentenceData, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, args: DataArguments
-) -> dict[str, EncodedSentences]:
-    _check_sentences(model, data)
-    longest = _longest(tokenizer, [model], data, args)
-    return {name: encode_sentences(split, tokenizer, longest) for name, split in data.splits.items()}
 
 
 def _check_sentences(model: PreTrainedModel, data: SentenceData) -> None:

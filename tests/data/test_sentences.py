@@ -31,9 +31,10 @@ UNCLEAR = [
     ({"text": TEXT, "label": REAL}, {"label": "label"}, "'label' (--label_column) does not hold classes, integers or words"),
     (LISTS, {"label": "label"}, "'label' (--label_column) does not hold classes, integers or words"),
     (PAIR, {"pair": "premis"}, "'premis' (--text_pair_column) is not in the data set. Its columns are premise, hyp"),
-    (PAIR, {"pair": "label"}, "'label' (--text_pair_column) does not hold texts"),
+    (PAIR, {"pair": "label"}, "--text_pair_column label is the column of the classes"),
     (PAIR, {"text": "premise", "pair": "premise"}, "--text_pair_column premise is the text column itself"),
-    (PAIR, {"text": "label"}, "'label' (--text_column) does not hold texts"),
+    ({"text": TEXT, "label": TEXT}, {"text": "label"}, "--text_column label is the column of the classes: name another one"),
+    ({"idx": INTEGER, **PAIR}, {"text": "idx"}, "'idx' (--text_column) holds no text. Its columns are idx, premise"),
     ({"a": TEXT, "b": TEXT, "label": YES_NO}, {}, "More than one column of the data set holds text: name one with --text_c"),
     ({"a": INTEGER, "label": YES_NO}, {}, "The data set has no text"),
 ]  # fmt: skip

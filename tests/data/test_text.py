@@ -132,7 +132,11 @@ def test_the_text_column_is_found(features: dict, named: str | None, column: str
     ("features", "named", "message"),
     [
         ({"image": NUMBER, "label": NUMBER}, None, "The data set has no text. Its columns are image, label."),
-        ({"title": STRING, "body": STRING}, None, "More than one column .* title, body. Name one with --text_column"),
+        (
+            {"title": STRING, "body": STRING},
+            None,
+            "More than one column .*: name one with --text_column. Its columns are title, body",
+        ),
         ({"text": STRING, "year": NUMBER}, "year", r"column 'year' \(--text_column\) holds no text"),
         ({"text": STRING}, "txt", r"column 'txt' \(--text_column\) is not in the data set. Its columns are text."),
     ],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..columns import find_label, is_string
+from ..text import choose_text
 
 # The names that the pairs of the usual benchmarks have.
 USUAL_PAIRS = (
@@ -44,22 +45,18 @@ def find_sentence_columns(
         ValueError: A named column is missing, of another type or named twice, or no column or more than one could be meant.
     """
     found = find_label(features, label)
-    strings = {name: feature for name, feature in features.items() if is_string(feature) and name != found[0]}
+    strings = [name for name, feature in features.items() if is_string(feature) and name != found[0]]
     usual = next((pair for pair in USUAL_PAIRS if set(pair) <= set(strings)), None)
     if text is None and pair is None and usual:
         return TextColumns(usual, *found)
-    if pair is not None and pair not in strings:
-        problem = "does not hold texts" if pair in features else "is not in the data set"
-        raise ValueError(f"The column {pair!r} (--text_pair_column) {problem}. Its columns are {', '.join(features)}.")
-    if pair is not None and pair == text:
-        raise ValueError(f"--text_pair_column {pair} is the text column itself: name the other one of the pair.")
-    if text is not None and text not in strings:
-        problem = "does not hold texts" if text in features else "is not in the data set"
-        raise ValueError(f"The column {text!r} (--text_column) {problem}. Its columns are {', '.join(features)}.")
-    others = [name for name in strings if name != pair]
-    if text is None:
-        text = "text" if "text" in others else others[0] if len(others) == 1 else None
-    if text is None:
-        problem = "More than one column of the data set holds text" if others else "The data set has no text"
-        raise ValueError(f"{problem}: name one with --text_column. Its columns are {', '.join(features)}.")
+    for option, name in (("text_column", text), ("text_pair_column", pair)):
+        if name == found[0]:
+            raise ValueError(
+                f"--{option} {name} is the column of the classes: name another one, or the classes with --label_column."
+            )
+    if pair is not None:
+        choose_text(strings, features, pair, "--text_pair_column")
+        if pair == text:
+            raise ValueError(f"--text_pair_column {pair} is the text column itself: name the other one of the pair.")
+    text = choose_text([name for name in strings if name != pair], features, text)
     return TextColumns((text,) if pair is None else (text, pair), *found)

@@ -9,7 +9,7 @@ import numpy as np
 from ..columns import name_classes, number_classes, read_labels
 from ..config import DataArguments
 from ..sources import Source, open_source
-from ..splits import SplitNames, add_label_noise, are_labels_hidden, check_labels, choose_splits, hold_out, subset
+from ..splits import SplitNames, are_labels_hidden, check_labels, choose_splits, divide, limit_and_add_noise
 from .columns import TextColumns, find_sentence_columns
 
 _NO_LABEL = -1
@@ -123,19 +123,8 @@ def load_sentence_data(args: DataArguments, *, seed: int = 0) -> SentenceData:
     columns = find_sentence_columns(training[0].features, args.text_column, args.text_pair_column, args.label_column)
     columns = name_classes(columns, training)
     splits, label_names, origin = _read_splits(source, names, columns, args)
-    notes = []
-    for role, split in splits.items():
-        check_labels(split.labels, len(label_names), split.name)
-        limit = args.max_train_samples if role == "train" else args.max_eval_samples
-        splits[role] = split.select(subset(len(split), limit))
-        notes.append(f"{role}: {len(splits[role]):,} rows from {origin[role]}")
-    notes += [note for role, note in origin.items() if role not in splits]
-    if args.label_noise:
-        noise_seed = seed if args.label_noise_seed is None else args.label_noise_seed
-        noisy = add_label_noise(splits["train"].labels, args.label_noise, len(label_names), noise_seed)
-        splits["train"] = replace(splits["train"], labels=noisy)
-        notes.append(f"label noise: {args.label_noise:.0%} of the training labels drawn from all classes")
-    return SentenceData(source.name, source.hub_id, label_names, splits, "; ".join(notes) + ".")
+    described = limit_and_add_noise(splits, origin, args, len(label_names), seed, "rows")
+    return SentenceData(source.name, source.hub_id, label_names, splits, described)
 
 
 def _read_splits(
@@ -161,9 +150,7 @@ def _read_splits(
     check_labels(train.labels, len(label_names), train.name)
     origin = {"train": f"split {' and '.join(map(repr, names.train))}{_left_out(train)}"}
     if names.eval is None:
-        kept, held = hold_out(first.labels, args.eval_size)
-        kept = np.concatenate((kept, np.arange(len(first), len(train))))
-        splits = {"train": train.select(kept), "eval": train.select(held)}
+        splits = dict(zip(("train", "eval"), divide(train, len(first), args.eval_size), strict=True))
         share = "a tenth of " if args.eval_size is None else ""
         origin["eval"] = f"{share}split {first.name!r} held out, the same in every run"
     else:
