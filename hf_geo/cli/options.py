@@ -35,10 +35,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", getattr(action.default, "value", action.default)
-        says_nothing = default is None or default is False or default == argparse.SUPPRESS
+        says_nothing = default is None or default is False or default in ((), argparse.SUPPRESS)
         if says_nothing or "default" in text.lower() or not action.option_strings:
             return text
-        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
         return f"{text.rstrip('.')} (default: {shown.replace('%', '%%')})." if shown else text
 
 

@@ -56,8 +56,8 @@ def protect_output() -> None:
     """Makes printing safe, and readable in a log.
 
     Characters that the encoding lacks are escaped, output that nobody reads is dropped, each line is written when it is
-    complete, and progress bars of any library that are not on a terminal become a line a minute. Streams that replace the process's own, as
-    in tests, are left alone.
+    complete, and away from a terminal progress bars become a line a minute. Streams that replace the process's own, as in
+    tests, are left alone.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -59,8 +59,8 @@ def recipe_file(name: str) -> str:
     """An argparse type: the path of a recipe's file, or the name of a recipe that this package has.
 
     Args:
-        name: A path; or, if there is no such file (or only a folder), a recipe's path below `configs`, as in `fromage/cifar10`, or its last
-            part if only one recipe has it.
+        name: A path; or, where that is no file, a recipe's path below `configs`, as in `fromage/cifar10`, or the last part
+            of it if only one recipe has that.
     """
     if Path(name).exists() and not Path(name).is_dir():
         return name

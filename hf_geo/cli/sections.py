@@ -50,6 +50,8 @@ NEEDED = {
     "bptt": ("text_layout", ("stream", "auto")),
     "block_size": ("text_layout", ("blocks", "auto")),
 }
+# Schedules without a warm-up, which transformers passes over in silence.
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 HIDDEN = WITHOUT_EFFECT | {
     "as_recipe", "label_names", "prediction_loss_only", "batch_eval_metrics", "eval_do_concat_batches",
 }  # fmt: skip
@@ -72,6 +74,10 @@ def find_idle(options: Collection[str], values: Mapping[str, Any]) -> dict[str, 
             idle[option] = f"without --{needed}: give that too"
         elif effective and values[needed] not in effective:
             idle[option] = f"with --{needed} {values[needed]}: give --{needed} {' or '.join(effective)}"
+    if "warmup_steps" in options and values["warmup_steps"] and not values["milestones"]:
+        schedule = values["lr_scheduler_type"].value
+        if schedule in WITHOUT_WARMUP and values["swa_schedule"] == "end":
+            idle["warmup_steps"] = f"with --lr_scheduler_type {schedule}: give another, such as constant_with_warmup"
     return idle
 
 

@@ -15,8 +15,6 @@ from matplotlib.ticker import MaxNLocator
 from hf_geo.plotting import save, style
 
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange"}
-
-
 Points = list[tuple[int, float]]
 
 

@@ -128,8 +128,6 @@ class GeoTrainingArguments(TrainingArguments):
         self.optim = _PLACEHOLDER if find_method(name) else name
         super().__post_init__()
         self._restore_name(name)
-        if method := find_method(name):
-            refuse_adam_flags(method, self)
         if self.log_geometry and self.logging_strategy != "steps":
             raise ValueError(f"--log_geometry needs --logging_strategy steps, not {self.logging_strategy.value}.")
 
@@ -142,6 +140,7 @@ class GeoTrainingArguments(TrainingArguments):
         placeholder = _PLACEHOLDER if find_method(name) else name
         super().set_optimizer(placeholder, learning_rate=learning_rate, **kwargs)
         self._restore_name(name)
+        check_ranges(self)
         return self
 
     def _resolve(self, name: str, learning_rate: float | None, optim_args: str | None) -> float:
@@ -174,8 +173,9 @@ class GeoTrainingArguments(TrainingArguments):
         return learning_rate
 
     def _restore_name(self, name: str) -> None:
-        if find_method(name):
+        if method := find_method(name):
             self.optim = name
+            refuse_adam_flags(method, self)
 
     def _set_direction(self) -> None:
         """Sets `greater_is_better` where it is not given; transformers takes all but losses as better when greater."""
@@ -195,8 +195,8 @@ class GeoTrainingArguments(TrainingArguments):
             raise ValueError(f"--swa_schedule {self.swa_schedule} leads to --swa_lr: give that too.")
         if (self.swa_schedule == "cyclic") != (self.swa_cycles is not None):
             raise ValueError("--swa_schedule cyclic and --swa_cycles need each other: give both or neither.")
-        if self.swa_lr is not None and (self.milestones or self.learning_rate == 0):
-            given = "--milestones" if self.milestones else "--learning_rate 0"
+        if self.swa_lr is not None and (self.milestones or self.learning_rate in (0, math.inf)):
+            given = "--milestones" if self.milestones else f"--learning_rate {self.learning_rate:g}"
             raise ValueError(f"--swa_lr takes the place of a schedule's last part, which {given} leaves no place for.")
         if self.swa_lr is not None and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise ValueError(

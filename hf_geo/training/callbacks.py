@@ -76,13 +76,13 @@ class GeometryTelemetry(TrainerCallback):
     Per weight of two or more axes: `geometry/weight_norm/NAME`, `geometry/grad_norm/NAME` (after clipping),
     `geometry/relative_update/NAME` (norm of the step over the norm of the weight), `geometry/effective_lr/NAME`
     (lr / |w|^2), `geometry/spectral_norm/NAME` and `geometry/spectral_update/NAME` (largest singular value of the weight
-    and of the step, as matrices with a row an output, by `spectral_norms`), and for weights in the group "geometry" `geometry/angle/NAME`: the mean angle, in radians, by which
-    the rows along the first axis turned. Methods with an adaptive step also give `geometry/step_size` and
-    `geometry/step_size_unclipped`.
+    and of the step, as matrices with a row an output), and for weights in the group "geometry" `geometry/angle/NAME`: the
+    mean angle, in radians, by which the rows along the first axis turned. Methods with an adaptive step also give
+    `geometry/step_size` and `geometry/step_size_unclipped`.
 
     Measuring keeps a copy of the weights during the logged step; all other steps cost nothing, and values leave the
-    device once, when they are logged. `training_accuracy` is the share of right ones among the predictions since the last
-    log that `add_predictions` was told.
+    device once, when they are logged. `training_accuracy` is the share of right ones among the predictions that
+    `add_predictions` got since the last log.
 
     Args:
         layers: Whether to measure every layer, besides the learning rates.

@@ -192,7 +192,7 @@ def milestone_factor(step: int, steps: list[float], gamma: float, warmup: int) -
 
 
 class PlateauSchedule(ReduceLROnPlateau):
-    """torch's `ReduceLROnPlateau` that also multiplies the learning rate by `decay` at every evaluation.
+    """torch's `ReduceLROnPlateau` that also multiplies the learning rate by `decay` at every evaluation, down to `min_lr`.
 
     Args:
         optimizer: The optimizer.
@@ -210,8 +210,8 @@ class PlateauSchedule(ReduceLROnPlateau):
         self.decay = decay
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] *= self.decay
+        for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+            group["lr"] = max(group["lr"] * self.decay, min(group["lr"], least))
         super().step(metrics, epoch)
 
 

@@ -216,8 +216,6 @@ class GeoTrainer(transformers.Trainer):
         if self._derived_weights is not None:
             self._derived_weights.finalize(self.model, norm_batches(self))
 
-    settle = finalize  # its earlier name
-
     # Saving
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_geo.cli.config import parse_command_line
+from hf_geo.cli.options import OptionParser
 from hf_geo.cli.preflight import check_options
 from hf_geo.cli.recipes import read_recipe
 from hf_geo.cli.run_arguments import RUN_ARGUMENTS
@@ -150,6 +151,10 @@ def test_missing_file_and_unknown_variant(tmp_path, capsys) -> None:
             "--top_k changes nothing with --loss cross-entropy: give --loss smooth-top-k or truncated-top-k, or leave --top_k out",
         ),
         (
+            ["--warmup_steps", "9", "--lr_scheduler_type", "constant"],
+            "--warmup_steps changes nothing with --lr_scheduler_type constant: give another, such as constant_with_warmup, or",
+        ),
+        (
             ["--augmentation", "none", "--crop_shift", "2"],
             "--crop_shift changes nothing with --augmentation none: give",
         ),
@@ -190,6 +195,14 @@ def test_the_tables_of_options_name_options() -> None:
     assert {*NEEDED, *(needed for needed, _ in NEEDED.values())} <= fields.keys()
     shared = {field.name for kind in (ModelArguments, DataArguments) for field in dataclasses.fields(kind)}
     assert COMMON_OPTIONS.union(*(task.options for task in TASKS.values())) == shared
+
+
+def test_help_shows_defaults_that_say_something() -> None:
+    parser = OptionParser(prog="x")
+    for name, default in (("none", ()), ("switch", False), ("seed", 0), ("sizes", (1, 2))):
+        parser.add_argument(f"--{name}", default=default, help=f"The {name}.")
+    shown = [line.split(maxsplit=2)[2] for line in parser.format_help().splitlines() if "The " in line]
+    assert shown == ["The none.", "The switch.", "The seed (default: 0).", "The sizes (default: 1 2)."]
 
 
 def test_help_is_complete(capsys) -> None:

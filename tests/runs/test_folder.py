@@ -70,9 +70,10 @@ def test_what_a_killed_run_has_finished_counts(tmp_path) -> None:
         check_output_dir(tmp_path, overwrite=False, resume=None)
 
 
-def test_not_to_resume_does_not_mean_to_overwrite(tmp_path) -> None:
+@pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors"])
+def test_not_to_resume_does_not_mean_to_overwrite(tmp_path, weights: str) -> None:
     assert check_output_dir(tmp_path, overwrite=False, resume="false") is None
-    (tmp_path / "model.safetensors").touch()
+    (tmp_path / weights).touch()
     with pytest.raises(ValueError, match="holds a finished run"):
         check_output_dir(tmp_path, overwrite=False, resume="false")
 

@@ -27,7 +27,7 @@ def train(name: str, folder: Path, checkpoint: Path | None = None) -> dict[str, 
         save_steps=1 if checkpoint is None else UPDATES, **RUNS[name][0],
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.settle()  # the earlier name of `finalize`
+    trainer.finalize()
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 

@@ -52,6 +52,10 @@ def test_set_optimizer_takes_both_kinds() -> None:
     assert make(max_grad_norm=3.0).set_optimizer("alig").max_grad_norm == 3.0
     with pytest.raises(ValueError, match="no setting 'q_bound'"):
         args.set_optimizer("fromage", args="q_bound=2.0")
+    with pytest.raises(ValueError, match=r"--adam_beta1 0.5 is for transformers' own optimizers, not fromage"):
+        make().set_optimizer("fromage", beta1=0.5)
+    with pytest.raises(ValueError, match=r"--learning_rate is a number of at least 0, not -1\.0"):
+        make().set_optimizer("fromage", learning_rate=-1.0)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ WRONG = [
     ({"swa_start": 0.5, "swa_lr": 0.1, "swa_schedule": "cyclic"}, "--swa_cycles need each other: give both or neither"),
     ({"swa_start": 0.5, "swa_lr": 0.1, "swa_schedule": "cyclic", "swa_cycles": 0}, "--swa_cycles is .*1.*, not 0"),
     ({"swa_start": 0.5, "swa_lr": 0.1, "milestones": [1.0]}, "which --milestones leaves no place for"),
+    ({"swa_start": 0.5, "swa_lr": 0.1, "learning_rate": math.inf}, "which --learning_rate inf leaves no place for"),
     ({"optim": "alig", "learning_rate": math.inf}, "--learning_rate inf is nothing to schedule"),
 ]
 

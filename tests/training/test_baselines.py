@@ -1,14 +1,11 @@
 """Adam, LARS and LAMB by `--optim`: their first step by hand, their settings, and what they refuse."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from transformers import TrainerCallback
 
 from hf_geo import GeoTrainingArguments
 from hf_geo.training.methods import SHORT_NAMES, find_method
-from hf_geo.training.optimizers import refuse_engine
 from tests.training.problems import Normalized, make_trainer
 
 LR, DECAY = 0.01, 0.1
@@ -63,14 +60,3 @@ def test_settings_are_typed_and_defaults_the_methods(tmp_path, name: str) -> Non
         make_trainer(tmp_path, optim=name, optim_args="esp=0.5")
     with pytest.raises(ValueError, match=rf"'rest' apart, which is no module of the model, and {name} makes no other"):
         make_trainer(tmp_path, optim=name, optim_args="rest.eps=0.5").create_optimizer()
-
-
-def test_several_settings(tmp_path) -> None:
-    trainer = make_trainer(tmp_path, optim="adam", optim_args="betas=0.8:0.9,amsgrad=true")
-    group = trainer.create_optimizer().param_groups[0]
-    assert (group["betas"], group["amsgrad"]) == ((0.8, 0.9), True)
-
-
-def test_engines_that_hide_norms_are_refused_by_those_that_need_them() -> None:
-    with pytest.raises(ValueError, match="3 GPUs are visible"):
-        refuse_engine(SimpleNamespace(optim="lars", n_gpu=3))

@@ -17,7 +17,7 @@ from hf_geo import GeoTrainer, GeoTrainingArguments, SubspaceConfig
 from hf_geo.optim import get_method
 from hf_geo.training.checks import check_combination
 from hf_geo.training.loss import LossOfUpdate
-from hf_geo.training.optimizers import refuse_engine
+from hf_geo.training.optimizers import PlateauSchedule, refuse_engine
 from tests.training.problems import Classifier, Normalized, Stream, flat, make_problem, make_trainer
 
 
@@ -225,6 +225,16 @@ def test_a_step_schedule_with_warm_up(tmp_path) -> None:
     trainer.train()
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, *[0.5] * 5, *[0.25] * 6])
+
+
+def test_a_rate_that_decays_at_evaluations_stays_above_its_least() -> None:
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "lr": lr} for lr in (1.0, 0.001)])
+    schedule = PlateauSchedule(optimizer, decay=0.5, min_lr=0.2)
+    rates = []
+    for loss in (3.0, 2.0, 1.0):
+        schedule.step(loss)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    assert rates == [[0.5, 0.001], [0.25, 0.001], [0.2, 0.001]]
 
 
 def test_training_accuracy_is_that_of_the_batches_since_the_last_log(tmp_path) -> None:
