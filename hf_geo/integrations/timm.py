@@ -35,7 +35,7 @@ def register_timm(*, closures: bool = True) -> None:
             info = OptimInfo(
                 name=name,
                 opt_class=_timm_class(method, refused=method.needs_loss and not closures),
-                description=f"{method.paper.title} ({method.paper.year})",
+                description=f"{method.paper.title} ({method.paper.year})" if method.paper else "",
                 has_eps="eps" in method.arguments,
                 has_momentum="momentum" in method.arguments,
                 has_betas="betas" in method.arguments,
@@ -82,8 +82,6 @@ def _drop_decay(method: Method, groups: list[dict[str, Any]], weight_decay: floa
     """Removes the weight decay, which timm's scripts always give, from the groups of a method that has none."""
     decay = max([weight_decay, *(group.pop("weight_decay", 0.0) for group in groups)])
     if decay:
-        logger.warning(
-            "%s has no weight decay: %s is ignored. To bound the weights, give %s=NUMBER to create_optimizer_v2, or "
-            "--opt-kwargs %s=NUMBER to timm's train.py.",
-            method.name, decay, method.instead_of_decay, method.instead_of_decay,
-        )  # fmt: skip
+        bound = method.instead_of_decay
+        remedy = f" To bound the weights, give {bound}=NUMBER to create_optimizer_v2, or --opt-kwargs {bound}=NUMBER to timm's train.py."
+        logger.warning("%s has no weight decay: %s is ignored.%s", method.name, decay, remedy if bound else "")

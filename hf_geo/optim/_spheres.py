@@ -13,8 +13,10 @@ class SphericalOptimizer(GeometricOptimizer):
     """Base of the methods that treat groups of weights, indexed by `channel_dims`, as points on spheres."""
 
     def _with_implied_settings(self, group: dict[str, Any]) -> dict[str, Any]:
-        # A group's own channel_dims override a channel_wise=True given for all groups.
-        return {"channel_wise": False, **group} if "channel_dims" in group else group
+        # A group's own channel_dims override a channel_wise=True given for all groups, and the other way round.
+        if "channel_dims" in group:
+            return {"channel_wise": False, **group}
+        return {"channel_dims": None, **group} if group.get("channel_wise") is True else group
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_flag(group, "channel_wise")

@@ -165,7 +165,8 @@ def _merge_caller_settings(
         theirs = {key: value for key, value in group.items() if key not in ("params", "name")}
         if "weight_decay" not in method.arguments:
             _check_weight_decay(method, theirs.pop("weight_decay", 0.0))
-        for parameter in group["params"]:
+        given = group["params"]
+        for parameter in [given] if isinstance(given, torch.Tensor) else given:
             ours = settings.get(parameter, rest)
             merged[parameter] = {**ours, **theirs}
             if "lr" in theirs and ours["name"] == "geometry":

@@ -36,10 +36,10 @@ def split_batch(batch: Any, num_chunks: int) -> list[Any]:
 def _split(value: Any, num_chunks: int) -> list[Any]:
     if isinstance(value, Tensor) and value.ndim:
         return list(value.tensor_split(num_chunks))
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         parts = [_split(v, num_chunks) for v in value.values()]
         return [dict(zip(value, chunk, strict=True)) for chunk in zip(*parts, strict=True)]
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list) and value:
         make = getattr(value, "_make", type(value))  # of a named tuple, whose class takes its fields one by one
         return [make(chunk) for chunk in zip(*(_split(v, num_chunks) for v in value), strict=True)]
     return [value] * num_chunks

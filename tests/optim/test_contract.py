@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_geo.optim import list_optimizers
+from hf_geo.optim import SGDMRT, AdamS, AdamSRT, list_optimizers
 from tests.cases import (
     CASES,
     PATHS,
+    SHAPES,
     Case,
     assert_same,
     clones,
@@ -58,6 +59,19 @@ def test_settings_of_groups_count_as_settings_of_all(case: Case):
     drive(case, case.method.cls(groups, lr=0.5), params, 3)
     drive(case, reference, expected, 3)
     assert_same(params, expected)
+
+
+@pytest.mark.parametrize("cls", [AdamS, AdamSRT, SGDMRT])
+def test_a_group_s_own_geometry_wins_however_it_is_given(cls: type):
+    channels, layers = [{"params": make_params(SHAPES[:1])} for _ in range(2)]
+    by_channel = {"channel_wise": True, "channel_dims": None}
+    by_layer = {"channel_wise": False, "channel_dims": ()}
+    for optimizer in (
+        cls([{**channels, "channel_wise": True}, layers], channel_dims=[]),
+        cls([channels, {**layers, "channel_dims": []}], channel_wise=True),
+    ):
+        for group, expected in zip(optimizer.param_groups, (by_channel, by_layer), strict=True):
+            assert expected.items() <= group.items()
 
 
 @pytest.mark.parametrize("case", [c for c in PATHS if not c.projects], ids=str)

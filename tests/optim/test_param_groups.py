@@ -10,7 +10,6 @@ from torch import nn
 from hf_geo.optim import create_optimizer, get_method, list_optimizers, param_groups
 
 GEOMETRIC = [name for name in list_optimizers() if get_method(name).geometry]
-PLAIN = [name for name in list_optimizers() if not get_method(name).geometry]
 DECAYING = [name for name in list_optimizers() if "weight_decay" in get_method(name).arguments]
 BOUNDED = [name for name in list_optimizers() if "weight_decay" not in get_method(name).arguments]
 
@@ -145,8 +144,10 @@ def test_a_caller_s_groups_say_what_is_trained_and_how(name: str):
 
 def test_a_caller_s_rate_is_multiplied_for_the_geometry():
     model = network()
-    (group,) = param_groups(model, "sgdg", caller_groups=[{"params": [model[0].weight], "lr": 0.5}])
-    assert (group["name"], group["lr"]) == ("geometry", 0.5 * get_method("sgdg").geometry_lr)
+    for given in ([model[0].weight], model[0].weight):
+        (group,) = param_groups(model, "sgdg", caller_groups=[{"params": given, "lr": 0.5}])
+        assert group["params"] == [model[0].weight]
+        assert (group["name"], group["lr"]) == ("geometry", 0.5 * get_method("sgdg").geometry_lr)
 
 
 def test_settings_of_the_call_win_over_the_method_s():
@@ -164,13 +165,6 @@ def test_frozen_parameters_are_left_out():
     model[0].requires_grad_(False)
     grouped = {id(p) for group in param_groups(model, "adamsrt") for p in group["params"]}
     assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_methods_without_geometry_treat_all_weights_alike(name: str):
-    groups = param_groups(network(), name, lr=0.1)
-    assert "geometry" not in {group["name"] for group in groups}
-    assert {group["lr"] for group in groups} == {0.1}
 
 
 def test_transposed_and_mismatched_layers_get_no_geometry():

@@ -29,11 +29,3 @@ def test_rows_start_with_norm_1_and_stay_bit_for_bit_once_they_have(name: str, d
     kept = model[0].weight.detach().clone()
     create_optimizer(name, model)
     assert torch.equal(model[0].weight, kept)
-
-
-@pytest.mark.parametrize("name", ["adamsrt", "sgdmrt"])
-def test_methods_without_unit_rows_leave_them(name: str) -> None:
-    model = network()
-    before = model[0].weight.detach().clone()
-    create_optimizer(name, model)
-    assert torch.equal(model[0].weight, before)

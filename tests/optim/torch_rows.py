@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LinearLR, LRScheduler, ReduceLROnPlateau, StepLR
 from torch.testing._internal.common_optimizers import (
     ErrorOptimizerInput,
-    OptimizerErrorEnum,
     OptimizerInfo,
     OptimizerInput,
     get_error_inputs_for_all_optims,
@@ -38,32 +37,16 @@ def inputs_of(cls: type[Optimizer], device: Any = None, dtype: Any = None) -> li
     return [OptimizerInput(None, copy.deepcopy(kwargs), str(kwargs)) for kwargs in [*SETTINGS[cls], *rates]]
 
 
-def error_inputs_of(cls: type[Optimizer], device: Any, dtype: Any) -> list[ErrorOptimizerInput]:
-    def error(kwargs: dict, kind: type, words: str, param: torch.Tensor, on=OptimizerErrorEnum.CONSTRUCTION_ERROR):
-        row = OptimizerInput([param], kwargs, words)
-        return ErrorOptimizerInput(row, error_on=on, error_type=kind, error_regex=words)
-
-    weight, sparse = Parameter(torch.ones(2, 3)), Parameter(torch.ones(2, 3))
-    sparse.grad = torch.ones(2, 3).to_sparse()
-    theirs = [
-        row
-        for row in get_error_inputs_for_all_optims(device, dtype)
-        if row.optimizer_error_input.desc not in (DUPLICATES, NO_PARAMS)
-    ]
-    return [
-        *theirs,
-        error({"lr": torch.ones(2)}, ValueError, "lr has to be a number or a tensor of one element", weight),
-        error({"lr": -0.5}, ValueError, "lr has to be at least 0 and finite, not -0.5", weight),
-        error({}, TypeError, "complex", Parameter(torch.ones(2, dtype=torch.complex64))),
-        error({}, RuntimeError, "sparse", sparse, OptimizerErrorEnum.STEP_ERROR),
-    ]
+def error_inputs(device: Any, dtype: Any) -> list[ErrorOptimizerInput]:
+    rows = get_error_inputs_for_all_optims(device, dtype)
+    return [row for row in rows if row.optimizer_error_input.desc not in (DUPLICATES, NO_PARAMS)]
 
 
 OPTIM_DB = [
     OptimizerInfo(
         cls,
         optim_inputs_func=functools.partial(inputs_of, cls),
-        optim_error_inputs_func=functools.partial(error_inputs_of, cls),
+        optim_error_inputs_func=error_inputs,
         scheduler_inputs=(
             [lambda opt: StepLR(opt, gamma=0.9, step_size=10)],
             [lambda opt: LinearLR(opt, start_factor=0.4, total_iters=4)],

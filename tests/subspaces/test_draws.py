@@ -44,7 +44,7 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     [
         (torch.arange(5), torch.arange(10.0).view(5, 2)),
         {"pixels": torch.ones(5, 2), "labels": torch.arange(5), "scale": 2.0, "temperature": torch.tensor(3)},
-        {"nested": {"ids": [torch.arange(5), torch.arange(5)]}},
+        {"nested": {"ids": [torch.arange(5), torch.arange(5)]}, "empty": {}, "none": [()]},
         Pair(torch.arange(5), [torch.arange(5)]),
     ],
     ids=["tuple", "dict", "nested", "named"],

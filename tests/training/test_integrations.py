@@ -14,7 +14,7 @@ import hf_geo.launch
 from hf_geo import GeoTrainingArguments
 from hf_geo.integrations import register_timm, register_transformers
 from hf_geo.integrations.transformers import _make_optimizer
-from hf_geo.optim import get_method, list_optimizers, param_groups
+from hf_geo.optim import Method, get_method, list_optimizers, param_groups, register_optimizer, registry
 from hf_geo.training.methods import find_method
 from tests.training.launching import launch_or_fail
 
@@ -182,6 +182,15 @@ def test_timm_creates_every_method(name: str, caplog) -> None:
     loss.backward()
     optimizer.step(lambda: loss)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_timm_makes_a_third_party_s_method_that_has_no_paper(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    register_optimizer(Method("stepsigns", torch.optim.Rprop, None, lr=0.25))
+    register_timm()
+    optimizer = timm.optim.create_optimizer_v2(nn.Linear(3, 2), "stepsigns", weight_decay=0.1)
+    assert type(optimizer) is torch.optim.Rprop and optimizer.param_groups[0]["lr"] == 0.25
+    assert caplog.messages == ["stepsigns has no weight decay: 0.1 is ignored."]
 
 
 def test_timms_parameters_are_one_group() -> None:
