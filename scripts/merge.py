@@ -51,7 +51,7 @@ from hf_geo.tasks import find_trained, read_run_settings
 PROG = program_name(__file__)
 OF_TWO = ("barrier", "interpolate", "curve")
 OWNERS = {"coefficients": "average", "metric": "greedy", "position": "interpolate", "select_position": "interpolate",
-          "also_dataset": "interpolate", "recipe": "curve"}  # fmt: skip
+          "also_dataset": "interpolate", "recipe": "curve", "positions": "barrier, interpolate or curve"}  # fmt: skip
 OF_A_WALK = ("recalibration_batches", "batch_size", "num_workers", "device")
 # Settings of a run from scratch that its result brings along.
 OF_THE_ENDS = {"normalization", "eval_resize", "interpolation", "lowercase", "min_frequency"}
@@ -98,11 +98,14 @@ def add_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--select_position",
         action="store_true",
-        default=None,
         help="Of interpolate: take the position of the lowest validation loss.",
     )
     add(
-        "--positions", type=at_least(3), default=11, metavar="N", help="Of barrier, interpolate: positions to evaluate."
+        "--positions",
+        type=at_least(3),
+        default=11,
+        metavar="N",
+        help="Of barrier, interpolate, curve: positions to evaluate.",
     )
     add("--also_dataset", action="append", metavar="NAME[:CONFIG]",
         help="Of interpolate: a further dataset of the same classes to evaluate the positions on, never on its training "
@@ -129,15 +132,14 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--method {method} takes {needed}, and there is --model {count} times: name each with --model."
         )
-    for name, owner in OWNERS.items():
-        if getattr(options, name) is not None and method != owner:
-            raise ValueError(f"--{name} is for --method {owner}, not for {method}: leave it out.")
+    for name, owners in OWNERS.items():
+        if name in options.given and method not in owners:
+            raise ValueError(f"--{name} is for --method {owners}, not for {method}: leave it out.")
     if method == "curve" and not options.recipe:
         raise ValueError("--method curve trains a bend: name its recipe with --recipe (subspaces/quickstart_line).")
     if method == "curve":
-        for name, is_given in (("without_head", options.without_head), ("json", options.json)):
-            if is_given:
-                raise ValueError(f"--{name} is not for --method curve, which trains: leave it out.")
+        if idle := sorted(options.given & {"without_head", "json"}):
+            raise ValueError(f"--{idle[0]} is not for --method curve, which trains: leave it out.")
         if options.device not in ("cpu", "cuda"):
             raise ValueError(
                 f"--device {options.device} cannot be chosen for training: set CUDA_VISIBLE_DEVICES, and leave it out."

@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)  # an option may stand between the two names
     if (arguments.repo_id is None) == (arguments.local_dir is None):
         parser.error("give either REPO_ID, the repository to push to, or --local_dir, a new folder")
+    for name in ("private", "commit_message"):
+        if arguments.local_dir is not None and getattr(arguments, name) is not None:
+            parser.error(f"--{name} is for a repository: leave it out, or push to a REPO_ID")
     with one_sentence_errors(parser.prog):
         place_result(arguments.folder)
         if arguments.local_dir is not None:

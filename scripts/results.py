@@ -49,12 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = OptionParser(PROG, description=__doc__)
         parser.add_argument("folders", nargs="*", metavar="FOLDER", help="Folders of runs, or of one sweep.")
         parser.add_argument("--configs", type=Path, metavar="DIR", help="Folder of the recipes (default: the clone's).")
-        parser.add_argument("--walks", action="store_true", help="Draw the evaluations in the folders in one figure.")
-        parser.add_argument(
-            "--overview", action="store_true", help="Write configs/README.md, the table of all recipes."
-        )
+        add = parser.add_argument
+        add("--walks", action="store_true", help="Draw the evaluations in the folders in one figure.")
+        add("--overview", action="store_true", help="Write configs/README.md, the table of all recipes.")
         options = parser.parse_args(argv)
-        if bool(options.folders) == options.overview:
+        if bool(options.folders) == options.overview or (options.overview and options.walks):
             parser.error("name the folders of runs, or give --overview alone")
         sweeps = [Path(folder) for folder in options.folders if (Path(folder) / REPORT).is_file()]
         if sweeps and len(options.folders) > 1:
@@ -125,7 +124,7 @@ def add_walks(folders: Sequence[str], configs: Path) -> list[Path]:
     name = f"walks-{config.stem}"
     figure = config.parent / f"{name}.png"
     draw_evaluations(evaluations, figure, f"{config.stem}, on {evaluations[0].measured_on}")
-    epochs = sorted({run.settings["num_train_epochs"] for run in runs})
+    epochs = sorted({round(run.metrics["epoch"], 3) for run in runs})  # which --max_steps or a stop may have cut short
     hardware = sorted({run.metrics["hardware"] for run in runs})
     minutes = sum(run.metrics["train_runtime"] for run in runs) / 60
     text = (

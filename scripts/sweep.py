@@ -133,6 +133,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     options, rest = parser.parse_known_args(argv)
     if options.metric is not None:
         higher_is_better(options.metric)  # raises if that is not known
+    given = parser.find_given(sys.argv[1:] if argv is None else argv)
+    if options.coordinate_check and (idle := sorted(given & {"trials", "x", "metric", "jobs"})):
+        raise ValueError(f"--coordinate_check runs no trials: leave --{idle[0]} out.")
     if options.trials and importlib.util.find_spec("optuna") is None:
         raise ValueError("--trials needs Optuna: pip install 'hf_geo[sweep]'.")
     return options, [f"--config={options.config}", *TRIAL_OPTIONS, *rest]

@@ -248,6 +248,7 @@ ROWS: dict[str, Row] = {
     "coefficients of too many": Row(names="3 coefficients for 2 networks", advises="give one for each", **merging("average", "--coefficients=0.5,0.3,0.2")),
     "coefficients in words": Row(names="not 'half'", advises="numbers separated by commas", **merging("average", "--coefficients=half")),
     "position of an average": Row(names="--position is for --method interpolate, not for average", advises="leave it out", **merging("average", "--position=0")),
+    "positions of an average": Row(names="--positions is for --method barrier, interpolate or curve", advises="leave it out", **merging("average", "--positions=5")),
     "position outside": Row(names="got 1.5", advises="lies in [0, 1]", **merging("interpolate", "--position=1.5")),
     "position twice": Row(names="--position and --select_position contradict", advises="give one of them", **merging("interpolate", "--position=0.5", "--select_position")),
     "choosing on the test split": Row(names="has no split to choose on besides the reported one", advises="--eval_split", **merging("greedy", "--eval_split=test")),
@@ -262,6 +263,7 @@ ROWS: dict[str, Row] = {
     "exploring a damaged log": explore(exploring(replace("trainer_state.json", "{}"), "--positions=2", "--recalibration_batches=1"), "is no log of a training", "copy it again", needs=("line",)),
     "exploring a damaged subspace": explore(exploring(cut("subspace.safetensors")), "subspace.safetensors is damaged or cut short", "copy or download it again", needs=("line",)),
     "a Space in a folder with files": explore(exploring(as_they_are, "--export_space=line"), "'line' is not empty", "name a new folder", needs=("line",)),
+    "a Space with a port": explore(exploring(as_they_are, "--export_space=new", "--port=7860"), "--export_space opens no page", "leave --port out", needs=("line",)),
     "a Space of local data": explore(exploring(lambda line: table(IMAGES)(line.parent), "--dataset=data", "--export_space=new"), "'data' are on this machine alone", "push them to the Hub", needs=("line",)),
     # Inspecting
     "inspecting an unknown model": inspect({"model": "resnet81"}, "Unknown model 'resnet81'", "Nearest: resnet18"),

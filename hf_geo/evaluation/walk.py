@@ -20,10 +20,10 @@ from .plans import group_positions
 from .trust import Confidences, TrustData, Validation, compare_with_other
 
 RECALIBRATION_BATCHES = 40
-Add = Callable[
-    [Tensor, Sequence[Tensor]], None
-]  # a batch's labels, and the log-probabilities of networks and ensembles
-Record = Callable[[Sequence[int], Sequence[int], Positions], Add]  # from their numbers and the recalibrated networks
+# Takes a batch's labels, and the log-probabilities of networks and ensembles.
+Add = Callable[[Tensor, Sequence[Tensor]], None]
+# Takes the numbers of networks and of ensembles, and the recalibrated networks.
+Record = Callable[[Sequence[int], Sequence[int], Positions], Add]
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,8 @@ def _evaluate(
                 first, second = (logs[m] for m in members)
                 differences[0, i] += total_variation(first.exp(), second.exp()).sum().cpu()
                 differences[1, i] += (first.argmax(-1) != second.argmax(-1)).sum().cpu()
-    *totals, differences = sum_over_processes([*(each.sums for each in sums), differences])
-    for each, total in zip(sums, totals, strict=True):
-        each.sums = total
+    _reduce(sums)
+    (differences,) = sum_over_processes([differences])
     samples = sums[0].samples
     if trust is not None:
         more = [row | each.compute() for row, each in zip(more, confidences, strict=True)]
@@ -196,11 +195,15 @@ def _validate(
         for each, log in zip(found, logs, strict=True):
             each.update(log, labels)
     if causal:
-        totals = sum_over_processes([each.sums for each in found])
-        for each, total in zip(found, totals, strict=True):
-            each.sums = total
+        _reduce(found)
         return [{"validation_loss": each.compute()["nll"]} for each in found]
     return [each.compute() for each in found]
+
+
+def _reduce(sums: Sequence[CalibrationSums]) -> None:
+    """Adds up what all processes have summed."""
+    for each, total in zip(sums, sum_over_processes([each.sums for each in sums]), strict=True):
+        each.sums = total
 
 
 @torch.inference_mode()

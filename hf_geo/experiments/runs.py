@@ -48,8 +48,9 @@ class FinishedRun:
 
     @property
     def card_link(self) -> str:
-        """A link to the run's card on the Hub, or "not pushed" if the card names no repository."""
-        found = _HUB_ID.search((self.folder / "README.md").read_text(encoding="utf-8"))
+        """A link to the run's card on the Hub, or "not pushed" if there is no card or it names no repository."""
+        card = self.folder / "README.md"
+        found = card.is_file() and _HUB_ID.search(card.read_text(encoding="utf-8"))
         return f"[{found[1]}](https://huggingface.co/{found[1]})" if found else "not pushed"
 
     def __str__(self) -> str:

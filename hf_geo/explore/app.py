@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, data_args = parse(argv)
         source = find_trained(options.model[0])
         if options.export_space is not None:
+            if options.port is not None:
+                raise ValueError("--export_space opens no page: leave --port out.")
             check_space(Path(options.export_space), data_args)
             open_model(source, data_args, options)  # a page that cannot open here opens nowhere
             written = export_space(Path(options.export_space), source, data_args, options)

@@ -32,7 +32,7 @@ class View:
     """What the page shows of a position.
 
     Args:
-        places: The network's.
+        place: The network's.
         members: Those of the ensemble beside it; empty without one.
         together: Names the ensemble, or says why there is none.
         metrics: Of the network; None where they are not measured.

@@ -72,17 +72,12 @@ def tiles(
             f'<div class="tile"><span class="metric">{TITLES[name]}</span>'
             f'<strong data-metric="{name}">{shown_value(name, own[name])}</strong>{below}</div>'
         )
-    legend = (
-        ""
-        if not members
-        else '<p class="note legend">'
-        f'<span><i class="dot"></i>network at {escape(position)}</span> <span>{_members(ensemble, members)}</span></p>'
-    )
-    return f'<div class="tiles">{"".join(cells)}</div>{legend}'
-
-
-def _members(ensemble: Mapping[str, float] | None, members: str) -> str:
-    return f"· {escape(members)}" if ensemble is None else f'<i class="dot second"></i>{escape(members)}'
+    shown = f'<div class="tiles">{"".join(cells)}</div>'
+    if not members:
+        return shown
+    place = f'<span><i class="dot"></i>network at {escape(position)}</span>'
+    mark = "· " if ensemble is None else '<i class="dot second"></i>'
+    return f'{shown}<p class="note legend">{place} <span>{mark}{escape(members)}</span></p>'
 
 
 def chart_grid(charts: Iterable[tuple[Chart, Sequence[tuple[float, float, str]]]]) -> str:

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,16 +28,21 @@ def announce(setup: EvaluationSetup, networks: int, recalibration_batches: int |
             logits_of(model(*args, **kwargs)).sum().item()
         durations.append(time.perf_counter() - start)
     recalibrated = networks > 1 and setup.recalibration is not None and running_statistics(model)
-    loaders = [setup.evaluation] + ([setup.recalibration] if recalibrated and not recalibration_batches else [])
+    counts = [_count_batches(setup.evaluation)]
+    counts += [_count_batches(setup.recalibration, recalibration_batches)] if recalibrated else []
     how_long = ""
-    if all(has_length(loader) for loader in loaders):
-        count = sum(map(len, loaders)) + (recalibration_batches or 0 if recalibrated else 0)
-        minutes = math.ceil(min(durations) * networks * count / 60)
+    if None not in counts:
+        minutes = math.ceil(min(durations) * networks * sum(counts) / 60)
         how_long = f", which takes about {minutes} minute{'s' if minutes > 1 else ''}"
     what = "the network" if networks == 1 else f"{networks} positions"
     print(
         f"Measuring {what} on the {setup.split} split of {setup.dataset} before the page opens{how_long}.", flush=True
     )
+
+
+def _count_batches(loader: Iterable, most: int | None = None) -> int | None:
+    """The batches that are read of a loader, at most `most`; None if that is unknown."""
+    return min(len(loader), most or len(loader)) if has_length(loader) else most
 
 
 @dataclass(frozen=True)

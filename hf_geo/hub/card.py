@@ -67,6 +67,18 @@ def installed_versions() -> dict[str, str]:
     return {"hf_geo": hf_geo.__version__} | {package: version(package) for package in VERSIONED}
 
 
+def model_index(
+    task: str, dataset_id: str | None, dataset: str, split: str, values: Mapping[str, float | None]
+) -> list[EvalResult] | None:
+    """Returns measured values as a card's `model-index`; None without any that is finite, since the Hub takes no other."""
+    place = {"dataset_type": dataset_id or dataset, "dataset_name": dataset, "dataset_split": split}
+    return [
+        EvalResult(task_type=task, metric_type=metric, metric_name=metric, metric_value=float(value), **place)
+        for metric, value in values.items()
+        if value is not None
+    ] or None
+
+
 def card_metadata(report: RunReport, thumbnail: str | None = None) -> ModelCardData:
     """Returns the front matter of a card, with the measured results as its `model-index`.
 
@@ -76,24 +88,11 @@ def card_metadata(report: RunReport, thumbnail: str | None = None) -> ModelCardD
     """
     name, dataset = one_line(report.name) or "model", one_line(report.dataset_name) or "data"
     final = report.results.get(report.final_split, {})
-    measured = [
-        EvalResult(
-            task_type=report.task,
-            dataset_type=report.dataset_id or dataset,
-            dataset_name=dataset,
-            dataset_split=report.final_split,
-            metric_type=metric,
-            metric_name=metric,
-            metric_value=float(value),
-        )
-        for metric, value in final.items()
-        if value is not None  # it was not finite, and the Hub takes no such number
-    ]
     tags = ["hf_geo", report.optimizer]
     tags += [f"arxiv:{report.paper['arxiv']}"] if report.paper else []
     return ModelCardData(
         model_name=name,
-        eval_results=measured or None,
+        eval_results=model_index(report.task, report.dataset_id, dataset, report.final_split, final),
         license=report.fields.get("license") if report.fields.get("pretrained") else OWN_LICENSE,
         library_name=report.library,
         pipeline_tag=report.task,

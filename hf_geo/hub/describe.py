@@ -110,12 +110,12 @@ class Description:
 
 
 def describe(folder: str | Path, *, trust_remote_code: bool = False) -> Description:
-    """Draws the figures of a run and of its walk, and writes its card, from the results in its folder.
+    """Draws the figures of a run and of its evaluation, and writes its card, from the results in its folder.
 
     Raises:
         ValueError: There are no results in the folder, or they are damaged.
     """
-    description, walk = Description(folder, trust_remote_code=trust_remote_code), _read_walk(Path(folder))
+    description, walk = Description(folder, trust_remote_code=trust_remote_code), _read_evaluation(Path(folder))
     if walk is None or Path(folder, f"{CARD}.json").exists():
         description.add_run(read_report(folder))
     if walk is not None:
@@ -123,15 +123,16 @@ def describe(folder: str | Path, *, trust_remote_code: bool = False) -> Descript
     return description
 
 
-def _read_walk(folder: Path) -> dict[str, Any] | None:
-    """Reads the evaluation of a subspace along its positions; None if the folder has none."""
+def _read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """Reads the evaluation of a subspace, or of independent models; None if the folder has none."""
     path = folder / WALK
     if not path.is_file():
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return data if data.get("subspace") else None
-    except (ValueError, AttributeError) as error:
+        data["subspace"], data["points"]
+        return data
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} holds no evaluation ({error}): run scripts/evaluate.py again.") from error
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 
 from hf_geo.checkpoints.placing import whole_file
 from hf_geo.evaluation.report import as_table
 
-from .card import installed_versions, one_line, render_card
+from .card import installed_versions, model_index, one_line, render_card
 
 SOUPS = {"title": "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time",
          "url": "https://arxiv.org/abs/2203.05482", "arxiv": "2203.05482"}  # fmt: skip
@@ -32,23 +32,11 @@ def write_merge_card(folder: Path, data: Mapping[str, Any]) -> None:
     name, dataset = one_line(data["name"]) or "model", one_line(data["dataset"]) or "data"
     method, sentence, paper = METHODS[data["method"]]
     merged = data["points"][-1]
-    measured = [
-        EvalResult(
-            task_type=data["task"],
-            dataset_type=data["dataset_id"] or dataset,
-            dataset_name=dataset,
-            dataset_split=data["split"],
-            metric_type=metric,
-            metric_name=metric,
-            metric_value=merged[metric],
-        )
-        for metric in dict.fromkeys((data["metric"], "loss"))
-        if merged[metric] is not None
-    ]
+    measured = {metric: merged[metric] for metric in (data["metric"], "loss")}
     base_models = data["base_models"]
     metadata = ModelCardData(
         model_name=name,
-        eval_results=measured or None,
+        eval_results=model_index(data["task"], data["dataset_id"], dataset, data["split"], measured),
         license=data["license"],
         library_name="peft" if data["adapter_of"] else data["library"],
         pipeline_tag=data["task"],

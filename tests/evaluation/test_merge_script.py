@@ -21,7 +21,8 @@ from tests.scripts import script
 
 merge, evaluate, train = script("merge"), script("evaluate"), script("train")
 DATA = ("--dataset", "digits", "--max_train_samples", 256, "--max_eval_samples", 100)
-QUICK = ("--recalibration_batches", 2, "--positions", 3)
+QUICK = ("--recalibration_batches", 2)
+WALK = (*QUICK, "--positions", 3)
 QUIET = ("--save_strategy", "no", "--eval_strategy", "no", "--report_to", "none", "--disable_tqdm", "true")
 
 
@@ -124,7 +125,7 @@ def test_a_greedy_soup_is_never_below_its_best_member_on_validation(runs: Path, 
 def test_an_interpolation_is_bit_equal_to_a_parent_at_its_end(runs: Path, tmp_path: Path, position: int) -> None:
     pair = [runs / "seed0", runs / "tuned0.03"]
     words = ("--method", "interpolate", "--model", pair[0], "--model", pair[1], "--position", position)
-    assert merge([*words, *QUICK, "--also_dataset", "digits", "--output_dir", tmp_path / "end"]) == 0
+    assert merge([*words, *WALK, "--also_dataset", "digits", "--output_dir", tmp_path / "end"]) == 0
     own, found = weights(pair[position]), weights(tmp_path / "end")
     assert found.keys() == own.keys() and all(torch.equal(found[name], value) for name, value in own.items())
     results = read(tmp_path / "end", "merge.json")
@@ -170,7 +171,7 @@ def test_a_bend_is_trained_between_two_fixed_networks(runs: Path, tmp_path: Path
     settings = read(noisy, "training_args.json") | {"label_noise": 0.25, "label_noise_seed": 3, **idle, **brought}
     (noisy / "training_args.json").write_text(json.dumps(settings))
     words = ("--recipe", recipe, "--model", noisy, "--model", runs / "seed1", "--seed", 7)
-    assert merge(["--method", "curve", *words, *QUICK, "--output_dir", tmp_path / "bend"]) == 0
+    assert merge(["--method", "curve", *words, *WALK, "--output_dir", tmp_path / "bend"]) == 0
     settings = read(tmp_path / "bend", "training_args.json")
     assert [settings[name] for name in ("seed", "label_noise", "label_noise_seed", "normalization")] == [
         7,

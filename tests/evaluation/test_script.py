@@ -99,6 +99,17 @@ def test_a_figure_that_fails_costs_no_evaluation(walked: Path, tmp_path: Path, m
     assert (folder / "README.md").read_text() == (walked / "README.md").read_text()
 
 
+def test_the_figure_of_a_comparison_is_made_again(tmp_path: Path, monkeypatch, caplog) -> None:
+    """It stands in a folder that holds no run."""
+    words = [word for name in "ab" for word in ("--model", make_run(tmp_path / name))]
+    with monkeypatch.context() as patch, caplog.at_level("WARNING", "hf_geo"):
+        patch.setattr("hf_geo.hub.describe.draw", lambda *args: 1 / 0)
+        assert evaluate([*words, "--trust", "--batch_size", 32, "--output_dir", tmp_path / "both"]) == 0
+    assert f"`hf-geo card {tmp_path / 'both'}`" in caplog.text
+    assert script("card")([tmp_path / "both"]) == 0
+    assert (tmp_path / "both" / "figures" / "trust.png").is_file()
+
+
 def test_an_exported_point_is_the_network_that_was_walked_and_opens_without_this_package(walked, tmp_path) -> None:
     point = json.loads((walked / "evaluation.json").read_text())["points"][3]
     words = ["--model", walked, "--export_position", point["position"], "--output_dir", tmp_path / "out", *QUICK[2:]]

@@ -79,6 +79,7 @@ def test_networks_of_other_tasks_are_measured(tmp_path, recipe: str) -> None:
 
 WRONG = {
     "--lrs=1,0.1": "name a field with numbers, as in --over",
+    "--trials=3": "--coordinate_check runs no trials: leave --trials out",
     "--over=model_args.drop_rate=0.1,0": "draws against powers of model_args.drop_rate: 0 has none, so leave it out",
 }
 

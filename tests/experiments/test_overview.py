@@ -65,7 +65,7 @@ def test_every_recipe_of_a_paper_has_its_cost() -> None:
 
 
 def test_folders_and_the_overview_exclude_each_other(capsys) -> None:
-    for words in ([], ["--overview", "outputs"]):
+    for words in ([], ["--overview", "outputs"], ["--overview", "--walks"]):
         with pytest.raises(SystemExit):
             load("results").main(words)
         assert "name the folders of runs, or give --overview alone" in capsys.readouterr().err

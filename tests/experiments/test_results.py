@@ -39,7 +39,7 @@ def write_run(
     settings = resolve_settings(words) | {"recipe": f"paper/{recipe}.yaml", **(changes or {})}
     folder = configs.parent / "runs" / name
     folder.mkdir(parents=True)
-    trained = {"train_runtime": 120.0, "hardware": "an abacus", "num_processes": 1}
+    trained = {"train_runtime": 120.0, "hardware": "an abacus", "num_processes": 1, "epoch": 4.0}
     (folder / "train_results.json").write_text(json.dumps(trained))
     (folder / "eval_results.json").write_text(json.dumps({"test_accuracy": accuracy, "eval_accuracy": 0.5}))
     (folder / "training_args.json").write_text(json.dumps(settings, default=str))

@@ -35,7 +35,7 @@ def folders(configs) -> list[Path]:  # noqa: F811
     """Two lines, a plain network, two simplexes, an ensemble of two networks, and a barrier between snapshots."""
     made, line = [], {"kind": "line", "num_points": 2}
     for seed in (0, 1):
-        run = write_run(configs, f"line-{seed}", "fromage", 0.5, changes={"seed": seed, "num_train_epochs": 4})
+        run = write_run(configs, f"line-{seed}", "fromage", 0.5, changes={"seed": seed, "max_steps": 8})  # of 4 epochs
         log = [
             {"step": step, "subspace/cosine/0-1": 0.2 * seed, "subspace/distance/0-1": 3.0 * step} for step in (1, 2)
         ]
@@ -50,7 +50,7 @@ def folders(configs) -> list[Path]:  # noqa: F811
         made.append(
             write_evaluation(run, line, points, [joined(["0", "1"], centre, 0.25), joined(["layer-wise draw 1"], 0)])
         )
-    plain = write_run(configs, "plain", "sgd", 0.5, changes={"num_train_epochs": 4})
+    plain = write_run(configs, "plain", "sgd", 0.5)
     made.append(write_evaluation(plain, None, [point("plain", None, 0.55)], []))
     made.append(
         write_evaluation(configs.parent / "both", None, [point("a", None, 0.5)] * 2, [joined(["a", "b"], 0.65, 0.3)])
@@ -134,10 +134,16 @@ def test_of_an_even_number_of_positions_no_centre_is_shown(tmp_path) -> None:
 
 def test_a_calibration_error_that_is_not_finite_is_left_out(tmp_path) -> None:
     row = {**point("plain", None, 0.5), "ece": None}  # JSON has no NaN
-    write_evaluation(tmp_path / "plain", None, [row], [])
+    write_evaluation(tmp_path / "plain", None, [row], [], models=["a"])
     found = walks.read_evaluations([tmp_path])
     walks.draw_evaluations(found, tmp_path / "figure.png")
     assert "| a | 1 | 50.00 |  |  |  |  |" in walks.tabulate_evaluations(found)
+
+
+def test_models_compared_without_an_ensemble_are_runs_of_their_own(tmp_path) -> None:
+    folder = write_evaluation(tmp_path / "a", None, [point("a", None, 0.5), point("b", None, 0.7)], [])
+    (folder / "training_args.json").write_text(json.dumps({"variant": "sgd"}))  # of the first alone
+    assert "| a, b | 2 | 60.00 ± 14.14 |" in walks.tabulate_evaluations(walks.read_evaluations([folder]))
 
 
 @pytest.mark.parametrize("other", [{"dataset": "other"}, {"split": "eval"}, {"samples": 40}])

@@ -114,13 +114,10 @@ def test_the_keys_move_along_a_line(browser: Browser, line: str, size: dict[str,
             if slider.evaluate("element => element === document.activeElement"):
                 break
         expect(slider).to_be_focused()
-        centre, grid, curves = (
-            visit.accuracy(),
-            page.locator("#samples ul").inner_html(),
-            page.locator("#curves .charts").inner_html(),
-        )
+        parts, centre = ("#samples ul", "#curves .charts"), visit.accuracy()
+        shown = {part: page.locator(part).inner_html() for part in parts}
         page.keyboard.press("Home")
-        for part, before in (("#samples ul", grid), ("#curves .charts", curves)):
+        for part, before in shown.items():
             page.wait_for_function(
                 "([id, before]) => document.querySelector(id).innerHTML !== before", arg=[part, before]
             )
@@ -185,15 +182,8 @@ def test_a_plain_run_with_hostile_classes(browser: Browser, tmp_path: Path, serv
 
 
 def test_texts_are_classified(browser: Browser, tmp_path: Path, serve) -> None:
-    words = ["--task", "text-classification", "--dataset", "glosses", "--max_steps", 1, "--max_train_samples", 64]
-    words += [
-        "--model",
-        "bilstm_nli",
-        "--model_args",
-        "word_size=4,hidden_size=4,classifier_size=4",
-        "--max_eval_samples",
-        32,
-    ]
+    words = ["--dataset", "glosses", "--max_steps", 1, "--max_train_samples", 64, "--max_eval_samples", 32]
+    words += ["--model", "bilstm_nli", "--model_args", "word_size=4,hidden_size=4,classifier_size=4"]
     quiet = ["--disable_tqdm", "true", "--report_to", "none", "--save_strategy", "no", "--output_dir", tmp_path / "run"]
     assert script("train")([*words, *quiet]) == 0
     page = page_of(tmp_path / "run")

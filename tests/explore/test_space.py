@@ -19,24 +19,8 @@ def space(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (runs / "line" / "checkpoint-3" / "optimizer.pt").write_bytes(b"large")
     (runs / "line" / "README.md").write_text("---\nlicense: mit\n---\n")
     folder = tmp_path_factory.mktemp("spaces") / "space"
-    assert (
-        explore(
-            [
-                runs / "line",
-                "--export_space",
-                folder,
-                "--positions",
-                5,
-                "--max_eval_samples",
-                64,
-                "--color_jitter",
-                0.4,
-                0.4,
-                0.4,
-            ]
-        )
-        == 0
-    )
+    words = ("--export_space", folder, "--positions", 5, "--max_eval_samples", 64, "--color_jitter", 0.4, 0.4, 0.4)
+    assert explore([runs / "line", *words]) == 0
     return folder
 
 

@@ -61,6 +61,8 @@ def test_a_local_folder_gets_what_the_hub_would(run_folder, tmp_path, capsys) ->
         (["--local_dir", there], "is there already: choose another --local_dir"),
         (["--local_dir", run_folder / "pushed"], "and would be pushed with it: choose another --local_dir"),
         (["--local_dir", there / "new", "ada/digits"], "give either REPO_ID"),
+        (["--local_dir", there / "new", "--private"], "--private is for a repository: leave it out"),
+        (["--local_dir", there / "new", "--commit_message", "Mine"], "--commit_message is for a repository"),
         (["--privat", "ada/digits"], "unknown option --privat: did you mean --private?"),
         ([], "give either REPO_ID"),
     ):

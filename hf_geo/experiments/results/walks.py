@@ -17,6 +17,7 @@ from hf_geo.plotting import save, style
 
 SHARES = {"accuracy": "accuracy (%)", "ece": "calibration error (%)", "disagreement": "disagreement (%)"}
 _DRAW = "draw "  # in the names of positions that were drawn as in training
+_DRAWS = "random draws of the subspace"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Evaluation:
 
     Args:
         folder: Where it lies.
-        label: What it is of: the variant of the run beside it, else the kind of its subspace, else its ensemble.
+        label: What it is of: an ensemble, several models, or one, by the variant of the run beside it or its kind.
         data: Contents of evaluation.json.
         log: The log of the run beside it; empty without one.
     """
@@ -42,9 +43,9 @@ class Evaluation:
 
     @property
     def centre(self) -> dict[str, Any]:
-        """The row of the network that would be exported, empty if it was not evaluated; of independent models the first one's."""
-        space = self.data["subspace"]
-        middle = None if space is None else 0.5 if self.is_path else [1 / space["num_points"]] * space["num_points"]
+        """The row of the network that would be exported of a subspace; empty if it was not evaluated."""
+        count = self.data["subspace"]["num_points"]
+        middle = 0.5 if self.is_path else [1 / count] * count
         return next((row for row in self.data["points"] if row["position"] == middle), {})
 
     @property
@@ -73,9 +74,7 @@ def read_evaluations(folders: Iterable[str | Path]) -> list[Evaluation]:
                 log = state.get("log_history", [])
                 found[path.resolve()] = Evaluation(path.parent, _label(data, settings), data, log)
     if not found:
-        raise ValueError(
-            "There is nothing to draw: evaluations of classifiers have an accuracy, and merges by barrier."
-        )
+        raise ValueError("There is nothing to draw: evaluations of classifiers have an accuracy, and barriers.")
     evaluations = list(found.values())
     for each in evaluations[1:]:
         if each.measured_on != evaluations[0].measured_on:
@@ -103,6 +102,8 @@ def _label(data: dict[str, Any], settings: dict[str, Any]) -> str:
     space = data["subspace"]
     if space is None and data["ensembles"]:
         return f"ensemble of {len(data['models'])} networks"
+    if space is None and len(data["points"]) > 1:
+        return ", ".join(data["models"])
     kind = f"{'layer-wise ' if space.get('layerwise') else ''}{space['kind']}" if space else data["models"][0]
     name = settings.get("variant") or kind
     return f"{name}, mean logits" if space and data.get("average") == "logits" else name
@@ -137,9 +138,7 @@ def draw_evaluations(evaluations: Sequence[Evaluation], path: str | Path, title:
         panels.append(partial(_draw_rows, centres, "points", "accuracy", "accuracy at the simplex's centre (%)"))
     draws = pd.DataFrame(_draws(walks))
     if len(draws):
-        panels.append(
-            partial(_draw_rows, draws, "random draws of the subspace", "accuracy", "accuracy of ensembles (%)")
-        )
+        panels.append(partial(_draw_rows, draws, _DRAWS, "accuracy", "accuracy of ensembles (%)"))
     training = pd.DataFrame(_points_in_training(walks))
     for measure in ("cosine", "distance") if len(training) else ():
         panels.append(partial(_draw_rows, training, "update", measure, f"{measure} of control points"))
@@ -180,22 +179,19 @@ def _draws(walks: Sequence[Evaluation]) -> Iterator[dict[str, Any]]:
         for row in each.data["ensembles"]:
             if all(_DRAW in name for name in row["members"]):
                 size, members = len(row["members"]), pd.Series(row["member_accuracies"])
-                values = {"its members": members.mean(), "ensemble": row["accuracy"]}
-                for name, value in values.items():
-                    label = f"{each.label}: {name}"
-                    yield {"label": label, "random draws of the subspace": size, "accuracy": 100 * value}
+                for name, value in (("its members", members.mean()), ("ensemble", row["accuracy"])):
+                    yield {"label": f"{each.label}: {name}", _DRAWS: size, "accuracy": 100 * value}
 
 
 def _points_in_training(walks: Sequence[Evaluation]) -> Iterator[dict[str, Any]]:
     for each in walks:
         for row in each.log:
-            values = {
+            found = {
                 measure: [value for name, value in row.items() if name.startswith(f"subspace/{measure}/")]
                 for measure in ("cosine", "distance")
             }
-            if values["cosine"]:
-                means = {measure: sum(found) / len(found) for measure, found in values.items()}
-                yield {"label": each.label, "update": row["step"], **means}
+            if found["cosine"]:
+                yield {"label": each.label, "update": row["step"], **{k: sum(v) / len(v) for k, v in found.items()}}
 
 
 def _draw_rows(rows: pd.DataFrame, x: str, y: str, ylabel: str, axes: Axes, **look: Any) -> None:
@@ -206,9 +202,8 @@ def _draw_rows(rows: pd.DataFrame, x: str, y: str, ylabel: str, axes: Axes, **lo
         colour = f"C{labels.index(label)}"
         marker = "." if len(found) < 40 else ""
         axes.plot(found.index, found["mean"], color=colour, label=f"{label}{suffix}", marker=marker, **look)
-        axes.fill_between(
-            found.index, *(found["mean"] + sign * found["std"] for sign in (-1, 1)), color=colour, alpha=0.2
-        )
+        low, high = found["mean"] - found["std"], found["mean"] + found["std"]
+        axes.fill_between(found.index, low, high, color=colour, alpha=0.2)
     style(axes, xlabel=x, ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x != "position"))
 
@@ -231,22 +226,27 @@ def _draw_paths(singles: pd.DataFrame, joint: pd.DataFrame, plain: Sequence[Eval
 
 
 def tabulate_evaluations(evaluations: Sequence[Evaluation]) -> str:
-    """Formats the network in the centre, the worst one, and the ensemble of the ends of each label, as mean ± deviation."""
+    """Formats the network in the centre, the worst one, and the ensemble of the ends of each label, as mean ± deviation.
+
+    Of independent models it shows their ensemble, or without one each model as a run of its own.
+    """
     rows: dict[str, list[dict[str, float]]] = {}
     for each in evaluations:
         points = [row for row in each.data["points"] if _DRAW not in row["name"]]
         ensembles = [row for row in each.data["ensembles"] if _DRAW not in row["members"][0]]
         best = max(ensembles, key=lambda row: len(row["members"]), default={})  # of a path the first, of both ends
         space = each.data["subspace"]
-        independent = space is None
-        label = each.label if independent or each.is_path else f"{each.label} of {space['num_points']} points"
-        shown = best if independent and best else each.centre
-        values = {"accuracy": shown.get("accuracy"), "calibration error": shown.get("ece")}
-        if not independent:
+        values = {"disagreement": best.get("disagreement")}
+        if space is None:
+            label, networks = each.label, [best] if best else points
+        else:
+            label = each.label if each.is_path else f"{each.label} of {space['num_points']} points"
+            networks = [each.centre]
             values["worst position"] = min(row["accuracy"] for row in points)
             values["ensemble of the ends"] = best.get("accuracy")
-        values["disagreement"] = best.get("disagreement")
-        rows.setdefault(label, []).append({k: 100 * v for k, v in values.items() if v is not None})
+        for shown in networks:
+            values |= {"accuracy": shown.get("accuracy"), "calibration error": shown.get("ece")}
+            rows.setdefault(label, []).append({k: 100 * v for k, v in values.items() if v is not None})
     columns = ["accuracy", "calibration error", "worst position", "ensemble of the ends", "disagreement"]
     cells = [[label, len(some), *(_mean(some, column) for column in columns)] for label, some in rows.items()]
     return format_table(["network", "runs", *(f"{column} (%)" for column in columns)], cells)
