@@ -76,17 +76,20 @@ def make_step(
     return network, step
 
 
-def seconds(call: Callable[[], object], device: str, cpu_clock: Callable[[], float] = time.process_time) -> float:
-    """Times a call: on a GPU by wall time until its work is done, else by `cpu_clock`."""
+def seconds(
+    call: Callable[[], object], device: str, count: int = 1, cpu_clock: Callable[[], float] = time.process_time
+) -> float:
+    """Times one of `count` calls in a row: on a GPU by wall time until their work is done, else by `cpu_clock`."""
     is_cuda = torch.device(device).type == "cuda"
     clock = time.perf_counter if is_cuda else cpu_clock
     if is_cuda:
         torch.cuda.synchronize(device)
     start = clock()
-    call()
+    for _ in range(count):
+        call()
     if is_cuda:
         torch.cuda.synchronize(device)
-    return clock() - start
+    return (clock() - start) / count
 
 
 class PeakMemory(TorchDispatchMode):

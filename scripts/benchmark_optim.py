@@ -19,6 +19,7 @@ from typing import Any
 
 import timm
 import torch
+from benchmark_language import seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -92,17 +93,6 @@ def bytes_needed(optimizers: list[torch.optim.Optimizer]) -> int:
     return total
 
 
-def elapsed(call: Callable[[], Any], device: str, count: int) -> float:
-    """Seconds of one of `count` calls in a row, until their work is done."""
-    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    wait()
-    return (time.perf_counter() - start) / count
-
-
 def kernels(call: Callable[[], Any]) -> tuple[int, float]:
     """The number of kernels that a call launches, and their seconds."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -117,7 +107,7 @@ def interleaved(calls: dict[str, Callable[[], Any]], device: str, rounds: int, c
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + WARM_UP):
         for name, call in calls.items():
-            times[name].append(elapsed(call, device, count))
+            times[name].append(seconds(call, device, count, time.perf_counter))
     return {name: values[WARM_UP:] for name, values in times.items()}
 
 
@@ -141,7 +131,7 @@ def measure_steps(network: str, methods: list[str], rounds: int, device: str) ->
     if is_cuda:
         source = torch.randn(1 << 28, device=device)
         target = torch.empty_like(source)
-        copies = [elapsed(lambda: target.copy_(source), device, 5) for _ in range(5)]
+        copies = [seconds(lambda: target.copy_(source), device, 5) for _ in range(5)]
         bandwidth = 2 * source.nbytes / min(copies)
     for name, optimizers in made.items():
         found[name] = {"ms": 1000 * statistics.median(times[name]), **{r: ratio(times, name, r) for r in REFERENCES}}

@@ -19,7 +19,7 @@ from hf_geo.tasks import EvaluationSetup
 
 
 def announce(setup: EvaluationSetup, networks: int, recalibration_batches: int | None = None) -> None:
-    """Says what is measured before the page opens, and about how long it takes, for which a batch is read and run twice."""
+    """Prints what is measured before the page opens, and an estimate of the time, from two timed runs of a batch."""
     model, durations = setup.models[0], []
     for _ in range(2):  # the first time, memory is allocated and kernels are chosen
         start = time.perf_counter()

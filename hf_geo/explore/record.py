@@ -1,4 +1,4 @@
-"""What a walk leaves for the page: norm statistics, and the prediction for each sample."""
+"""Records the norm statistics and the predictions of a walk for the page."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -33,13 +33,13 @@ class Record:
         self._found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(networks + ensembles)]
 
     def __call__(self, networks: Sequence[int], ensembles: Sequence[int], positions: Positions) -> Add:
-        """Keeps the norm statistics of networks that share a pass, and returns what keeps their predictions."""
+        """Records the norm statistics of networks that share a pass; returns a function that records their predictions."""
         for row, number in enumerate(networks):
             self.statistics[number] = {name: rows[row].clone() for name, rows in positions.statistics.items()}
         return self.adder([*networks, *(self.networks + number for number in ensembles)])
 
     def adder(self, numbers: Sequence[int]) -> Add:
-        """What keeps the predictions of networks and ensembles with these numbers."""
+        """Returns a function that records the predictions of networks and ensembles with these numbers."""
         labels = self._labels.setdefault(numbers[0], [])
 
         def add(true: Tensor, logs: Sequence[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The parts of the page that no visitor changes: where a network errs, and how it was trained."""
+"""The fixed parts of the page: a network's mistakes and its training."""
 
 from collections.abc import Sequence
 

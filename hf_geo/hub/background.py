@@ -1,4 +1,4 @@
-"""Pushes while a run trains: after each save, in a thread of their own, and never in the way of training."""
+"""Pushes after each save of a run, in a background thread whose failures do not end the training."""
 
 import logging
 import os

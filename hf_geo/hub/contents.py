@@ -1,4 +1,4 @@
-"""What of a run's folder, or of a Space, goes to the Hub."""
+"""Selects the files of a run's folder, or of a Space, that go to the Hub."""
 
 import json
 import os

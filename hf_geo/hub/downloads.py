@@ -1,4 +1,4 @@
-"""Files of models on the Hub, and one sentence for each reason why they cannot be had."""
+"""Downloads files of models from the Hub; an error says in one sentence why that failed."""
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError

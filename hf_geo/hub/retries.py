@@ -1,4 +1,4 @@
-"""Repeats what fails for a while on the way to or from the Hub, and leaves alone what would fail again."""
+"""Retries requests to the Hub that may succeed later, and no others."""
 
 import logging
 import time

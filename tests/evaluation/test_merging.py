@@ -35,15 +35,9 @@ def trained(network: type[nn.Module], seed: int) -> nn.Module:
 
 
 def test_an_average_is_the_weighted_sum_and_a_network_of_weight_one_comes_back_bit_for_bit() -> None:
-    states = [
-        {
-            "w": torch.randn(4, 3),
-            "half": torch.randn(5).bfloat16(),
-            "z": torch.randn(2, dtype=torch.complex64),
-            "n": torch.tensor(i),
-        }
-        for i in range(3)
-    ]
+    numbers = {"w": torch.randn(3, 4, 3), "half": torch.randn(3, 5).bfloat16(), "n": torch.arange(3)}
+    numbers["z"] = torch.randn(3, 2, dtype=torch.complex64)
+    states = [{name: rows[i].clone() for name, rows in numbers.items()} for i in range(3)]
     states[1]["w"][0] = -0.0
     mean = average(states)
     assert {name: value.dtype for name, value in mean.items()} == {name: v.dtype for name, v in states[0].items()}
@@ -200,10 +194,7 @@ def test_trust_is_that_of_the_predictions_and_its_temperature_knows_validation_a
         counts, accuracies, _ = zip(*found[key], strict=True)
         assert np.dot(counts, accuracies) / sum(counts) == pytest.approx(found["accuracy"])
     relabelled = measured(shift=1).points[2]
-    assert (relabelled["temperature"], relabelled["validation_loss"]) == (
-        found["temperature"],
-        found["validation_loss"],
-    )
+    assert all(relabelled[name] == found[name] for name in ("temperature", "validation_loss"))
     assert relabelled["scaled_nll"] != found["scaled_nll"]
 
 

@@ -237,13 +237,8 @@ def test_a_language_model_and_a_classifier_are_not_compared(line, language_line,
 @pytest.mark.parametrize("dataset", ["digits", "./digits", "ada/letters"])
 def test_a_run_is_reopened_with_what_fits_the_data(tmp_path, dataset: str) -> None:
     """Splits and columns of the run's own data say nothing about other data, and its export resizes images by itself."""
-    settings = {
-        "image_size": 32,
-        "eval_resize": 36,
-        "eval_split": "held_out",
-        "label_column": "letter",
-        "max_bad_samples": 3,
-    }
+    settings = {"image_size": 32, "eval_resize": 36, "max_bad_samples": 3}
+    settings |= {"eval_split": "held_out", "label_column": "letter"}
     (tmp_path / "training_args.json").write_text(json.dumps({**SETTINGS, "dataset": dataset, **settings}))
     (tmp_path / "config.json").write_text("{}")
     _, found = parse_trained(["--model", str(tmp_path), "--dataset", "digits"], lambda add: None)
@@ -264,6 +259,10 @@ def _of_three_classes(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "num_classes": 3, "label_names": None}))
 
 
+def _of_one_network(folder: Path) -> None:
+    (folder / "subspace_config.json").unlink()
+
+
 def _trained_with(**settings: object) -> Callable[[Path], object]:
     return lambda folder: (folder / "training_args.json").write_text(json.dumps({**SETTINGS, **settings}))
 
@@ -277,33 +276,15 @@ def _trained_with(**settings: object) -> Callable[[Path], object]:
         (_of_three_classes, (), "has 3 classes, but digits has 10"),
         (lambda folder: (folder / "training_args.json").unlink(), (), "does not name its dataset: name the data"),
         (None, ("--eval_size", 100), "--eval_size 100 would evaluate"),
-        (
-            _trained_with(dataset="./digits"),
-            ("--dataset", "digits", "--eval_size", 100),
-            "--eval_size 100 would evaluate",
-        ),
+        (_trained_with(dataset="./digits"), ("--dataset", "digits", "--eval_size", 9), "--eval_size 9 would evaluate"),
         (_trained_with(streaming=True, eval_size=9), ("--streaming", "false"), "--streaming False would evaluate"),
-        (
-            _trained_with(dataset="./birds"),
-            (),
-            "was trained on './birds', whose path it does not keep: name the data with --dataset",
-        ),
-        (lambda folder: (folder / "subspace_config.json").unlink(), ("--export_position", 0.5), "with a subspace"),
-        (
-            lambda folder: (folder / "subspace_config.json").unlink(),
-            ("--select_position",),
-            "--select_position is for a subspace",
-        ),
-        (
-            None,
-            ("--trust", "--eval_split", "test"),
-            "no split to choose on besides the reported one, 'test'",
-        ),
-        (
-            None,
-            ("--corruption", "rain"),
-            "There is no corruption 'rain': --corruption is one of gaussian_noise, shot_noise",
-        ),
+        (_trained_with(dataset="./birds"), (), "was trained on './birds', whose path it does not keep: name the data"),
+        (_of_one_network, ("--export_position", 0.5), "with a subspace"),
+        (_of_one_network, ("--select_position",), "--select_position is for a subspace"),
+        (_of_one_network, ("--draws", 3), "--draws is for a subspace"),
+        (_of_one_network, (), "--positions is for a subspace"),
+        (None, ("--trust", "--eval_split", "test"), "no split to choose on besides the reported one, 'test'"),
+        (None, ("--corruption", "rain"), "no corruption 'rain': --corruption is one of gaussian_noise, shot_noise"),
         (None, ("--corruption", "fog", "--shifted_dataset", "gone"), "'gone'"),
         (None, ("--fid_model", "ada/classifier"), "--fid_model is for models that generate images"),
         *(
@@ -319,16 +300,6 @@ def _trained_with(**settings: object) -> Callable[[Path], object]:
             )
         ),
         (None, ("--severity", 3), "--severity needs a --corruption"),
-        (
-            lambda folder: (folder / "subspace_config.json").unlink(),
-            ("--draws", 3),
-            "--draws is for a subspace",
-        ),
-        (
-            lambda folder: (folder / "subspace_config.json").unlink(),
-            (),
-            "--positions is for a subspace",
-        ),
         (shutil.rmtree, (), "There is no folder"),
     ],
 )

@@ -101,9 +101,7 @@ def test_a_sweep_gets_a_section_with_its_figure(tmp_path, configs) -> None:
     # Golden: 0.9 and 0.92 have the mean 0.91 and the deviation 0.0141; 12.706 times the deviation / sqrt(2) is 0.1271.
     assert "## Rates" in text and "| sgd, width 8 | 91.00 ± 1.41 % (78.29 to 103.71) | learning rate 0.1 |" in text
     assert "![Rates](sweep-sweep_c-width.png)" in text and "[sweep-sweep_c-width.csv](sweep-sweep_c-width.csv)" in text
-    assert (configs / "paper" / "sweep-sweep_c-width.png").exists() and (
-        configs / "paper" / "sweep-sweep_c-width.csv"
-    ).exists()
+    assert all((configs / "paper" / f"sweep-sweep_c-width.{kind}").exists() for kind in ("png", "csv"))
 
 
 SWEEPS = {

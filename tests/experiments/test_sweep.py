@@ -175,12 +175,8 @@ def test_options_that_only_some_trials_need_are_swept_over(tmp_path, monkeypatch
 def test_lists_and_words_beside_numbers_are_reported_as_text(tmp_path) -> None:
     axes = {"color_jitter": ["0", "0.2"], "optim_args.p_bound": ["1", "none"]}
     resolve = partial(resolve_settings, prog="sweep.py", usage="")
-    make = partial(
-        make_trial,
-        arguments=[f"--config={QUICKSTART}"],
-        resolve=resolve,
-        resolve_private=partial(resolve, public=False),
-    )
+    private, words = partial(resolve, public=False), [f"--config={QUICKSTART}"]
+    make = partial(make_trial, arguments=words, resolve=resolve, resolve_private=private)
     records = Records(tmp_path)
     for trial in map(make, combinations(axes)):
         run = records.start(trial) / "run"

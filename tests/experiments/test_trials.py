@@ -62,13 +62,8 @@ def test_the_arguments_of_the_model_are_swept_over_one_by_one() -> None:
 
 
 def test_results_are_drawn_against_the_rate_or_what_else_has_numbers() -> None:
-    axes = {
-        "optim": ["a"],
-        "model_args.width": ["1", "2"],
-        "model_args.act": ["relu"],
-        "learning_rate": ["1"],
-        "seed": ["0"],
-    }
+    axes = {"optim": ["a"], "model_args.width": ["1", "2"], "model_args.act": ["relu"]}
+    axes |= {"learning_rate": ["1"], "seed": ["0"]}
     assert choose_x(axes, None, is_search=False) == "learning_rate"
     assert choose_x(axes, "model_args.width", is_search=False) == "model_args.width"
     del axes["learning_rate"]

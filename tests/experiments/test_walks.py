@@ -41,12 +41,8 @@ def folders(configs) -> list[Path]:  # noqa: F811
         ]
         (run / "trainer_state.json").write_text(json.dumps({"log_history": [*log, {"step": 2, "loss": 1.0}]}))
         centre = 0.6 + 0.2 * seed
-        points = [
-            point("0", 0.0, 0.5),
-            point("0.5", 0.5, centre),
-            point("1", 1.0, 0.4),
-            point("layer-wise draw 1", [0.1], 0),
-        ]
+        points = [point(f"{at:g}", at, value) for at, value in ((0.0, 0.5), (0.5, centre), (1.0, 0.4))]
+        points.append(point("layer-wise draw 1", [0.1], 0))
         made.append(
             write_evaluation(run, line, points, [joined(["0", "1"], centre, 0.25), joined(["layer-wise draw 1"], 0)])
         )

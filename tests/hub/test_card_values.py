@@ -167,14 +167,9 @@ def test_results_are_standard_json_and_cards_name_finite_figures(tmp_path) -> No
 
     found = json.loads((tmp_path / "eval_results.json").read_text(), parse_constant=refuse)
     assert found == {"loss": None, "history": [{"norm": None, "step": 1}, None], "accuracy": 0.1, "words": "nan"}
-    report = report_of(
-        task="text-generation",
-        metric="perplexity",
-        results={"eval": {"perplexity": math.inf, "loss": 2.0}},
-        library="transformers",
-        template="language.md.jinja",
-        fields=TEMPLATES["language.md.jinja"],
-    )
+    results, template = {"eval": {"perplexity": math.inf, "loss": 2.0}}, "language.md.jinja"
+    of_text = {"task": "text-generation", "metric": "perplexity", "library": "transformers"}
+    report = report_of(results=results, template=template, fields=TEMPLATES[template], **of_text)
     write_measured(tmp_path, report, {}, {})
     report = read_report(tmp_path)  # JSON has no infinity
     write_card(tmp_path, report, figures={}, fields={})

@@ -44,11 +44,8 @@ def read(hub, data: list[str], models: list[str], **environment: str) -> tuple[d
 
 
 def test_what_is_missing_or_private_is_named(filled):
-    data, models = read(
-        filled,
-        ["uoft-cs/cifar10", "uoft-cs/nothing", "ada/secret"],
-        ["ada/model", "hf-hub:uoft-cs/nothing", "ada/secret"],
-    )
+    named = ["uoft-cs/cifar10", "uoft-cs/nothing", "ada/secret"]
+    data, models = read(filled, named, ["ada/model", "hf-hub:uoft-cs/nothing", "ada/secret"])
     assert data.pop("uoft-cs/cifar10") == ["test", "train"]
     for name, message in data.items():
         assert message.startswith(f"The Hub gives no data set {name!r}: ")
