@@ -84,7 +84,8 @@ def param_groups(
             Nothing is measured for a method that has no geometry.
 
     Raises:
-        ValueError: Unknown method, group or setting; weight decay for a method that has none; nothing to train.
+        ValueError: Unknown method, group or setting; weight decay for a method that has none; no learning rate for one that
+            has no default; nothing to train.
         Exception: As `geometry_weights`.
     """
     method = get_method(name)
@@ -93,6 +94,8 @@ def param_groups(
     if method.geometry:
         found = geometry_weights(model, geometry, example_inputs=example_inputs, invariant=invariant, progress=progress)
     lr = method.lr if lr is None else lr
+    if lr is None:
+        raise ValueError(f"{name} has no learning rate of its own: give it one, lr=NUMBER.")
     kinds = {kind: _settings_of(kind, method, lr, weight_decay) for kind in ("geometry", "rest", "no_decay")}
     undecayed = set() if decay_all or "weight_decay" not in method.arguments else undecayed_parameters(model)
     settings = _settings_by_parameter(model, method, found, kinds, undecayed)

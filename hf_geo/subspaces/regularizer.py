@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 
 def squared_cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Squared cosine of two points, each a list of tensors taken as one long vector; 0 if one of them is zero.
+    """Squared cosine of two points, each a list of tensors taken as one long vector; 0 if one of them is zero or empty.
 
     Of sharded points (DTensors) every process gets the value of the whole. Half precision is summed in float32; a complex
     number counts as the pair of its parts.
@@ -57,7 +57,7 @@ def _squared_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tens
 def _products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """<a, b>, <a, a> and <b, b> in a tensor of shape (3,)."""
     parts = [part for part in (_plain_products(first, second), _sharded_products(first, second)) if part is not None]
-    return torch.stack(parts).sum(0)
+    return torch.stack(parts).sum(0) if parts else torch.zeros(3)
 
 
 def _plain_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor | None:

@@ -148,13 +148,13 @@ def test_a_quadratic_above_zero_needs_its_bound(bound: float, is_reached: bool):
 def test_a_checkpoint_from_before_the_lower_bound_has_zero():
     state = AliG(with_gradients(), lr=0.1).state_dict()
     for group in state["param_groups"]:
-        del group["lower_bound"]
+        del group["lower_bound"], group["fused"]
     optimizer, other = (AliG(with_gradients(), lr=0.1, lower_bound=bound) for bound in (0.0, -1.0))
     for each in (optimizer, other):
         each.register_load_state_dict_pre_hook(check_same_optimizer)
     optimizer.load_state_dict(state)
     optimizer.step(lambda: 1.0)
-    assert optimizer.param_groups[0]["lower_bound"] == 0.0
+    assert optimizer.param_groups[0]["lower_bound"] == 0.0 and optimizer.param_groups[0]["fused"] is None
     with pytest.raises(IncompatibleCheckpointError, match=r"lower_bound=0.0 .* asks for lower_bound=-1.0"):
         other.load_state_dict(state)
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hf_geo.optim import AdamSRT, Fromage, create_optimizer
 from hf_geo.optim.fromage import move_at_once
 from hf_geo.optim.kernels import tables
-from tests.cases import CASES, PATHS, Case, assert_same, clones, drive, each_path, make_params
+from tests.cases import CASES, PATHS, Case, assert_same, drive, each_path, make_params
 from tests.optim import test_contract, test_golden
 from tests.paths import REPOSITORY
 
@@ -199,15 +199,6 @@ def test_kernels_compile_for_a_gpu(tmp_path: Path):
     assert run.stdout == "compiled\n", run.stderr
 
 
-@pytest.mark.slow
-def test_a_thousand_tensors():
-    params = make_params(((3, 4),) * 1000)
-    before, case = clones(params), next(c for c in CASES if c.id == "fromage")
-    drive(case, fused(case).make(params), params, 1)
-    drive(case, as_written(case).make(before), before, 1)
-    assert_same(params, before, rtol=1e-12)
-
-
 def test_what_the_kernels_cannot_take_is_refused_or_left_to_the_reference():
     across = nn.Parameter(torch.randn(6, 4).T)
     across.grad, kept = torch.ones_like(across), across.detach().clone()
@@ -272,15 +263,3 @@ def test_fused_can_be_set_for_a_group_alone():
     drive(case, Fromage(groups), params, 2)
     drive(case, Fromage(expected), expected, 2)
     assert_same(params, expected, rtol=1e-12)
-
-
-def test_a_checkpoint_from_before_the_setting_loads():
-    params = make_params(((5, 19),))
-    case = next(c for c in CASES if c.id == "sgdmrt_channel")
-    optimizer = case.make(params)
-    drive(case, optimizer, params, 1)
-    saved = optimizer.state_dict()
-    del saved["param_groups"][0]["fused"]
-    optimizer.load_state_dict(saved)
-    drive(case, optimizer, params, 1)
-    assert optimizer.param_groups[0]["fused"] is None

@@ -1,7 +1,5 @@
 """What the probe finds in real architectures, checked against the laws of scale invariance."""
 
-import time
-
 import pytest
 import timm
 import torch
@@ -112,19 +110,3 @@ def test_half_precision_finds_the_same():
     wide = scale_invariant_parameters(model, inputs)
     assert wide
     assert scale_invariant_parameters(model.bfloat16(), inputs) == wide
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["vit_base_patch16_224", "resnet50"])
-def test_seconds_at_full_size(name: str, record_property):
-    """The figures are recorded; what is checked is that it works at full size."""
-    model, images = timm.create_model(name), torch.randn(4, 3, 224, 224)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    start = time.perf_counter()
-    found = scale_invariant_parameters(model, images)
-    seconds = time.perf_counter() - start
-    torch.set_num_threads(threads)
-    print(f"{name}: {seconds:.1f} s on 2 threads")
-    record_property("seconds", seconds)
-    assert len(found) == {"vit_base_patch16_224": 0, "resnet50": 53}[name]

@@ -74,6 +74,14 @@ def test_a_third_party_row_works_like_ours(halving: Method):
     assert [group["name"] for group in param_groups(model, "halving")] == ["rest"]
 
 
+def test_a_row_without_a_learning_rate_asks_for_one(halving: Method):
+    register_optimizer(dataclasses.replace(halving, name="rateless", lr=None))
+    model = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="rateless has no learning rate of its own"):
+        create_optimizer("rateless", model)
+    assert create_optimizer("rateless", model, lr=0.5).param_groups[0]["lr"] == 0.5
+
+
 def test_a_name_is_taken_once(halving: Method):
     with pytest.raises(ValueError, match="halving"):
         register_optimizer(halving)

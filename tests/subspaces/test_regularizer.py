@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, squared_cosine
 from hf_geo.subspaces.regularizer import compare_points
@@ -51,6 +52,12 @@ def test_a_zero_point_gives_zero_and_finite_gradients() -> None:
     value.backward()
     assert value.item() == 0
     assert all(torch.isfinite(t.grad).all() for t in (*first, *second))
+
+
+def test_a_subspace_without_a_weight_of_two_axes_has_nothing_to_regularize() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    subspace = Subspace.attach(model, SubspaceConfig(parameters="^1", beta=0.0))
+    assert subspace.regularizer().item() == 0
 
 
 @pytest.mark.parametrize("size", [1e-5, 1e-2, 1.0])
