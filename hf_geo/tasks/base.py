@@ -220,6 +220,12 @@ class RepeatableLoader:
         return len(self.make_loader())
 
 
+def refuse(option: str, value: Any, default: Any, reason: str) -> None:
+    """Raises `ValueError` where the user gives an option that has no meaning here."""
+    if value != default:
+        raise ValueError(f"--{option} {value} {reason}.")
+
+
 def final_split(splits: Mapping[str, Any]) -> str:
     """The split whose figures count: "test" where there is one."""
     return "test" if "test" in splits else "eval"

@@ -23,7 +23,16 @@ from hf_geo.models import (
 )
 from hf_geo.models.sources import ModelSource, find_model
 
-from .base import OPTIONS_OF_SPLITS, EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
+from .base import (
+    OPTIONS_OF_SPLITS,
+    EvaluationOptions,
+    EvaluationSetup,
+    SampleView,
+    Task,
+    TrainingSetup,
+    final_split,
+    refuse,
+)
 
 WORD_TRANSFORMER = WordTransformerConfig.model_type
 PROMPT_WORDS = 6  # of the evaluation text, which the card's sample continues
@@ -36,16 +45,14 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     Raises:
         ValueError: The dataset, the model or its tokenizer does not exist, or they do not fit each other.
     """
-    if args.label_smoothing_factor:
-        # transformers shifts the labels only for the classes it knows by name, and would smooth the wrong words.
-        raise ValueError("--label_smoothing_factor is not for language models here: leave it at 0.")
-    if model_args.loss != "cross-entropy":
-        raise ValueError(f"--loss {model_args.loss} is for image classifiers: leave it out for a language model.")
+    # transformers shifts the labels only for the classes it knows by name, and would smooth the wrong words.
+    not_here = "is not for language models here: leave it at 0"
+    refuse("label_smoothing_factor", args.label_smoothing_factor, 0.0, not_here)
+    refuse("loss", model_args.loss, "cross-entropy", "is for image classifiers: leave it out for a language model")
     from_scratch = model_args.model == WORD_TRANSFORMER
-    if not from_scratch and data_args.min_frequency != 1:
-        raise ValueError(
-            f"--min_frequency {data_args.min_frequency} is for {WORD_TRANSFORMER!r}: {model_args.model!r} brings its own vocabulary."
-        )
+    if not from_scratch:
+        own = f"is for {WORD_TRANSFORMER!r}: {model_args.model!r} brings its own vocabulary"
+        refuse("min_frequency", data_args.min_frequency, 1, own)
     source = None if from_scratch else find_model(model_args.model)
     name = source.name if source else WORD_TRANSFORMER
     text = load_text_data(data_args)

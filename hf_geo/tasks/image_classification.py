@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from torch.utils.data import DataLoader, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 from torchvision.transforms.functional import to_pil_image
 from transformers import AutoImageProcessor, PreTrainedModel, TimmWrapperForImageClassification, TrainingArguments
 
@@ -29,6 +29,7 @@ from .base import (
     Task,
     TrainingSetup,
     final_split,
+    refuse,
 )
 from .classifiers import collate_as_model, loss_arguments, same_classes
 
@@ -41,11 +42,8 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     Raises:
         ValueError: The dataset or the model does not exist, or they do not fit each other.
     """
-    if args.neftune_noise_alpha is not None:
-        raise ValueError(
-            f"--neftune_noise_alpha {args.neftune_noise_alpha} is noise on the embeddings of words, and an image classifier "
-            "has none: leave it out."
-        )
+    no_words = "is noise on the embeddings of words, and an image classifier has none: leave it out"
+    refuse("neftune_noise_alpha", args.neftune_noise_alpha, None, no_words)
     trust = model_args.trust_remote_code
     source = find_model(model_args.model)
     if source.kind != "timm" or model_args.pretrained:
@@ -127,38 +125,36 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
         )
     split = final_split(data.splits)
     train = data.dataset("train", config, augment=False)
-    loader_args = {"batch_size": options.batch_size or EVAL_BATCH_SIZE, "num_workers": options.num_workers}
-    collate = partial(collate_as_model, default_collate, labels)
+
+    def loader(samples: Dataset, numbers: torch.Tensor | None = labels, **order: Any) -> DataLoader:
+        return DataLoader(
+            samples,
+            batch_size=options.batch_size or EVAL_BATCH_SIZE,
+            num_workers=options.num_workers,
+            collate_fn=default_collate if numbers is None else partial(collate_as_model, default_collate, numbers),
+            **order,
+        )
 
     def recalibration() -> DataLoader:
         shuffle = not isinstance(train, IterableDataset)
         generator = torch.Generator().manual_seed(options.seed) if shuffle else None
-        return DataLoader(train, shuffle=shuffle, generator=generator, collate_fn=collate, **loader_args)
-
-    def loader(split: str) -> DataLoader:
-        return DataLoader(data.dataset(split, config), collate_fn=collate, **loader_args)
-
-    def corrupted(kind: str, severity: int) -> DataLoader:
-        return DataLoader(data.dataset(split, config, corruption=(kind, severity)), collate_fn=collate, **loader_args)
+        return loader(train, shuffle=shuffle, generator=generator)
 
     def open_shifted(name: str, needs_classes: bool = True) -> DataLoader:
         other = load_shifted(name, data_args, seed=options.seed, needs_classes=needs_classes)
-        if not needs_classes:
-            return DataLoader(other.dataset("test", config), **loader_args)
-        numbers = match_classes(classes, other.label_names, sources[0].name, other.name)
-        renumber = partial(collate_as_model, default_collate, numbers)
-        return DataLoader(other.dataset("test", config), collate_fn=renumber, **loader_args)
+        numbers = match_classes(classes, other.label_names, sources[0].name, other.name) if needs_classes else None
+        return loader(other.dataset("test", config), numbers)
 
     return EvaluationSetup(
         models=models,
         dataset=data.name,
         split=split,
-        evaluation=loader(split),
+        evaluation=loader(data.dataset(split, config)),
         recalibration=RepeatableLoader(recalibration),
         causal=False,
         processor=None if _is_timm(models[0]) else config.processor,
-        validation=loader("eval") if split != "eval" else None,
-        corrupted=corrupted,
+        validation=loader(data.dataset("eval", config)) if split != "eval" else None,
+        corrupted=lambda kind, severity: loader(data.dataset(split, config, corruption=(kind, severity))),
         open_shifted=open_shifted,
         view=SampleView(
             fields=("image",),
@@ -179,13 +175,9 @@ def _prepare(images: Preparation, path: str) -> dict[str, torch.Tensor]:
 
 def _refuse_preparation(data_args: DataArguments, model: str) -> None:
     """Raises `ValueError` for settings of how images are prepared, which a trained network brings along."""
-    defaults = DataArguments()
-    for name in ("normalization", "eval_resize", "interpolation"):
-        value = getattr(data_args, name)
-        if value != getattr(defaults, name):
-            raise ValueError(
-                f"--{name} {value} is for a network from scratch: {model!r} keeps what it was trained with."
-            )
+    for name, default in (("normalization", "data"), ("eval_resize", None), ("interpolation", None)):
+        reason = f"is for a network from scratch: {model!r} keeps what it was trained with"
+        refuse(name, getattr(data_args, name), default, reason)
 
 
 def _is_timm(model: PreTrainedModel) -> bool:

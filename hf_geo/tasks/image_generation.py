@@ -23,7 +23,7 @@ from hf_geo.models.gan.features import open_features
 from hf_geo.models.sources import ModelSource, find_model, opening
 from hf_geo.training.adversarial import AdversarialTrainer
 
-from .base import OPTIONS_OF_IMAGES, EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split
+from .base import OPTIONS_OF_IMAGES, EvaluationOptions, EvaluationSetup, Task, TrainingSetup, final_split, refuse
 from .trained import read_run_settings
 
 RESNET_GAN = ResNetGanConfig.model_type
@@ -77,6 +77,7 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
 
 def refuse_settings(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> None:
     """Raises `ValueError` for a setting that has no meaning for images to generate."""
+    endless = "reads images in an order that has no end, and latent variables belong to an image"
     for name, value, default, reason in (
         ("loss", model_args.loss, "cross-entropy", "is for image classifiers"),
         ("label_smoothing_factor", args.label_smoothing_factor, 0.0, "is for classifiers"),
@@ -85,15 +86,9 @@ def refuse_settings(model_args: ModelArguments, data_args: DataArguments, args: 
         ("normalization", data_args.normalization, "data", "is for classifiers"),
         ("eval_resize", data_args.eval_resize, None, "is for classifiers"),
         ("interpolation", data_args.interpolation, None, "is for classifiers"),
-        (
-            "streaming",
-            data_args.streaming,
-            False,
-            "reads images in an order that has no end, and latent variables belong to an image",
-        ),
+        ("streaming", data_args.streaming, False, endless),
     ):
-        if value != default:
-            raise ValueError(f"--{name} {value} {reason}: leave it out of image generation.")
+        refuse(name, value, default, f"{reason}: leave it out of image generation")
 
 
 def load_images(data_args: DataArguments, seed: int, *, as_published: bool = False) -> ImageData:

@@ -11,7 +11,6 @@ from transformers import TrainingArguments
 from hf_geo.data.config import DataArguments
 from hf_geo.data.sequences.repeat_copy import (
     EVAL,
-    IGNORED,
     REPEAT_COPY,
     SIZES,
     TRAIN,
@@ -20,12 +19,13 @@ from hf_geo.data.sequences.repeat_copy import (
     collate_sequences,
     sizes_of,
 )
+from hf_geo.metrics.perplexity import IGNORED
 from hf_geo.metrics.sequences import sequence_metrics
 from hf_geo.models import ModelArguments, build_copy_model
 from hf_geo.models.dnc import DncConfig, copy_loss
 from hf_geo.models.sources import ModelSource, find_model
 
-from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup
+from .base import EvaluationOptions, EvaluationSetup, Task, TrainingSetup, refuse
 
 DNC = DncConfig.model_type
 EPOCH, EVAL_SAMPLES = 16_000, 1024
@@ -40,10 +40,8 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
         ValueError: Data that are not drawn, a setting for other tasks, or a model that does not exist or does not fit.
     """
     _check_data(data_args)
-    if args.label_smoothing_factor:
-        raise ValueError("--label_smoothing_factor is not for bits: leave it at 0.")
-    if model_args.loss != "cross-entropy":
-        raise ValueError(f"--loss {model_args.loss} is for classes, and bits have none: leave it out.")
+    refuse("label_smoothing_factor", args.label_smoothing_factor, 0.0, "is not for bits: leave it at 0")
+    refuse("loss", model_args.loss, "cross-entropy", "is for classes, and bits have none: leave it out")
     from_scratch = model_args.model == DNC
     source = None if from_scratch else find_model(model_args.model)
     build_model = partial(

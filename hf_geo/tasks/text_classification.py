@@ -23,7 +23,16 @@ from hf_geo.models import ModelArguments, max_positions, open_tokenizer
 from hf_geo.models.sources import ModelSource, find_model
 from hf_geo.models.text_classifiers import BiLstmNliConfig, build_bilstm, open_text_classifier, read_word_vectors
 
-from .base import OPTIONS_OF_SPLITS, EvaluationOptions, EvaluationSetup, SampleView, Task, TrainingSetup, final_split
+from .base import (
+    OPTIONS_OF_SPLITS,
+    EvaluationOptions,
+    EvaluationSetup,
+    SampleView,
+    Task,
+    TrainingSetup,
+    final_split,
+    refuse,
+)
 from .classifiers import collate_as_model, loss_arguments, same_classes
 
 BILSTM = BiLstmNliConfig.model_type
@@ -160,16 +169,11 @@ def _prepare_bilstm(
 
 def _refuse_options_of_bilstm(model_args: ModelArguments, data_args: DataArguments) -> None:
     """Raises `ValueError` for options that a model with a configuration and a vocabulary of its own cannot use."""
-    for option, value, default in (
-        ("model_args", model_args.model_args, None),
-        ("word_vectors", model_args.word_vectors, None),
-        ("lowercase", data_args.lowercase, False),
-        ("min_frequency", data_args.min_frequency, 1),
-    ):
-        if value != default:
-            raise ValueError(
-                f"--{option} {value} is for {BILSTM!r}: {model_args.model!r} brings its own configuration and vocabulary."
-            )
+    reason = f"is for {BILSTM!r}: {model_args.model!r} brings its own configuration and vocabulary"
+    refuse("model_args", model_args.model_args, None, reason)
+    refuse("word_vectors", model_args.word_vectors, None, reason)
+    refuse("lowercase", data_args.lowercase, False, reason)
+    refuse("min_frequency", data_args.min_frequency, 1, reason)
 
 
 def _open_padding_tokenizer(source: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -20,11 +20,6 @@ TOO_LARGE = {"deepseek_vit": 412, "gemma4_vit": 167, "vgg": 129}
 SMALL_IMAGES = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 1.0}
 
 
-def test_all_of_timm_is_here():
-    names = [name for module in timm.list_modules() for name in timm.list_models(module=module)]
-    assert sorted(names) == sorted(timm.list_models()) and len(names) > 1000
-
-
 @pytest.mark.parametrize("module", timm.list_modules())
 def test_every_architecture_can_be_saved_and_the_smallest_trains_saves_and_reopens(module, tmp_path):
     sizes = {name: size_if_it_can_be_saved(name) for name in timm.list_models(module=module)}

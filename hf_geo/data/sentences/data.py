@@ -132,12 +132,13 @@ def _read_splits(
 ) -> tuple[dict[str, Sentences], tuple[str, ...], dict[str, str]]:
     """Reads the splits by role, the names of the classes, and where each split comes from, in words."""
 
-    def read(name: str) -> Sentences:
-        return Sentences.read(source.splits[name], columns, name)
+    def read(name: str, option: str) -> Sentences:
+        split = Sentences.read(source.splits[name], columns, name)
+        if len(split) == 0:
+            raise ValueError(f"All labels of the split {name!r} are -1: name another one with --{option}.")
+        return split
 
-    first, *more = (read(name) for name in names.train)
-    if len(first) == 0:
-        raise ValueError(f"All labels of the split {names.train[0]!r} are -1: name another one with --train_split.")
+    first, *more = (read(name, "train_split") for name in names.train)
     train = first
     for part in more:
         train = train.joined(part)
@@ -154,17 +155,13 @@ def _read_splits(
         share = "a tenth of " if args.eval_size is None else ""
         origin["eval"] = f"{share}split {first.name!r} held out, the same in every run"
     else:
-        splits = {"train": train, "eval": read(names.eval)}
+        splits = {"train": train, "eval": read(names.eval, "eval_split")}
         origin["eval"] = f"split {names.eval!r}{_left_out(splits['eval'])}"
-        if len(splits["eval"]) == 0:
-            raise ValueError(f"All labels of the split {names.eval!r} are -1: name another one with --eval_split.")
     if names.test is not None and not args.test_split and are_labels_hidden(source.splits[names.test], columns):
         origin["test"] = f"the labels of split {names.test!r} are hidden, so it is not used"
     elif names.test is not None:
-        splits["test"] = read(names.test)
+        splits["test"] = read(names.test, "test_split")
         origin["test"] = f"split {names.test!r}{_left_out(splits['test'])}"
-        if len(splits["test"]) == 0:
-            raise ValueError(f"All labels of the split {names.test!r} are -1: name another one with --test_split.")
     return splits, label_names, origin
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from hf_geo.metrics.perplexity import IGNORED
+
 REPEAT_COPY = "repeat-copy"
-IGNORED = -100
 REPEATS_UNIT = 10  # the network sees the number of repeats divided by this
 TRAIN, EVAL, SIZES = range(3)  # keys of the splits' random numbers
 

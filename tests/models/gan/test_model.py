@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from hf_geo.models import ModelArguments
 from hf_geo.models.gan import ResNetGanConfig, ResNetGanForImageGeneration
 from hf_geo.models.sources import find_model
-from hf_geo.tasks.image_generation import open_gan
+from hf_geo.tasks.image_generation import build_gan, open_gan
 from tests.training.launching import launch_or_fail
 
 TINY = {"image_size": 16, "width": 4, "chunk_dim": 2, "class_dim": 4, "norm_momentum": 0.1}
@@ -105,6 +106,19 @@ def test_generated_images() -> None:
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny(**settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("depth=3", "resnet_gan has no argument 'depth': it takes chunk_dim, class_dim"),
+        ("width=1000000000", "resnet_gan cannot be made with width=1000000000: .*; change --model_args"),
+    ],
+)
+def test_arguments_that_make_no_network_are_refused(given: str, message: str) -> None:
+    images = SimpleNamespace(num_classes=0, data_config={})
+    with pytest.raises(ValueError, match=message):
+        build_gan(ModelArguments(model="resnet_gan", model_args=given), images, None)
 
 
 def test_it_opens_again_with_its_singular_vectors_and_statistics(tmp_path) -> None:
