@@ -41,7 +41,7 @@ def sample_seeds(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
 
 
 def mix(z: np.ndarray) -> np.ndarray:
-    """Turns 64-bit numbers into well-mixed ones, by the mixing function of SplitMix64 (Steele, Lea and Flood 2014); arithmetic wraps around."""
+    """Mixes the bits of 64-bit numbers by SplitMix64 (Steele, Lea and Flood 2014); arithmetic wraps around."""
     z = z + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -226,8 +226,8 @@ def make_transform(
         color_jitter: Strength of timm's changes of colour: one number, or three or four; timm's default of 0.4.
 
     Raises:
-        ValueError: A reflected border is to be as wide as the image, the network takes images of neither 1 nor 3 channels, or its preparation cannot be divided into two
-            steps with the augmentation between them.
+        ValueError: A reflected border is as wide as the image, the network takes images of neither 1 nor 3 channels, or
+            its preparation cannot be divided into two steps with the augmentation between them.
     """
     images = preparation(config)
     channels = images.size[0]

@@ -38,7 +38,7 @@ class CalibrationSums:
         confidence, predicted = probabilities.max(-1)
         # |p - onehot|^2 = |p|^2 - 2 p_true + 1
         brier = probabilities.square().sum(-1).double() - 2 * (-nll).exp() + 1
-        index = _bins_of(confidence, self.bins)
+        index = bin_numbers(confidence, self.bins)
         columns = torch.stack([torch.ones_like(nll), (predicted == labels).double(), confidence.double()])
         by_bin = torch.zeros(3, self.bins, dtype=torch.float64, device=nll.device).index_add_(1, index, columns)
         self.sums += torch.cat([by_bin.flatten(), nll.sum()[None], brier.sum()[None]]).cpu()
@@ -67,19 +67,6 @@ class CalibrationSums:
         return {name: value.item() for name, value in values.items()}
 
 
-def calibration_metrics(probabilities: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
-    """`accuracy`, `nll`, `brier` and `ece` of probabilities that are all at hand, as `CalibrationSums`.
-
-    Args:
-        probabilities: (samples, classes).
-        labels: (samples,) integers.
-        bins: Bins of the calibration error.
-    """
-    sums = CalibrationSums(bins)
-    sums.update(probabilities.log(), labels)
-    return sums.compute()
-
-
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
     """The expected calibration error, as `CalibrationSums`, of predictions that are all at hand.
 
@@ -89,11 +76,11 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15)
         bins: Bins.
     """
     gaps = torch.as_tensor(right).double() - torch.as_tensor(confidence).double()
-    index = _bins_of(torch.as_tensor(confidence), bins)
+    index = bin_numbers(torch.as_tensor(confidence), bins)
     return (torch.zeros(bins, dtype=torch.float64).index_add_(0, index, gaps).abs().sum() / len(gaps)).item()
 
 
-def _bins_of(confidence: Tensor, bins: int) -> Tensor:
+def bin_numbers(confidence: Tensor, bins: int) -> Tensor:
     """The numbers of the bins of probabilities; one on an edge belongs to the bin below it."""
     return (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
 

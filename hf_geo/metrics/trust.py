@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torch.nn import functional as F
+
+from .calibration import bin_numbers
 
 BINS = 15
 _TEMPERATURES = (0.02, 50.0)  # no useful one lies outside; with every prediction right the likelihood asks for zero
@@ -20,7 +23,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
         right: (samples,) whether that class is the true one.
         bins: Bins of equal width; a confidence on an edge belongs to the bin below it.
     """
-    index = np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(int), 1, bins) - 1
+    index = bin_numbers(torch.as_tensor(confidence), bins).numpy()
     return [_bar(confidence[index == i], right[index == i]) for i in np.unique(index)]
 
 

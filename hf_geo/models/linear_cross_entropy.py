@@ -15,11 +15,12 @@ CPU_STRIP = 2048  # words whose logits each thread of a CPU computes at a time, 
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, divisor: int | Tensor | None = None
 ) -> Tensor:
-    """Mean of the cross-entropies of the logits `hidden @ weight.T + bias`; with the default `divisor` it equals
-    `F.cross_entropy(F.linear(hidden, weight, bias), targets)`.
+    """Mean cross-entropy of the logits `hidden @ weight.T + bias`, without ever holding all of them.
 
-    The gradients are computed in the forward pass, chunk by chunk, so that logits are neither kept nor computed twice. Under autocast the matrix products run in its dtype and all else in float32. (PyTorch gained
-    a chunked `F.linear_cross_entropy` only after the oldest version supported here.)
+    With the default `divisor` it equals `F.cross_entropy(F.linear(hidden, weight, bias), targets)`. The gradients are
+    computed in the forward pass, chunk by chunk, so that logits are neither kept nor computed twice. Under autocast the
+    matrix products run in its dtype and all else in float32. (PyTorch gained a chunked `F.linear_cross_entropy` only
+    after the oldest version supported here.)
 
     Args:
         hidden: Shape (rows, width).

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from hf_geo.evaluation import recalibrate_norms
 from hf_geo.evaluation.plans import plan_walk
 from hf_geo.evaluation.walk import Walk, evaluate_models, walk
-from hf_geo.metrics.calibration import calibration_metrics
 from hf_geo.subspaces import Subspace, SubspaceConfig
+from tests.evaluation.test_calibration import calibration_metrics
 from tests.processes import in_two
 from tests.subspaces.cases import CASES, Case, GoldenNetwork, TiedLanguageModel
 

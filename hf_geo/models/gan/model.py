@@ -105,14 +105,14 @@ class ResNetGanForImageGeneration(PreTrainedModel):
         Raises:
             ValueError: Classes that the model does not have, or a number of them other than that of the latents.
         """
-        classes, device = self.config.num_classes, self.device
+        classes = self.config.num_classes
         if latents is None:
             latents = self.draw_latents(num_images if labels is None else len(labels), generator)
         if labels is None and classes:
             where = generator.device if generator is not None else "cpu"
             labels = torch.randint(classes, (len(latents),), generator=generator, device=where)
         if labels is not None:
-            labels = torch.as_tensor(labels).to(device)
+            labels = torch.as_tensor(labels).to(self.device)
             if not classes:
                 raise ValueError("This model was trained on images without classes: leave the labels out.")
             if labels.shape != (len(latents),) or bool(((labels < 0) | (labels >= classes)).any()):
@@ -120,9 +120,9 @@ class ResNetGanForImageGeneration(PreTrainedModel):
                     f"Give one class from 0 to {classes - 1} for each of the {len(latents)} images, not {labels.tolist()}."
                 )
         else:
-            labels = torch.zeros(len(latents), dtype=torch.long, device=device)
+            labels = torch.zeros(len(latents), dtype=torch.long, device=self.device)
         was_training = self.training
         self.eval()
-        images = self.generator(latents.to(device, self.dtype), labels)
+        images = self.generator(latents.to(self.device, self.dtype), labels)
         self.train(was_training)
         return (images.clamp(-1, 1) + 1) / 2
