@@ -28,8 +28,8 @@ def announce(setup: EvaluationSetup, networks: int, recalibration_batches: int |
             logits_of(model(*args, **kwargs)).sum().item()
         durations.append(time.perf_counter() - start)
     recalibrated = networks > 1 and setup.recalibration is not None and running_statistics(model)
-    counts = [_count_batches(setup.evaluation)]
-    counts += [_count_batches(setup.recalibration, recalibration_batches)] if recalibrated else []
+    counts = [count_batches(setup.evaluation)]
+    counts += [count_batches(setup.recalibration, recalibration_batches)] if recalibrated else []
     how_long = ""
     if None not in counts:
         minutes = math.ceil(min(durations) * networks * sum(counts) / 60)
@@ -40,7 +40,7 @@ def announce(setup: EvaluationSetup, networks: int, recalibration_batches: int |
     )
 
 
-def _count_batches(loader: Iterable, most: int | None = None) -> int | None:
+def count_batches(loader: Iterable, most: int | None = None) -> int | None:
     """The batches that are read of a loader, at most `most`; None if that is unknown."""
     return min(len(loader), most or len(loader)) if has_length(loader) else most
 

@@ -130,9 +130,10 @@ def _read_evaluation(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        data["subspace"], data["points"]
+        if not (isinstance(data, dict) and data.keys() >= {"subspace", "points"}):
+            raise ValueError("it has no points")
         return data
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} holds no evaluation ({error}): run scripts/evaluate.py again.") from error
 
 

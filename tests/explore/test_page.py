@@ -22,7 +22,7 @@ from hf_geo.data.vision import load_image_data
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.explore import html
 from hf_geo.explore.charts import draw_chart
-from hf_geo.explore.networks import Networks, Place
+from hf_geo.explore.networks import Networks, Place, count_batches
 from hf_geo.explore.page import Page
 from hf_geo.explore.record import order_samples
 from hf_geo.models.build import input_config
@@ -109,6 +109,11 @@ def test_positions_are_measured_anew_and_the_work_is_announced(pages, runs, tmp_
     assert re.match(announced, capsys.readouterr().out)
 
 
+def test_no_more_batches_are_announced_than_there_are() -> None:
+    loaders = (([1, 2], 40), ([1, 2], 1), ([1, 2], None), (iter([]), 40), (iter([]), None))
+    assert [count_batches(*each) for each in loaders] == [2, 1, 2, 40, None]
+
+
 def test_moving_along_a_path_runs_no_network(pages, monkeypatch) -> None:
     page = pages["line"]
     monkeypatch.setattr(page.exploration.networks, "at", None)
@@ -126,9 +131,8 @@ def test_positions_between_the_measured_ones_say_on_what_they_are_measured(pages
     monkeypatch.setattr(page.exploration, "first_node", len(page.exploration.record.statistics))  # as without norms
     monkeypatch.setattr(page.exploration, "found", replace(page.exploration.found, recalibration_samples=0))
     monkeypatch.setattr(page.exploration, "setup", replace(page.exploration.setup, split="dev"))
-    assert page._statistics() == (
-        "Measured at 3 positions. Where the groups differ, the metrics are of the first 64 samples of the dev split."
-    )
+    rest = "Where the groups differ, the metrics are of the first 64 samples of the dev split."
+    assert page._statistics() == f"Measured at 3 positions. {rest}"
 
 
 def test_a_sure_network_has_a_finite_likelihood() -> None:

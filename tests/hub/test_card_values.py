@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_geo.hub.card import card_metadata, inline_code, installed_versions, plain_text, write_card
+from hf_geo.hub.describe import describe
 from hf_geo.models.sources import ModelSource
 from hf_geo.runs.report import RunReport, read_report, write_measured, write_results
 from tests.local_hub.cards import FRONT_MATTER, problems
@@ -149,6 +150,13 @@ def test_a_subspace_without_norm_statistics_says_nothing_of_them(tmp_path) -> No
         report = report_of(template="vision.md.jinja", fields=fields, subspace=line)
         write_card(tmp_path, report, figures={}, fields={})
         assert (tmp_path / "README.md").read_text().count("norm statistics") == 2 * has_statistics
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"points": []}'])
+def test_a_damaged_evaluation_is_named(tmp_path, text: str) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(ValueError, match="holds no evaluation"):
+        describe(tmp_path)
 
 
 def test_ordinary_values_stay_as_they_are() -> None:
