@@ -46,7 +46,7 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resume: str | N
     found = bool(list_checkpoints(folder) or staged_whole(folder))
     if resume:
         return _checkpoint_to_resume(resume, found, folder)
-    finished = any(WEIGHTS.match(path.name) for path in folder.glob("model*")) or (folder / COMPLETE).exists()
+    finished = any(WEIGHTS.fullmatch(path.name) for path in folder.glob("model*")) or (folder / COMPLETE).exists()
     if not overwrite and (finished or found or (folder / PARTIAL).exists()):
         state = "a finished run" if finished else "an unfinished run" if found else f"an unfinished result ({PARTIAL})"
         resume = " go on with --resume_from_checkpoint true," if found else ""

@@ -2,10 +2,11 @@
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
 from transformers.training_args import OptimizerNames
 
 from hf_geo.optim import Method
@@ -33,87 +34,64 @@ class GeoTrainingArguments(TrainingArguments):
         ValueError: An unknown optimizer, `optim_args` its class does not take, or a number out of range.
     """
 
-    optim: str = field(
+    optim: str = HfArg(
         default=DEFAULTS["optim"],
-        metadata={
-            "help": f"The optimizer: {', '.join(known_methods())}, timm:NAME or torch:NAME for one of timm's registry or "
-            "torch.optim, or any of transformers' own names. Whichever it is, weight decay is --weight_decay, 0 by default."
-        },
+        help=f"The optimizer: {', '.join(known_methods())}, timm:NAME or torch:NAME for one of timm's registry or "
+        "torch.optim, or any of transformers' own names. Whichever it is, weight decay is --weight_decay, 0 by default.",
     )
-    learning_rate: float | None = field(
+    learning_rate: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "The initial learning rate; the optimizer's own default when not given; inf for ALI-G without a bound."
-        },
+        help="The initial learning rate; the optimizer's own default when not given; inf for ALI-G without a bound.",
     )
-    max_grad_norm: float | None = field(
+    max_grad_norm: float | None = HfArg(
+        default=None, help="Largest gradient norm, 0 for no clipping; the optimizer's own default when not given."
+    )
+    optim_args: str | None = HfArg(
+        default=None, help="Optimizer settings, such as 'p_bound=2.0' or, for one parameter group, 'geometry.lr=0.2'."
+    )
+    milestones: list[float] | None = HfArg(  # noqa: RUF009
         default=None,
-        metadata={"help": "Largest gradient norm, 0 for no clipping; the optimizer's own default when not given."},
+        help="Epochs after which the learning rate is multiplied by --gamma: a step schedule (after --warmup_steps), "
+        "in place of --lr_scheduler_type.",
     )
-    optim_args: str | None = field(
+    gamma: float = HfArg(default=0.1, help="Factor of the learning rate at each milestone.")
+    swa_start: float | None = HfArg(
         default=None,
-        metadata={"help": "Optimizer settings, such as 'p_bound=2.0' or, for one parameter group, 'geometry.lr=0.2'."},
+        help="Stochastic weight averaging: from this share of training on (0.75, say), the weights at each epoch's end "
+        "are averaged. The average is evaluated and exported.",
     )
-    milestones: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Epochs after which the learning rate is multiplied by --gamma: a step schedule (after --warmup_steps), "
-            "in place of --lr_scheduler_type."
-        },
+    swa_lr: float | None = HfArg(
+        default=None, help="Learning rate from --swa_start on; the schedule goes on as it is when not given."
     )
-    gamma: float = field(default=0.1, metadata={"help": "Factor of the learning rate at each milestone."})
-    swa_start: float | None = field(
-        default=None,
-        metadata={
-            "help": "Stochastic weight averaging: from this share of training on (0.75, say), the weights at each epoch's end "
-            "are averaged. The average is evaluated and exported."
-        },
-    )
-    swa_lr: float | None = field(
-        default=None,
-        metadata={"help": "Learning rate from --swa_start on; the schedule goes on as it is when not given."},
-    )
-    swa_schedule: Literal["end", "linear", "cyclic"] = field(
+    swa_schedule: Literal["end", "linear", "cyclic"] = HfArg(
         default="end",
-        metadata={
-            "help": "How --swa_lr is reached: at --swa_start from whatever the schedule has come to; or, as Izmailov et al. "
-            "2018, on a line that leaves the first rate after half of training and ends at nine tenths; or in --swa_cycles."
-        },
+        help="How --swa_lr is reached: at --swa_start from whatever the schedule has come to; or, as Izmailov et al. "
+        "2018, on a line that leaves the first rate after half of training and ends at nine tenths; or in --swa_cycles.",
     )
-    swa_cycles: int | None = field(
+    swa_cycles: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "With --swa_schedule cyclic: the learning rate falls to 0 by --swa_start, then this many times from "
-            "--swa_lr to 0, along half cosines. The weights at each 0 are averaged."
-        },
+        help="With --swa_schedule cyclic: the learning rate falls to 0 by --swa_start, then this many times from "
+        "--swa_lr to 0, along half cosines. The weights at each 0 are averaged.",
     )
-    ema_decay: float | None = field(
+    ema_decay: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "Exponential moving average of the weights, this share of it kept at each update (0.999, say). The "
-            "average is evaluated and exported."
-        },
+        help="Exponential moving average of the weights, this share of it kept at each update (0.999, say). The "
+        "average is evaluated and exported.",
     )
-    decay_all: bool = field(
-        default=False, metadata={"help": "Decay norm layers and biases too, as torch's optimizers do."}
-    )
-    geometry_groups: str = field(
+    decay_all: bool = HfArg(default=False, help="Decay norm layers and biases too, as torch's optimizers do.")
+    geometry_groups: str = HfArg(
         default="auto",
-        metadata={
-            "help": "Which weights get the geometry of methods that have one: auto measures which are scale-invariant, "
-            "structure goes by the layers, none takes none, and a regular expression chooses by name."
-        },
+        help="Which weights get the geometry of methods that have one: auto measures which are scale-invariant, "
+        "structure goes by the layers, none takes none, and a regular expression chooses by name.",
     )
-    log_geometry: bool = field(
-        default=False,
-        metadata={"help": "Log the optimizer's effect on each layer: norms, relative updates, step sizes, angles."},
+    log_geometry: bool = HfArg(
+        default=False, help="Log the optimizer's effect on each layer: norms, relative updates, step sizes, angles."
     )
-    log_accuracy: bool = field(
-        default=False,
-        metadata={"help": "Log the share of right predictions in training, of a classifier, as training_accuracy."},
+    log_accuracy: bool = HfArg(
+        default=False, help="Log the share of right predictions in training, of a classifier, as training_accuracy."
     )
-    max_nonfinite_steps: int = field(
-        default=20, metadata={"help": "Stop after this many updates in a row whose loss or gradient is not finite."}
+    max_nonfinite_steps: int = HfArg(
+        default=20, help="Stop after this many updates in a row whose loss or gradient is not finite."
     )
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import Trainer
+from transformers.hf_argparser import HfArg
 
 from hf_geo.evaluation.norms import recalibrate_norms
 from hf_geo.subspaces import Subspace, SubspaceConfig, draw_generator, split_batch
@@ -26,8 +27,8 @@ class SubspaceArguments:
 
     _argument_group_name = "Subspace"
 
-    subspace: Literal["line", "curve", "simplex"] | None = field(
-        default=None, metadata={"help": "Train a line, a curve or a simplex of networks instead of a single one."}
+    subspace: Literal["line", "curve", "simplex"] | None = HfArg(
+        default=None, help="Train a line, a curve or a simplex of networks instead of a single one."
     )
     num_points: int | None = field(default=None, metadata=_HELP["num_points"])
     layerwise: bool = field(default=False, metadata=_HELP["layerwise"])
@@ -35,11 +36,9 @@ class SubspaceArguments:
     subspace_parameters: str = field(default="all", metadata=_HELP["parameters"])
     subspace_samples: int = field(default=1, metadata=_HELP["num_samples"])
     penalize_bend: bool = field(default=False, metadata=_HELP["penalize_bend"])
-    subspace_ends: list[str] | None = field(
+    subspace_ends: list[str] | None = HfArg(  # noqa: RUF009
         default=None,
-        metadata={
-            "help": "Two trained networks, folders or Hub ids, that stay fixed: only the bend of a curve is trained."
-        },
+        help="Two trained networks, folders or Hub ids, that stay fixed: only the bend of a curve is trained.",
     )
 
     @property

@@ -13,18 +13,8 @@ from tests.paths import REPOSITORY
 from tests.recipes.every import FILES
 
 COMMANDS = {
-    "train",
-    "explore",
-    "curvature",
-    "evaluate",
-    "merge",
-    "inspect",
-    "sweep",
-    "results",
-    "push",
-    "card",
-    "benchmark",
-}
+    "train", "explore", "curvature", "evaluate", "merge", "inspect", "sweep", "results", "push", "card", "benchmark",
+}  # fmt: skip
 
 
 def test_help_names_every_command_and_starts_at_once(capsys) -> None:

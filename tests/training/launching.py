@@ -51,14 +51,11 @@ def fork(
         return child
     os.environ["ACCELERATE_USE_CPU"] = "true"
     if processes > 1:
-        variables = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "WORLD_SIZE": processes,
-            "LOCAL_WORLD_SIZE": processes,
-            "MASTER_PORT": port,
-        }
-        os.environ.update({name: str(value) for name, value in variables.items()} | {"MASTER_ADDR": "127.0.0.1"})
+        variables = dict.fromkeys(("RANK", "LOCAL_RANK"), rank) | dict.fromkeys(
+            ("WORLD_SIZE", "LOCAL_WORLD_SIZE"), processes
+        )
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in variables.items()})
     if log:
         for descriptor in (1, 2):
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)

@@ -69,11 +69,6 @@ def test_clipping_against_the_method_is_said(name: str, level: str | None, caplo
     assert [record.levelname for record in caplog.records] == ([level] if level else [])
 
 
-def test_telemetry_needs_logging_steps() -> None:
-    with pytest.raises(ValueError, match="--logging_strategy steps, not epoch"):
-        make(log_geometry=True, logging_strategy="epoch")
-
-
 VALUES = [("1", 1), ("0.5", 0.5), ("1e-3", 1e-3), ("true", True), ("False", False), ("none", None), ("0.9:0.99", (0.9, 0.99)),
           (" 2 ", 2), ("0:", (0,)), (":", ()), ("-1", -1)]  # fmt: skip
 

@@ -91,9 +91,7 @@ def test_several_positions_a_batch(tmp_path) -> None:
     assert shown == pytest.approx(total / 8, abs=1e-4)
 
 
-def test_bad_combinations(tmp_path) -> None:
-    with pytest.raises(ValueError, match="positions, which is wrong"):
-        start(tmp_path, subspace=SubspaceConfig("line", num_samples=2), gradient_checkpointing=True)
+def test_a_network_without_matrices_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="nothing to regularize"):
         start(tmp_path, nn.BatchNorm1d(8).double(), optim="fromage")
 

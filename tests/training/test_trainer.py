@@ -63,13 +63,6 @@ def test_a_weight_with_settings_of_its_own_keeps_its_angle(tmp_path) -> None:
     assert "geometry/angle/hidden.weight" in trainer.state.log_history[0]
 
 
-def test_each_groups_rate_is_logged(tmp_path) -> None:
-    trainer = make_trainer(tmp_path, Normalized(), optim="sgdg", optim_args="geometry.lr=0.3,rest.lr=0.02")
-    trainer.train()
-    row = trainer.state.log_history[0]
-    assert (row["lr/geometry"], row["lr/rest"], row["lr/no_decay"]) == (0.3, 0.02, 0.01)
-
-
 def test_a_run_without_telemetry_keeps_no_copies(tmp_path) -> None:
     trainer = make_trainer(tmp_path, Normalized(), optim="adamsrt")
     trainer.train()
