@@ -163,8 +163,8 @@ class SGDG(_Grassmann):
         self._ensure_state(params, momentum_buffer=zeros_like)
         tables, others = self._fuse_rows(group, params, ("momentum_buffer",))
         for table in tables:
-            clip = math.inf if group["grad_clip"] is None else group["grad_clip"]
-            table.step("sgd_g", group["lr"], (group["momentum"], clip), has_m=True, omega=group["omega"])
+            numbers = group["momentum"], group["grad_clip"] or math.inf
+            table.step("sgd_g", group["lr"], numbers, has_m=True, omega=group["omega"])
         settings = group["lr"], group["momentum"], group["grad_clip"]
         for p, rows in others:
             tensors = local(p), regularized_gradient(p, group["omega"]), local(self.state[p]["momentum_buffer"])
@@ -237,20 +237,14 @@ class AdamG(_Grassmann):
         betas = group["momentum"], group["beta2"]
         tables, others = self._fuse_rows(group, params, ("exp_avg", "exp_avg_sq", "step"))
         for table in tables:
-            clip = math.inf if group["grad_clip"] is None else group["grad_clip"]
-            settings = *betas, group["epsilon"], clip
-            table.step("adam_g", group["lr"], settings, has_m=True, has_v=True, betas=betas, omega=group["omega"])
+            numbers = *betas, group["epsilon"], group["grad_clip"] or math.inf
+            table.step("adam_g", group["lr"], numbers, has_m=True, has_v=True, betas=betas, omega=group["omega"])
         if not others:
             return
         corrections = count_step([self.state[p]["step"] for p, _ in others], *betas)
         for (p, rows), c1, c2 in zip(others, *corrections, strict=True):
-            state = self.state[p]
-            tensors = (
-                local(p),
-                regularized_gradient(p, group["omega"]),
-                local(state["exp_avg"]),
-                local(state["exp_avg_sq"]),
-            )
+            moments = (local(self.state[p][key]) for key in ("exp_avg", "exp_avg_sq"))
+            tensors = local(p), regularized_gradient(p, group["omega"]), *moments
             settings = group["lr"] * c2.sqrt() / c1, *betas, group["epsilon"], group["grad_clip"]
             for x, g, m, v in blocks(rows.axis, *tensors):
                 if torch.compiler.is_compiling():
