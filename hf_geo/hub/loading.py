@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import transformers
+
 
 def loading_lines(config: Mapping[str, Any], name: str, timm_name: str, *, needs_hf_geo: bool = False) -> list[str]:
     """Lines that open an exported network, each by itself, the first by timm where it is one of timm's.
@@ -21,12 +23,13 @@ def loading_lines(config: Mapping[str, Any], name: str, timm_name: str, *, needs
             f"{start}transformers.AutoModelForImageClassification.from_pretrained({_quoted(name)})",
         ]
     architecture = (config.get("architectures") or ["AutoModel"])[0]
-    # Of code that comes with the network, `save_pretrained` writes which Auto class opens which class of it; code of another
-    # repository ("ID--FILE.CLASS") does not come with it.
+    # Which Auto class opens which class of code that comes with the network, or of another repository ("ID--FILE.CLASS") if
+    # transformers has no class of that name.
+    is_native = architecture in dir(transformers)
     brought = {
         auto: code
         for auto, code in (config.get("auto_map") or {}).items()
-        if auto.startswith("AutoModel") and "--" not in str(code)
+        if auto.startswith("AutoModel") and not (is_native and "--" in str(code))
     }
     auto = next((auto for auto, code in brought.items() if str(code).endswith(f".{architecture}")), None)
     if auto is None:

@@ -90,7 +90,10 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
             "needs_hf_geo": _is_registered_here(architecture),
         },
         describe_data=lambda: data.description,
-        open_processor=partial(AutoImageProcessor.from_pretrained, trust_remote_code=trust),
+        # timm's has this backend alone, and transformers warns unless it is asked for.
+        open_processor=partial(
+            AutoImageProcessor.from_pretrained, backend="pil" if _is_timm(model) else None, trust_remote_code=trust
+        ),
     )
 
 

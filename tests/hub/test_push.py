@@ -87,6 +87,15 @@ def test_the_line_that_is_printed_opens_the_model(tmp_path, kind: str):
     assert type(eval(line, {"transformers": transformers})).__name__ == type(model).__name__
 
 
+def test_code_of_another_repository_is_named_where_transformers_has_no_such_class():
+    for architecture, line in (
+        ("GPT2LMHeadModel", 'transformers.GPT2LMHeadModel.from_pretrained("ada/mine")'),
+        ("AdasModel", 'transformers.AutoModelForCausalLM.from_pretrained("ada/mine", trust_remote_code=True)'),
+    ):
+        code = {"AutoConfig": "ada/base--mine.AdasConfig", "AutoModelForCausalLM": f"ada/base--mine.{architecture}"}
+        assert loading_lines({"architectures": [architecture], "auto_map": code}, "ada/mine", "") == [line]
+
+
 def test_an_adapter_is_pushed_where_others_can_open_its_base(online, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", online.write_token)
     folder = tmp_path / "adapter"
