@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, data_args = parse_trained(
             argv, add_options, recalibrates=False, prog=PROG, usage=usage, description=__doc__
         )
+        data_args.augmentation = "none"
         folder = Path(options.output_dir or options.model[0].removeprefix("local-dir:"))
         if not (options.output_dir or folder.is_dir()):
             raise ValueError(f"{options.model[0]!r} is no folder: say with --output_dir where results go.")

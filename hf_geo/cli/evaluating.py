@@ -12,6 +12,7 @@ OF_A_SUBSPACE = ("select_position", "draws", "positions", "positions_at_once", "
 OF_AN_EXPORT = {
     "model", "export_position", "output_dir", "recalibration_batches", "batch_size", "num_workers", "seed", "device",
     "trust_remote_code", "dataset", *PARTS_OF_A_DATASET, "streaming", "max_train_samples", "max_bad_samples",
+    "augmentation", "crop_shift", "crop_border", "color_jitter",
 }  # fmt: skip
 
 

@@ -69,7 +69,8 @@ def parse_trained(
             type=at_least(0),
             default=RECALIBRATION_BATCHES,
             metavar="N",
-            help="Training batches from which norm statistics are taken at each position; 0 for all.",
+            help="Training batches, changed at random as in training, of which norm statistics are taken at each position; 0 "
+            "for all.",
         )
     add(
         "--batch_size",
@@ -100,8 +101,10 @@ def parse_trained(
     trained_on_it = first.dataset in (None, dataset) or f"./{Path(first.dataset).name}" == dataset
     omitted = () if trained_on_it else PARTS_OF_A_DATASET
     trained_with = {name: known[name] for name in fields if name in known and name not in omitted}
-    # Labels are evaluated without noise, and an export knows how its images are resized.
-    parser.set_defaults(**{**trained_with, "label_noise": 0.0, "image_size": None, "eval_resize": None})
+    # Labels are evaluated without noise, an export knows how its images are resized, and norm statistics are those of the
+    # images that the network was trained on, changed as they were there.
+    unlike_training = {"label_noise": 0.0, "image_size": None, "eval_resize": None}
+    parser.set_defaults(**{"augmentation": "none", **trained_with, **unlike_training})
     parser.set_defaults(dataset=dataset if is_known_anywhere(dataset) else None)
     options = parser.parse_args(argv)
     options.given = parser.find_given(sys.argv[1:] if argv is None else argv)

@@ -106,17 +106,19 @@ class ImageData:
         config: Mapping[str, Any] | Preparation,
         *,
         augment: bool | None = None,
+        endless: bool | None = None,
         corruption: tuple[str, int] | None = None,
     ) -> torch.utils.data.Dataset:
         """Samples `{"pixel_values": float32 (C, H, W), "labels": int}` of a split.
 
         The training split has `set_epoch(epoch)`: augmentation depends on it, the seed and the sample alone. In training another
-        image replaces one that cannot be read; in evaluation it is left out. A stream with augmentation never ends.
+        image replaces one that cannot be read; in evaluation it is left out.
 
         Args:
             split: "train", "eval" or "test".
             config: How images are prepared for the model: see `hf_geo.models.input_config`.
             augment: Change images at random; by default those of "train".
+            endless: Whether a stream begins anew after its last sample; by default where images are changed.
             corruption: Kind and severity of a `CorruptedTransform`.
 
         Raises:
@@ -125,6 +127,7 @@ class ImageData:
         if split not in self.splits:
             raise ValueError(f"{self.name} has no {split!r} split to use, only {', '.join(self.splits)}.")
         augment = split == "train" if augment is None else augment
+        endless = augment if endless is None else endless
         transform = make_transform(
             config,
             self.args.augmentation if augment else "none",
@@ -141,7 +144,7 @@ class ImageData:
         if corruption is not None:
             transform = CorruptedTransform(transform.images, *corruption)
         if isinstance(part, StreamedSplit):
-            return part.dataset(transform, self.seed, endless=augment)
+            return part.dataset(transform, self.seed, endless=endless)
         if split != "train":
             part.leave_unreadable_out()
         return part.dataset(transform, self.seed)

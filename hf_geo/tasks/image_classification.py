@@ -127,7 +127,7 @@ def reopen(sources: Sequence[ModelSource], data_args: DataArguments, options: Ev
             "pixels: leave it out."
         )
     split = final_split(data.splits)
-    train = data.dataset("train", config, augment=False)
+    train = data.dataset("train", config, endless=False)
 
     def loader(samples: Dataset, numbers: torch.Tensor | None = labels, **order: Any) -> DataLoader:
         return DataLoader(

@@ -122,6 +122,25 @@ def test_an_exported_point_is_the_network_that_was_walked_and_opens_without_this
     assert not any("parametrizations" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
 
 
+@pytest.mark.parametrize("augmentation", ["crop", None])
+def test_norm_statistics_are_of_images_as_the_run_changed_them(tmp_path, augmentation: str | None) -> None:
+    """As at the end of training, so that a walk finds there what the run has reported; of unknown changes none are made."""
+    settings = {**SETTINGS, **({"augmentation": augmentation} if augmentation else {})}
+    run = make_run(tmp_path / "run", SubspaceConfig("line", beta=0.0), settings)
+    words = ("--export_position", 0.5, "--recalibration_batches", 0, "--output_dir", tmp_path / "centre")
+    assert evaluate(["--model", run, *words]) == 0
+    centre = timm.create_model(f"local-dir:{tmp_path / 'centre'}", pretrained=True)
+    known = DataArguments(dataset="digits", max_train_samples=200, augmentation=augmentation or "none")
+    data = load_image_data(known)
+    template = build_image_classifier(str(tmp_path / "centre"), num_classes=10, data_config=data.data_config)
+    images = torch.stack([sample["pixel_values"] for sample in data.dataset("train", input_config(template))])
+    norm = next(module for module in centre.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        values = centre.conv1[0](images)  # what the first norm sees
+    torch.testing.assert_close(norm.running_mean, values.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, values.var(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
 def test_classes_are_compared_by_name(walked: Path, tmp_path: Path) -> None:
     shutil.copytree(walked, tmp_path / "run")
     (tmp_path / "run" / "subspace_config.json").unlink()
