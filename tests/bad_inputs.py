@@ -176,7 +176,7 @@ ROWS: dict[str, Row] = {
     "word vectors of another width": train(pairs("cat 1 2 3\n"), "have 3 numbers each, and --model_args asks for word_size=4", "leave it out"),
     "word vectors for an encoder": train(pairs("cat 1 2\n", model="test_resnet", model_args=None, task="text-classification"), "--word_vectors vectors.txt is for 'bilstm_nli'", "brings its own configuration"),
     "small letters for an encoder": train(pairs(model="test_resnet", model_args=None, task="text-classification", lowercase="true"), "--lowercase True is for 'bilstm_nli'", "vocabulary"),
-    "sizes of a BiLSTM": train(pairs(model_args="hidden=3"), "no argument 'hidden'", "it takes word_size"),
+    "sizes of a BiLSTM": train(pairs(model_args="hidden=3"), "no argument 'hidden'", "it takes classifier_size"),
     # Architectures
     "argument misspelt": train({"model_args": "depht=3"}, "depht=3", "change --model_args"),
     "classes as an argument": train({"model_args": "num_classes=3"}, "num_classes", "leave it out of --model_args"),

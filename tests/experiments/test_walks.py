@@ -53,7 +53,8 @@ def folders(configs) -> list[Path]:  # noqa: F811
     )
     for count in (2, 3):
         corners = [point(f"corner {i}", row, 0.3) for i, row in enumerate(np.eye(count).tolist())]
-        centre, draws = point("centre", [1 / count] * count, count / 10), [joined(["draw 1", "draw 2"], 0.45)]
+        centre, names = point("centre", [1 / count] * count, count / 10), ["draw 1", "draw 2", "draw 3"]
+        draws = [joined(names[:2], 0.45), joined(names, 0.55)]
         space = {"kind": "simplex", "num_points": count}
         made.append(write_evaluation(configs.parent / f"simplex-{count}", space, [*corners, centre], draws))
     snapshots = configs.parent / "snapshots"
@@ -93,7 +94,10 @@ def test_every_panel_shows_means_over_runs(folders, tmp_path, monkeypatch) -> No
     np.testing.assert_allclose(lines["cosine of control points"]["fromage"], [[1, 2], [0.1, 0.1]])
     np.testing.assert_allclose(lines["distance of control points"]["fromage"], [[1, 2], [3, 6]])
     ensembles = lines["accuracy of ensembles (%)"]
-    assert (ensembles["simplex: its members"], ensembles["simplex: ensemble"]) == ([[2], [50]], [[2], [45]])
+    assert (ensembles["simplex: its members"], ensembles["simplex: ensemble"]) == (
+        [[2, 3], [50, 50]],
+        [[2, 3], [45, 55]],
+    )
 
 
 def test_they_become_a_section_with_a_table(configs, folders) -> None:  # noqa: F811

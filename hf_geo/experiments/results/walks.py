@@ -114,7 +114,7 @@ def draw_evaluations(evaluations: Sequence[Evaluation], path: str | Path, title:
 
     Accuracy and calibration error along lines and curves, of one network and of the ensemble of a and 1 - a, with plain
     networks and ensembles of independent ones as horizontal lines; the disagreement of a and 1 - a; a simplex's centre
-    against its number of points; ensembles of random draws; cosine and distance of control points during training.
+    against its number of points; ensembles of two and more numbers of random draws; cosine and distance of control points during training.
 
     Args:
         evaluations: As read.
@@ -137,7 +137,7 @@ def draw_evaluations(evaluations: Sequence[Evaluation], path: str | Path, title:
     if len(centres):
         panels.append(partial(_draw_rows, centres, "points", "accuracy", "accuracy at the simplex's centre (%)"))
     draws = pd.DataFrame(_draws(walks))
-    if len(draws):
+    if len(draws) and draws[_DRAWS].nunique() > 1:
         panels.append(partial(_draw_rows, draws, _DRAWS, "accuracy", "accuracy of ensembles (%)"))
     training = pd.DataFrame(_points_in_training(walks))
     for measure in ("cosine", "distance") if len(training) else ():
@@ -150,7 +150,7 @@ def draw_evaluations(evaluations: Sequence[Evaluation], path: str | Path, title:
         axes.remove()
     for axes, draw in zip(grid, panels, strict=False):
         draw(axes)
-        axes.legend(frameon=False, fontsize="x-small")
+        axes.legend(framealpha=0.85, edgecolor="none", fontsize="x-small")
     save(figure, path, title)
 
 
